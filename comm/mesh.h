@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Mesh: named axes over the ranks of a run, and the collectives on them.
+ *
+ * Rank r of D x M ranks stands at data r / M, model r % M. A program that was not started by an MPI launcher is a mesh
+ * of one and never touches MPI. All MPI calls after start belong to one thread of the mesh's own, which also sends and
+ * watches heartbeats: a rank that fails, dies or stops is noticed by all within mesh.timeout_seconds, named, and ends
+ * the run on every rank.
+ */
+#ifndef SAGO_MESH_H
+#define SAGO_MESH_H
+
+#include "status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum sago_mesh_axis { SAGO_DATA_AXIS, SAGO_MODEL_AXIS, SAGO_WORLD_AXIS, SAGO_N_AXES } sago_mesh_axis;
+
+typedef struct sago_mesh {
+    int rank, size;                                      /* of the world */
+    int axis_rank[SAGO_N_AXES], axis_size[SAGO_N_AXES];  /* place on each axis */
+    int local_rank, local_size;                          /* among the ranks of this node */
+    struct sago_mesh_state *state;
+} sago_mesh;
+
+/** True when this process was started by an MPI launcher (mpirun, srun); only then main calls MPI_Init_thread. */
+bool sago_mesh_launched(void);
+
+/**
+ * Opens the mesh over all ranks. data or model 0: from the number of ranks (data = ranks / model, model = 1).
+ * Errors: SAGO_E_COMM, the same on every rank, when data x model is not the number of ranks, naming all three.
+ */
+sago_status sago_mesh_open(int64_t data, int64_t model, double timeout_seconds, sago_mesh **out) SAGO_MUST_CHECK;
+void sago_mesh_close(sago_mesh *mesh);
+
+/**
+ * Turns one rank's failure into everyone's: every rank passes its own status; if any failed, all return the status of
+ * the lowest failed rank, its message preceded by "rank N: ". To be called by all ranks where a failure is possible
+ * before the next collective.
+ */
+sago_status sago_agree(sago_mesh *mesh, sago_status mine) SAGO_MUST_CHECK;
+
+/** A sum over an axis in rank order (bitwise the same on every rank and in every run), while the caller computes. */
+typedef struct sago_reduction sago_reduction;
+
+/** Starts buffer[i] = sum over ranks; the buffer must not be touched before the wait. */
+sago_status sago_all_reduce_start(sago_mesh *mesh, sago_mesh_axis axis, float *buffer, int64_t count,
+                                  sago_reduction **out) SAGO_MUST_CHECK;
+sago_status sago_all_reduce_wait(sago_mesh *mesh, sago_reduction *reduction) SAGO_MUST_CHECK;
+
+/** Blocking sums of a few numbers, in rank order. */
+sago_status sago_all_reduce_f64(sago_mesh *mesh, sago_mesh_axis axis, double *values, int64_t count) SAGO_MUST_CHECK;
+sago_status sago_all_reduce_i64(sago_mesh *mesh, sago_mesh_axis axis, int64_t *values, int64_t count) SAGO_MUST_CHECK;
+
+/** Bytes of root to all; size may be 0. */
+sago_status sago_broadcast(sago_mesh *mesh, sago_mesh_axis axis, void *bytes, size_t size, int root) SAGO_MUST_CHECK;
+
+/** out[r] = value of rank r, on every rank. */
+sago_status sago_all_gather_i64(sago_mesh *mesh, sago_mesh_axis axis, int64_t value, int64_t out[]) SAGO_MUST_CHECK;
+
+/**
+ * Bytes of every rank, one after another in rank order, at root. sizes[axis size] and *out (new memory, freed with
+ * free()) are set on root only; other ranks get NULL.
+ */
+sago_status sago_gather_bytes(sago_mesh *mesh, sago_mesh_axis axis, const void *bytes, size_t size, int root,
+                              char **out, size_t sizes[]) SAGO_MUST_CHECK;
+
+sago_status sago_barrier(sago_mesh *mesh, sago_mesh_axis axis) SAGO_MUST_CHECK;
+
+/** Ends every rank at once with this exit code; what one rank does when it can't reach sago_agree. */
+void sago_mesh_abort(sago_mesh *mesh, int exit_code) __attribute__((noreturn));
+
+/** Measured seconds that waits have blocked callers since the last call: exposed communication. */
+double sago_mesh_exposed_seconds(sago_mesh *mesh);
+
+/** A line on the MPI in use: "Open MPI 4.1.4, 4 ranks on 1 node, thread multiple". */
+void sago_mesh_describe(const sago_mesh *mesh, char text[256]);
+
+#endif

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Batch: the rows that one step of one rank computes, on the host. Made by host/data, read by host/model.
+ *
+ * Encoder-decoder, B rows of Si input and St target tokens, all [B, S] row-major:
+ *     inputs           token ids, 0 where padding
+ *     input_segments   1, 2, ... an example, 0 where padding
+ *     targets          token ids to predict (EOS included), 0 where padding
+ *     decoder_inputs   targets shifted right inside each segment; a segment starts with id 0
+ *     target_segments  like input_segments, the same number for the same example
+ *     weights          1 where a target counts, else 0
+ * Worked example: docs/data-formats.md, "Packing".
+ */
+#ifndef SAGO_BATCH_H
+#define SAGO_BATCH_H
+
+#include <stdint.h>
+
+typedef struct sago_batch {
+    int64_t n_rows;                        /* rows of this rank; rows without any example are allowed */
+    int64_t first_row;                     /* index of row 0 in the global batch */
+    int64_t global_rows;                   /* rows of the global batch over all ranks */
+    int64_t input_length, target_length;   /* Si, St */
+    int32_t *inputs, *input_segments;      /* [n_rows, Si] */
+    int32_t *targets, *decoder_inputs, *target_segments; /* [n_rows, St] */
+    float *weights;                        /* [n_rows, St] */
+    int64_t n_examples, n_input_tokens, n_target_tokens; /* of this rank; target tokens are those with weight */
+    int64_t global_target_tokens;          /* of all ranks */
+} sago_batch;
+
+#endif

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Model: an array of blocks over the registry. T5 1.0 and v1.1 (Raffel et al. 2020; Shazeer 2020 for the gated MLP).
+ *
+ * Life of a model: shape -> declare (rows of the registry) -> shard -> open (plans and takes its memory) -> loss, score
+ * or generate, any number of times, without allocation. Values and gradients are flat device buffers that the caller
+ * owns, laid out by the registry.
+ */
+#ifndef SAGO_MODEL_H
+#define SAGO_MODEL_H
+
+#include "batch.h"
+#include "device.h"
+#include "json.h"
+#include "mesh.h"
+#include "ops.h"
+#include "registry.h"
+#include "status.h"
+
+typedef struct sago_model_shape {
+    char family[16]; /* "t5" */
+    int64_t vocab_size, d_model, n_heads, head_dim, d_ff, encoder_layers, decoder_layers;
+    bool gated_gelu;      /* v1.1; false: relu of 1.0 */
+    bool tied_embeddings; /* 1.0: logits = d_model^-1/2 * h E^T */
+    int64_t relative_buckets, relative_max_distance;
+    float norm_epsilon;
+} sago_model_shape;
+
+/** As JSON, in the keys of the configuration's model section; what a checkpoint's meta holds under "model". */
+json_t *sago_model_shape_to_json(const sago_model_shape *shape);
+sago_status sago_model_shape_from_json(const json_t *json, sago_model_shape *out) SAGO_MUST_CHECK;
+
+/** Checks that the sizes make a model: positive, heads that divide by the model axis, ... */
+sago_status sago_model_shape_check(const sago_model_shape *shape, int model_axis) SAGO_MUST_CHECK;
+
+/** Declares all parameters. Names and shapes: docs/architecture.md, "Parameters". */
+sago_status sago_model_declare(const sago_model_shape *shape, sago_registry *registry) SAGO_MUST_CHECK;
+
+typedef struct sago_model_options {
+    int64_t max_rows;                    /* rows of a micro-batch */
+    int64_t input_length, target_length; /* longest row */
+    bool training;                       /* room for backward */
+    bool recompute;                      /* blocks keep their input alone and run forward again in backward */
+    bool bf16;                           /* matrix products in bf16 */
+    int64_t loss_chunk_tokens;           /* logits of so many tokens exist at once */
+    int64_t generate_rows, generate_inputs, generate_tokens; /* room for KV caches; 0: no generation */
+} sago_model_options;
+
+typedef struct sago_model sago_model;
+sago_status sago_model_open(const sago_model_shape *shape, const sago_registry *registry, sago_device *device,
+                            const sago_mesh *mesh, const sago_model_options *options, sago_model **out) SAGO_MUST_CHECK;
+void sago_model_close(sago_model *model);
+size_t sago_model_bytes(const sago_model *model); /* device memory that open took */
+
+typedef struct sago_loss_args {
+    float dropout;
+    uint64_t dropout_key; /* a hash of seed and step */
+    float z_loss, label_smoothing;
+    double scale;         /* 1 / target tokens of the global step */
+    /** Called when the gradients of a block are final for this micro-batch, last block first; may be NULL. */
+    sago_status (*block_done)(void *context, int block);
+    void *context;
+} sago_loss_args;
+
+typedef struct sago_loss {
+    double nll, z; /* sums over this micro-batch's targets: NLL, and z_loss * lse^2 */
+    int64_t correct; /* targets whose logit was the largest */
+    int64_t tokens;
+} sago_loss;
+
+/** Forward and backward of one micro-batch: gradients += scale * d(objective). Rows [first_row, first_row + n_rows). */
+sago_status sago_model_loss(sago_model *model, const float *values, float *gradients, const sago_batch *batch,
+                            int64_t first_row, int64_t n_rows, const sago_loss_args *args, sago_loss *out) SAGO_MUST_CHECK;
+
+/** logprobs[n_rows, St] (host) = log p(target) of every target position with weight, else 0. No gradient, no dropout. */
+sago_status sago_model_score(sago_model *model, const float *values, const sago_batch *batch,
+                             float *logprobs) SAGO_MUST_CHECK;
+
+typedef struct sago_generate_args {
+    int max_new_tokens;
+    int32_t eos_id;        /* 1 */
+    sago_sample_args sample;
+    const uint64_t *row_keys; /* [n_rows] a draw of row r, token t uses (key, mix(row_keys[r], t)); NULL: r */
+} sago_generate_args;
+
+/**
+ * Decodes with a KV cache. inputs i32[n_rows, Si] (0-padded), out i32[n_rows, max_new_tokens] (0 after EOS),
+ * lengths[n_rows] counts EOS; logprob[n_rows] = sum over produced tokens (may be NULL). All host memory.
+ */
+sago_status sago_model_generate(sago_model *model, const float *values, const int32_t *inputs, int64_t n_rows,
+                                int64_t input_length, const sago_generate_args *args, int32_t *out, int32_t *lengths,
+                                double *logprobs) SAGO_MUST_CHECK;
+
+/** Forward and backward FLOPs of matrix products for a batch of these token counts; for MFU. */
+double sago_model_flops(const sago_model_shape *shape, int64_t input_tokens, int64_t target_tokens,
+                        double encoder_pairs, double decoder_pairs, double cross_pairs);
+
+#endif

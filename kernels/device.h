@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Device: where tensors live and operations run. One table of operations (ops.h), one implementation a device.
+ *
+ * A device opens only if it implements every operation of the table; what it lacks is named in the error. There is no
+ * silent fallback to another device.
+ */
+#ifndef SAGO_DEVICE_H
+#define SAGO_DEVICE_H
+
+#include "status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct sago_ops;
+
+typedef struct sago_device {
+    const struct sago_ops *ops;
+    const char *name;        /* "cpu", "sim", "cuda" */
+    char description[128];   /* "cpu: Intel(R) Xeon(R), 2 threads, avx512, oneDNN 2.6.3" */
+    int n_threads;           /* host threads of the device's own loops */
+    bool has_bf16;           /* matrix products in bf16 are faster than in fp32 here */
+    void *state;             /* the implementation's own */
+} sago_device;
+
+/**
+ * Opens a device. name: "auto" (the best that this machine has) or a device's name. n_threads: 0 means all cores this
+ * process may use. Errors: SAGO_E_DEVICE with the reason and the names that exist.
+ */
+sago_status sago_device_open(const char *name, int n_threads, sago_device **out) SAGO_MUST_CHECK;
+void sago_device_close(sago_device *device);
+
+#endif
