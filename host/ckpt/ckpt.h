@@ -34,6 +34,9 @@ typedef struct sago_piece {
     void *data;         /* contiguous; read by save, written by load */
 } sago_piece;
 
+/** Name of the side file that holds the model's tokenizer: a SentencePiece model, or the text "bytes". */
+#define SAGO_TOKENIZER_FILE "tokenizer.model"
+
 /** A small file that travels in the step directory, such as the tokenizer. */
 typedef struct sago_side_file {
     const char *name;

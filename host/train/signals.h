@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * SIGTERM and SIGINT ask a run to save and leave; a third one ends it at once.
+ */
+#ifndef SAGO_SIGNALS_H
+#define SAGO_SIGNALS_H
+
+/** Installs the handlers. */
+void sago_signals_watch(void);
+
+/** The signal that arrived, or 0. */
+int sago_signal_received(void);
+
+#endif

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer.h"
+
+#include "ops.h"
+#include "rng.h"
+#include "signals.h"
+#include "str.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/* Pairs of tokens that may attend to one another in a row, from the lengths of its segments. */
+static void count_pairs(const sago_batch *batch, double *encoder, double *decoder, double *cross) {
+    *encoder = *decoder = *cross = 0;
+    for (int64_t row = 0; row < batch->n_rows; row++) {
+        const int32_t *in = batch->input_segments + row * batch->input_length;
+        const int32_t *out = batch->target_segments + row * batch->target_length;
+        int64_t i = 0, o = 0;
+        for (int32_t segment = 1; i < batch->input_length && in[i] == segment; segment++) {
+            double n = 0, m = 0;
+            for (; i < batch->input_length && in[i] == segment; i++) n++;
+            for (; o < batch->target_length && out[o] == segment; o++) m++;
+            *encoder += n * n;
+            *decoder += m * (m + 1) / 2;
+            *cross += n * m;
+        }
+    }
+}
+
+static sago_status run_micro_batches(sago_trainer *t, const sago_batch *batch, sago_loss *total) {
+    const sago_config *config = t->config;
+    sago_loss_args args = {
+        .dropout = (float)config->train.dropout,
+        .dropout_key = sago_mix(sago_mix((uint64_t)config->run.seed, 0x64726f70), (uint64_t)t->step),
+        .z_loss = (float)config->train.z_loss,
+        .label_smoothing = (float)config->train.label_smoothing,
+        .scale = batch->global_target_tokens > 0 ? 1.0 / (double)batch->global_target_tokens : 0,
+        .context = t->reducer,
+    };
+    for (int64_t first = 0; first < batch->n_rows; first += t->micro_rows) {
+        int64_t rows = batch->n_rows - first < t->micro_rows ? batch->n_rows - first : t->micro_rows;
+        /* Gradients accumulate in one buffer: only the last micro-batch leaves a block final. */
+        args.block_done = first + rows == batch->n_rows ? sago_reducer_block_done : NULL;
+        sago_loss loss;
+        SAGO_TRY(sago_model_loss(t->model, t->values, t->gradients, batch, first, rows, &args, &loss));
+        total->nll += loss.nll, total->z += loss.z, total->correct += loss.correct, total->tokens += loss.tokens;
+    }
+    return SAGO_OK;
+}
+
+enum { NLL, Z, CORRECT, TARGETS, INPUTS, EXAMPLES, FLOPS, STOP, N_SUMS };
+
+/* One small sum over the data axis carries everything a step reports; rows of each rank stand in slots of their own. */
+static sago_status sum_over_ranks(sago_trainer *t, const sago_batch *batch, const sago_loss *loss,
+                                  sago_step_sums *out) {
+    int n = t->mesh->axis_size[SAGO_DATA_AXIS], rank = t->mesh->axis_rank[SAGO_DATA_AXIS];
+    double encoder, decoder, cross;
+    count_pairs(batch, &encoder, &decoder, &cross);
+    int count = N_SUMS + 3 * n;
+    double *v = sago_alloc_zero((size_t)count, sizeof *v);
+    v[NLL] = loss->nll, v[Z] = loss->z, v[CORRECT] = (double)loss->correct, v[TARGETS] = (double)loss->tokens;
+    v[INPUTS] = (double)batch->n_input_tokens, v[EXAMPLES] = (double)batch->n_examples;
+    v[FLOPS] = sago_model_flops(&t->shape, batch->n_input_tokens, batch->n_target_tokens, encoder, decoder, cross);
+    v[STOP] = sago_signal_received() ? 1 : 0;
+    v[N_SUMS + rank] = (double)batch->n_rows;
+    v[N_SUMS + n + rank] = sago_data_wait_seconds(t->data);
+    v[N_SUMS + 2 * n + rank] = sago_mesh_exposed_seconds(t->mesh);
+    sago_status status = sago_all_reduce_f64(t->mesh, SAGO_DATA_AXIS, v, count);
+    if (status == SAGO_OK) {
+        out->nll = v[NLL], out->z = v[Z], out->correct = v[CORRECT], out->target_tokens = v[TARGETS];
+        out->input_tokens = v[INPUTS], out->examples = v[EXAMPLES], out->matmul_flops = v[FLOPS];
+        out->stop_requested = v[STOP];
+        out->data_wait_seconds = out->comm_wait_seconds = 0;
+        for (int i = 0; i < n; i++) {
+            out->rows_by_rank[i] = v[N_SUMS + i];
+            out->data_wait_seconds = fmax(out->data_wait_seconds, v[N_SUMS + n + i]);
+            out->comm_wait_seconds = fmax(out->comm_wait_seconds, v[N_SUMS + 2 * n + i]);
+        }
+    }
+    free(v);
+    return status;
+}
+
+sago_status sago_trainer_gradients(sago_trainer *t, sago_step_sums *sums, bool *ended) {
+    const sago_batch *batch = NULL;
+    SAGO_TRY(sago_agree(t->mesh, sago_data_next(t->data, &batch)));
+    *ended = batch == NULL;
+    if (*ended) return SAGO_OK;
+
+    sago_loss loss = {0};
+    const sago_ops *ops = t->device->ops;
+    sago_tensor gradients = sago_tensor_1d(t->gradients, SAGO_F32, t->registry.n_elements);
+    SAGO_TRY(ops->fill(t->device, gradients, 0));
+    sago_reducer_begin(t->reducer, t->gradients);
+    SAGO_TRY(run_micro_batches(t, batch, &loss));
+    SAGO_TRY(sago_reducer_finish(t->reducer));
+    SAGO_TRY(sum_over_ranks(t, batch, &loss, sums));
+
+    /* Summed gradients are the same bytes on every rank, and so is this norm: all ranks decide alike from here on. */
+    double squares;
+    SAGO_TRY(ops->sum_squares(t->device, &squares, &gradients, 1));
+    sums->gradient_norm = sqrt(squares);
+    sums->finite = isfinite(squares) && isfinite(sums->nll) && isfinite(sums->z);
+    return SAGO_OK;
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Trainer: everything that one rank of a training run holds, and the loop over its steps.
+ *
+ *     sago_train(config, mesh, hooks)
+ *         open     device, model (fresh, from model.init, or from the run's newest checkpoint), data, optimizer
+ *         a step   batch -> micro-batches (loss, backward, buckets summed on the way) -> checks -> Adafactor
+ *         save     every checkpoint.every steps, and the last
+ *
+ * The objective is (sum of NLL + z_loss * sum of lse^2) / target tokens of the whole step: the same for every number of
+ * ranks, micro-batch and packing.
+ */
+#ifndef SAGO_TRAINER_H
+#define SAGO_TRAINER_H
+
+#include "ckpt.h"
+#include "config.h"
+#include "data.h"
+#include "device.h"
+#include "mesh.h"
+#include "model.h"
+#include "optimizer.h"
+#include "reduce.h"
+#include "spike.h"
+
+#include <stdio.h>
+
+typedef struct sago_trainer {
+    sago_config *config; /* the caller's */
+    sago_mesh *mesh;     /* the caller's */
+    sago_device *device;
+    sago_registry registry;
+    sago_model_shape shape;
+    sago_model *model;
+    sago_tokenizer *tokenizer; /* NULL when every source gives ids */
+    sago_data *data;
+    sago_optimizer *optimizer;
+    sago_reducer *reducer;
+    sago_ckpt_writer *writer;
+    float *values, *gradients; /* flat device buffers */
+    FILE *metrics;             /* rank 0 */
+    char *checkpoints;         /* RUN/checkpoints */
+    int64_t step;              /* steps done */
+    int64_t moment_age_offset; /* t = step - offset: age of the second moments */
+    int64_t micro_rows;        /* rows of a micro-batch */
+    int64_t skipped_in_a_row, rewinds;
+    int64_t saved_step; /* last step handed to the writer */
+    sago_spike_detector spikes;
+    double gemm_gflops; /* measured ceiling of this rank; 0: not measured yet */
+    int64_t started_ns;
+} sago_trainer;
+
+/** What the floors above add to a run; any may be NULL. */
+typedef struct sago_train_hooks {
+    /** After the steps that eval.every names: writes scores of the present weights. All ranks call it. */
+    sago_status (*evaluate)(void *context, sago_trainer *trainer);
+    void *context;
+} sago_train_hooks;
+
+/**
+ * Trains to run.steps, continuing the run in run.dir if there is one. Returns SAGO_E_INTERRUPTED after SIGTERM or
+ * SIGINT, with everything saved. Collective over the mesh.
+ */
+sago_status sago_train(sago_config *config, sago_mesh *mesh, const sago_train_hooks *hooks) SAGO_MUST_CHECK;
+
+/* --- parts of it, a file each -------------------------------------------------------------------------------------- */
+
+/** open.c: fills trainer from its config and mesh. */
+sago_status sago_trainer_open(sago_trainer *trainer) SAGO_MUST_CHECK;
+void sago_trainer_close(sago_trainer *trainer);
+
+/** state.c: what a checkpoint of a run holds. */
+sago_status sago_trainer_save(sago_trainer *trainer) SAGO_MUST_CHECK;
+sago_status sago_trainer_load(sago_trainer *trainer, sago_ckpt *ckpt) SAGO_MUST_CHECK;
+/** Loads "param/..." alone, and the second moments if keep_moments. */
+sago_status sago_trainer_load_weights(sago_trainer *trainer, sago_ckpt *ckpt, bool keep_moments) SAGO_MUST_CHECK;
+
+/** What one step computed, summed over all ranks. */
+typedef struct sago_step_sums {
+    double nll, z;
+    double correct, target_tokens, input_tokens, examples;
+    double matmul_flops;
+    double stop_requested; /* ranks that were asked to stop by a signal */
+    double gradient_norm;
+    double *rows_by_rank; /* [data axis size] */
+    double data_wait_seconds, comm_wait_seconds; /* the largest of any rank */
+    bool finite;
+} sago_step_sums;
+
+/** step.c: one forward, backward and reduction; weights unchanged. *ended: the data has no more batches. */
+sago_status sago_trainer_gradients(sago_trainer *trainer, sago_step_sums *sums, bool *ended) SAGO_MUST_CHECK;
+
+/** report line of a step; rank 0. */
+sago_status sago_trainer_log_step(sago_trainer *trainer, const sago_step_sums *sums, double learning_rate,
+                                  double seconds, bool skipped) SAGO_MUST_CHECK;
+sago_status sago_trainer_log_event(sago_trainer *trainer, const char *event, json_t *details) SAGO_MUST_CHECK;
+
+#endif
