@@ -2,10 +2,20 @@
 /**
  * Mesh: named axes over the ranks of a run, and the collectives on them.
  *
- * Rank r of D x M ranks stands at data r / M, model r % M. A program that was not started by an MPI launcher is a mesh
- * of one and never touches MPI. All MPI calls after start belong to one thread of the mesh's own, which also sends and
- * watches heartbeats: a rank that fails, dies or stops is noticed by all within mesh.timeout_seconds, named, and ends
- * the run on every rank.
+ * Rank r of D x M ranks stands at data r / M, model r % M. A program that was not started by an MPI launcher
+ * is a mesh of one and never touches MPI. All MPI calls after start belong to one thread of the mesh's own,
+ * which also sends and watches heartbeats: a rank that fails, dies or stops is noticed by all within
+ * mesh.timeout_seconds, named, and ends the run on every rank.
+ *
+ *     main:     SAGO_TRY(sago_mesh_start());                 first thing, once
+ *     command:  SAGO_TRY(sago_mesh_open(data, model, timeout, &mesh)); ... sago_mesh_close(mesh);
+ *     main:     print the error, if any; sago_mesh_finish(exit_code); return exit_code;
+ *
+ * Rules. Every rank calls the same collectives in the same order, from one thread a mesh (a second thread
+ * takes a sago_mesh_channel). Every reduction that was started is waited for, on error paths too, before its
+ * buffer is freed; a wait always returns. A rank that fails alone just returns its error up to main: the
+ * others' collectives end with SAGO_E_COMM naming it as soon as it is in sago_mesh_finish, and a rank that
+ * keeps computing is ended 20 s later.
  */
 #ifndef SAGO_MESH_H
 #define SAGO_MESH_H
@@ -19,30 +29,72 @@
 typedef enum sago_mesh_axis { SAGO_DATA_AXIS, SAGO_MODEL_AXIS, SAGO_WORLD_AXIS, SAGO_N_AXES } sago_mesh_axis;
 
 typedef struct sago_mesh {
-    int rank, size;                                      /* of the world */
-    int axis_rank[SAGO_N_AXES], axis_size[SAGO_N_AXES];  /* place on each axis */
-    int local_rank, local_size;                          /* among the ranks of this node */
+    int rank, size;                                     /* of the world */
+    int axis_rank[SAGO_N_AXES], axis_size[SAGO_N_AXES]; /* place on each axis */
+    int local_rank, local_size;                         /* among the ranks of this node */
     struct sago_mesh_state *state;
 } sago_mesh;
 
-/** True when this process was started by an MPI launcher (mpirun, srun); only then main calls MPI_Init_thread. */
+/** True when this process was started by an MPI launcher (mpirun, srun); only then MPI is initialised. */
 bool sago_mesh_launched(void);
 
 /**
- * Opens the mesh over all ranks. data or model 0: from the number of ranks (data = ranks / model, model = 1).
- * Errors: SAGO_E_COMM, the same on every rank, when data x model is not the number of ranks, naming all three.
+ * Starts MPI (MPI_THREAD_SERIALIZED), the communication thread and the heartbeats when launched by MPI;
+ * nothing otherwise. Tells the log this process's rank. From here to sago_mesh_finish nobody else may call
+ * MPI.
  */
-sago_status sago_mesh_open(int64_t data, int64_t model, double timeout_seconds, sago_mesh **out) SAGO_MUST_CHECK;
-void sago_mesh_close(sago_mesh *mesh);
+sago_status sago_mesh_start(void) SAGO_MUST_CHECK;
 
 /**
- * Turns one rank's failure into everyone's: every rank passes its own status; if any failed, all return the status of
- * the lowest failed rank, its message preceded by "rank N: ". To be called by all ranks where a failure is possible
- * before the next collective.
+ * Leaves the run: tells the others the exit code, waits until all have left (the heartbeats go on meanwhile),
+ * then finalises MPI. To be called by every rank just before it returns from main, after its error was
+ * printed: others that still wait for this rank in a collective then fail at once. exit_code other than 0 and
+ * 75 (interrupted, saved) means that this rank failed.
+ */
+void sago_mesh_finish(int exit_code);
+
+/** Rank and number of ranks of this process; 0 and 1 before sago_mesh_start or without a launcher. */
+int sago_mesh_world_rank(void);
+int sago_mesh_world_size(void);
+
+/**
+ * True when the calling thread's present message is known to rank 0 as well (sago_agree, a wrong number of
+ * ranks) or only repeats that another rank failed: main prints such a message on rank 0 alone.
+ */
+bool sago_mesh_failure_is_shared(void);
+
+/**
+ * Opens the mesh over all ranks. data or model 0: from the number of ranks (data = ranks / model, model = 1).
+ * Errors: SAGO_E_COMM, the same on every rank, when data x model is not the number of ranks, naming all
+ * three.
+ */
+sago_status sago_mesh_open(int64_t data, int64_t model, double timeout_seconds,
+                           sago_mesh **out) SAGO_MUST_CHECK;
+void sago_mesh_close(sago_mesh *mesh); /* NULL is fine; waits for nobody */
+
+/**
+ * A second view of the same ranks whose collectives have an order of their own, for another thread (the
+ * background checkpoint writer). At most SAGO_MESH_CHANNELS views are open at a time. Local, but every rank
+ * opens the same ones in the same order. Closed by sago_mesh_close.
+ */
+enum { SAGO_MESH_CHANNELS = 4 };
+sago_status sago_mesh_channel(const sago_mesh *mesh, sago_mesh **out) SAGO_MUST_CHECK;
+
+/**
+ * Cores that this rank may count as its own: what the launcher bound it to, or its even share of the node's
+ * where the ranks of the node share cores. What threads: 0 means. At least 1.
+ */
+int sago_mesh_cores(const sago_mesh *mesh);
+
+/**
+ * Turns one rank's failure into everyone's: every rank passes its own status; if any failed, all return the
+ * status of the lowest failed rank, its message preceded by "rank N: ". To be called by all ranks where a
+ * failure is possible before the next collective.
  */
 sago_status sago_agree(sago_mesh *mesh, sago_status mine) SAGO_MUST_CHECK;
 
-/** A sum over an axis in rank order (bitwise the same on every rank and in every run), while the caller computes. */
+/** A sum over an axis in rank order (bitwise the same on every rank and in every run), while the caller
+ * computes. */
 typedef struct sago_reduction sago_reduction;
 
 /** Starts buffer[i] = sum over ranks; the buffer must not be touched before the wait. */
@@ -51,18 +103,22 @@ sago_status sago_all_reduce_start(sago_mesh *mesh, sago_mesh_axis axis, float *b
 sago_status sago_all_reduce_wait(sago_mesh *mesh, sago_reduction *reduction) SAGO_MUST_CHECK;
 
 /** Blocking sums of a few numbers, in rank order. */
-sago_status sago_all_reduce_f64(sago_mesh *mesh, sago_mesh_axis axis, double *values, int64_t count) SAGO_MUST_CHECK;
-sago_status sago_all_reduce_i64(sago_mesh *mesh, sago_mesh_axis axis, int64_t *values, int64_t count) SAGO_MUST_CHECK;
+sago_status sago_all_reduce_f64(sago_mesh *mesh, sago_mesh_axis axis, double *values,
+                                int64_t count) SAGO_MUST_CHECK;
+sago_status sago_all_reduce_i64(sago_mesh *mesh, sago_mesh_axis axis, int64_t *values,
+                                int64_t count) SAGO_MUST_CHECK;
 
 /** Bytes of root to all; size may be 0. */
-sago_status sago_broadcast(sago_mesh *mesh, sago_mesh_axis axis, void *bytes, size_t size, int root) SAGO_MUST_CHECK;
+sago_status sago_broadcast(sago_mesh *mesh, sago_mesh_axis axis, void *bytes, size_t size,
+                           int root) SAGO_MUST_CHECK;
 
 /** out[r] = value of rank r, on every rank. */
-sago_status sago_all_gather_i64(sago_mesh *mesh, sago_mesh_axis axis, int64_t value, int64_t out[]) SAGO_MUST_CHECK;
+sago_status sago_all_gather_i64(sago_mesh *mesh, sago_mesh_axis axis, int64_t value,
+                                int64_t out[]) SAGO_MUST_CHECK;
 
 /**
- * Bytes of every rank, one after another in rank order, at root. sizes[axis size] and *out (new memory, freed with
- * free()) are set on root only; other ranks get NULL.
+ * Bytes of every rank, one after another in rank order, at root. sizes[axis size] and *out (new memory, freed
+ * with free()) are set on root only; other ranks get NULL.
  */
 sago_status sago_gather_bytes(sago_mesh *mesh, sago_mesh_axis axis, const void *bytes, size_t size, int root,
                               char **out, size_t sizes[]) SAGO_MUST_CHECK;
