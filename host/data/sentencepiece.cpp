@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <sentencepiece_processor.h>
+#include <sentencepiece_trainer.h>
+
+#include <exception>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+extern "C" {
+#include "sentencepiece.h"
+}
+
+struct sago_sentencepiece {
+    sentencepiece::SentencePieceProcessor processor;
+};
+
+/* Runs body and turns whatever the library throws into a status. */
+template <typename Body> static sago_status guarded(const char *what, Body body) {
+    try {
+        return body();
+    } catch (const std::bad_alloc &) {
+        return sago_fail(SAGO_E_MEMORY, "%s: no memory", what);
+    } catch (const std::exception &e) {
+        return sago_fail(SAGO_E_INPUT, "%s: SentencePiece: %s", what, e.what());
+    } catch (...) {
+        return sago_fail(SAGO_E_INPUT, "%s: SentencePiece failed without a reason", what);
+    }
+}
+
+sago_status sago_sentencepiece_open(const char *name, const void *bytes, size_t size,
+                                    sago_sentencepiece **out) {
+    *out = nullptr;
+    sago_sentencepiece *model = nullptr;
+    sago_status status = guarded(name, [&] {
+        model = new sago_sentencepiece;
+        const auto opened = model->processor.LoadFromSerializedProto(
+            absl::string_view(static_cast<const char *>(bytes), size));
+        if (opened.ok()) return SAGO_OK;
+        return sago_fail(SAGO_E_INPUT, "%s: not a SentencePiece model: %s", name, opened.error_message());
+    });
+    if (status != SAGO_OK) {
+        delete model;
+        return status;
+    }
+    *out = model;
+    return SAGO_OK;
+}
+
+void sago_sentencepiece_close(sago_sentencepiece *model) {
+    delete model;
+}
+
+sago_status sago_sentencepiece_encode(const sago_sentencepiece *model, const char *text, size_t length,
+                                      sago_ids *out) {
+    return guarded("encode", [&] {
+        std::vector<int> ids;
+        const auto done = model->processor.Encode(absl::string_view(text, length), &ids);
+        if (!done.ok()) return sago_fail(SAGO_E_INPUT, "encode: SentencePiece: %s", done.error_message());
+        for (int id : ids) sago_ids_add(out, id);
+        return SAGO_OK;
+    });
+}
+
+sago_status sago_sentencepiece_decode(const sago_sentencepiece *model, const int32_t *ids, int64_t n,
+                                      sago_str *out) {
+    return guarded("decode", [&] {
+        std::string text;
+        const auto done = model->processor.Decode(std::vector<int>(ids, ids + n), &text);
+        if (!done.ok()) return sago_fail(SAGO_E_INPUT, "decode: SentencePiece: %s", done.error_message());
+        sago_str_add(out, text.data(), text.size());
+        return SAGO_OK;
+    });
+}
+
+namespace {
+
+/* The trainer pulls sentences; a failure of the source ends the pulling and is reported after it. */
+class source_iterator : public sentencepiece::SentenceIterator {
+  public:
+    explicit source_iterator(const sago_text_source *source) : source_(source) { pull(); }
+    bool done() const override { return !more_; }
+    void Next() override { pull(); }
+    const std::string &value() const override { return text_; }
+    sentencepiece::util::Status status() const override { return sentencepiece::util::Status(); }
+    sago_status failure() const { return failure_; }
+
+  private:
+    void pull() {
+        const char *text = nullptr;
+        size_t length = 0;
+        failure_ = source_->next(source_->context, &text, &length, &more_);
+        if (failure_ != SAGO_OK) more_ = false;
+        if (more_) text_.assign(text, length);
+    }
+    const sago_text_source *source_;
+    std::string text_;
+    bool more_ = false;
+    sago_status failure_ = SAGO_OK;
+};
+
+} // namespace
+
+sago_status sago_sentencepiece_train(const sago_text_source *texts, int vocab_size, const char *kind,
+                                     uint64_t seed, sago_str *model) {
+    return guarded("tokenizer train", [&] {
+        const std::unordered_map<std::string, std::string> options = {
+            {"vocab_size", std::to_string(vocab_size)},
+            {"model_type", kind},
+            {"normalization_rule_name", "nmt_nfkc"},
+            {"pad_id", "0"},
+            {"eos_id", "1"},
+            {"unk_id", "2"},
+            {"bos_id", "-1"},
+            /* The sums of the training differ by how many threads make them: always as many, so that a
+               training gives the same file on every machine. */
+            {"num_threads", "4"},
+            {"train_extremely_large_corpus", "false"},
+            {"input_sentence_size", "2000000"},
+            {"shuffle_input_sentence", "true"},
+            {"max_sentence_length", "16384"},
+            {"minloglevel", "2"},
+        };
+        sentencepiece::SetRandomGeneratorSeed(static_cast<unsigned>(seed));
+        source_iterator iterator(texts);
+        std::string bytes;
+        const auto done = sentencepiece::SentencePieceTrainer::Train(options, &iterator, &bytes);
+        if (iterator.failure() != SAGO_OK) return iterator.failure();
+        if (!done.ok())
+            return sago_fail(SAGO_E_INPUT, "tokenizer train: SentencePiece: %s", done.error_message());
+        sago_str_clear(model);
+        sago_str_add(model, bytes.data(), bytes.size());
+        return SAGO_OK;
+    });
+}
