@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Installs what sago needs (Debian 12, Ubuntu 24.04; root or sudo), then builds it. The program is at build/sago.
+#
+#   bash launch/build.sh [BUILD_DIR [MESON_OPTION ...]]      default build; options as meson setup takes them
+#   SAGO_INSTALL=no bash launch/build.sh                     installs nothing
+set -euo pipefail
+cd "$(dirname "$0")/.."
+dir=${1:-build}
+[ $# -gt 0 ] && shift
+
+packages=(build-essential meson ninja-build pkg-config libopenmpi-dev openmpi-bin libhdf5-dev libdnnl-dev
+    libsentencepiece-dev libyaml-dev libjansson-dev libxxhash-dev libcmocka-dev gnuplot-nox)
+
+install_missing() {
+    command -v dpkg-query >/dev/null || {
+        echo "sago: not a Debian system: install the equivalents of: ${packages[*]}" >&2
+        return
+    }
+    local missing=()
+    for p in "${packages[@]}"; do
+        dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
+    done
+    [ ${#missing[@]} -eq 0 ] && return
+    local as_root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        command -v sudo >/dev/null || {
+            echo "sago: these packages are missing and there is no sudo: ask for: apt-get install ${missing[*]}" >&2
+            exit 1
+        }
+        as_root=(sudo)
+    fi
+    echo "installing: ${missing[*]}"
+    "${as_root[@]}" apt-get update -qq
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+[ "${SAGO_INSTALL:-yes}" = no ] || install_missing
+if [ -f "$dir/build.ninja" ]; then
+    [ $# -eq 0 ] || meson configure "$dir" "$@"
+else
+    meson setup "$dir" "$@" >"/tmp/sago-meson-$$.log" 2>&1 || {
+        tail -n 20 "/tmp/sago-meson-$$.log" >&2
+        echo "sago: meson setup failed; the whole log: /tmp/sago-meson-$$.log" >&2
+        exit 1
+    }
+    rm -f "/tmp/sago-meson-$$.log"
+fi
+echo "building $dir"
+ninja -C "$dir" --quiet
