@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Registry: one row per parameter, the only source of truth about it. Five readers: initialisation, forward and
- * backward, gradient reduction, Adafactor, checkpoints.
+ * Registry: one row per parameter, the only source of truth about it. Five readers: initialisation, forward
+ * and backward, gradient reduction, Adafactor, checkpoints.
  *
- * Layers declare rows; sago_registry_shard() then applies the mesh and the sharding rules and gives each row its local
- * shape and its place in the flat buffer. Values, gradients and optimizer state are flat buffers that share these
- * offsets. Rows keep the order in which they were declared: forward order, so that backward finishes them in reverse.
+ * Layers declare rows; sago_registry_shard() then applies the mesh and the sharding rules and gives each row
+ * its local shape and its place in the flat buffer. Values, gradients and optimizer state are flat buffers
+ * that share these offsets. Rows keep the order in which they were declared: forward order, so that backward
+ * finishes them in reverse.
  */
 #ifndef SAGO_REGISTRY_H
 #define SAGO_REGISTRY_H
@@ -18,8 +19,8 @@ typedef enum sago_init_kind { SAGO_INIT_NORMAL, SAGO_INIT_ONE, SAGO_INIT_ZERO } 
 typedef enum sago_axis {
     SAGO_AXIS_VOCAB,
     SAGO_AXIS_EMBED,
-    SAGO_AXIS_HEADS,   /* query heads x head_dim */
-    SAGO_AXIS_KV,      /* key/value heads x head_dim */
+    SAGO_AXIS_HEADS, /* query heads x head_dim */
+    SAGO_AXIS_KV,    /* key/value heads x head_dim */
     SAGO_AXIS_MLP,
     SAGO_AXIS_BUCKETS, /* relative position buckets */
     SAGO_AXIS_NONE
@@ -30,14 +31,14 @@ enum { SAGO_PARAM_NAME_BYTES = 96 };
 typedef struct sago_param {
     char name[SAGO_PARAM_NAME_BYTES]; /* "encoder.0.attention.query" */
     sago_dtype dtype;
-    int n_dims;                       /* 1 or 2 */
+    int n_dims; /* 1 or 2 */
     sago_axis axes[2];
     int64_t global_shape[2], local_shape[2], global_offset[2]; /* entry 1 is 1, 1, 0 for vectors */
-    int replicated_over;              /* ranks of the model axis that hold the same piece */
+    int replicated_over; /* ranks of the model axis that hold the same piece */
     sago_init_kind init;
-    float init_deviation;             /* standard deviation of SAGO_INIT_NORMAL */
-    int block;                        /* blocks number forward order; a block's gradients are ready together */
-    int64_t offset;                   /* of the first local element in the flat buffer, in elements */
+    float init_deviation; /* standard deviation of SAGO_INIT_NORMAL */
+    int block;            /* blocks number forward order; a block's gradients are ready together */
+    int64_t offset;       /* of the first local element in the flat buffer, in elements */
 } sago_param;
 
 typedef struct sago_registry {
@@ -52,12 +53,14 @@ typedef struct sago_registry {
  * Adds a row and returns its index, or -1 when memory is out or a dim is not positive (sago_message() says).
  * shape has n_dims entries, axes likewise. Only before sago_registry_shard.
  */
-int sago_registry_declare(sago_registry *registry, int block, const char *name, int n_dims, const int64_t shape[],
-                          const sago_axis axes[], sago_init_kind init, float deviation);
+int sago_registry_declare(sago_registry *registry, int block, const char *name, int n_dims,
+                          const int64_t shape[], const sago_axis axes[], sago_init_kind init,
+                          float deviation);
 
-/** Gives every row its local shape and offset. model_rank of model_size; rules: "heads: model" etc. (NULL: none). */
-sago_status sago_registry_shard(sago_registry *registry, const char *const rules[], int n_rules, int model_rank,
-                                int model_size) SAGO_MUST_CHECK;
+/** Gives every row its local shape and offset. model_rank of model_size; rules: "heads: model" etc. (NULL:
+ * none). */
+sago_status sago_registry_shard(sago_registry *registry, const char *const rules[], int n_rules,
+                                int model_rank, int model_size) SAGO_MUST_CHECK;
 
 void sago_registry_free(sago_registry *registry);
 

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layer.h"
+
+#include "rng.h"
+
+#include <stdio.h>
+
+sago_dropout sago_pass_dropout(const sago_pass *pass, int site, int64_t row_tokens) {
+    return (sago_dropout){.rate = pass->dropout_rate,
+                          .key = sago_mix(pass->dropout_key, (uint64_t)site),
+                          .first_row = pass->first_row,
+                          .row_tokens = row_tokens};
+}
+
+sago_tensor sago_pass_value(const sago_pass *pass, int param) {
+    /* Tensors have no const data pointer; operations only write their outputs, and values never are one. */
+    return sago_param_tensor(&pass->registry->params[param], (void *)(uintptr_t)pass->values);
+}
+
+sago_tensor sago_pass_gradient(const sago_pass *pass, int param) {
+    return sago_param_tensor(&pass->registry->params[param], pass->gradients);
+}
+
+sago_status sago_linear_forward(const sago_pass *pass, sago_tensor y, sago_tensor x, int weight, float beta) {
+    const sago_matmul_args args = {.transpose_b = true, .alpha = 1, .beta = beta, .bf16 = pass->bf16};
+    return pass->device->ops->matmul(pass->device, y, x, sago_pass_value(pass, weight), &args);
+}
+
+sago_status sago_linear_backward(const sago_pass *pass, sago_tensor d_x, float beta, sago_tensor d_y,
+                                 sago_tensor x, int weight) {
+    const sago_ops *ops = pass->device->ops;
+    const sago_matmul_args to_x = {.alpha = 1, .beta = beta, .bf16 = pass->bf16};
+    SAGO_TRY(ops->matmul(pass->device, d_x, d_y, sago_pass_value(pass, weight), &to_x));
+    const sago_matmul_args to_weight = {.transpose_a = true, .alpha = 1, .beta = 1, .bf16 = pass->bf16};
+    return ops->matmul(pass->device, sago_pass_gradient(pass, weight), d_y, x, &to_weight);
+}
+
+sago_status sago_linear_residual(const sago_pass *pass, sago_tensor out, sago_tensor residual, sago_tensor x,
+                                 int weight, int site) {
+    if (pass->dropout_rate == 0 && out.data == residual.data)
+        return sago_linear_forward(pass, out, x, weight, 1);
+    sago_tensor product = sago_tokens(pass->product, out.shape[0], out.shape[1], out.shape[2]);
+    SAGO_TRY(sago_linear_forward(pass, product, x, weight, 0));
+    const sago_dropout dropout = sago_pass_dropout(pass, site, out.shape[1]);
+    return pass->device->ops->residual(pass->device, out, residual, product, &dropout);
+}
+
+sago_status sago_residual_gradient(const sago_pass *pass, sago_tensor *d, sago_tensor d_out, float *room,
+                                   int site) {
+    *d = d_out;
+    if (pass->dropout_rate == 0) return SAGO_OK;
+    d->data = room;
+    const sago_dropout dropout = sago_pass_dropout(pass, site, d_out.shape[1]);
+    return pass->device->ops->dropout(pass->device, *d, d_out, &dropout);
+}
+
+sago_status sago_layer_declare(sago_registry *registry, int block, const char *prefix, const char *name,
+                               int n_dims, const int64_t shape[], const sago_axis axes[], sago_init_kind init,
+                               double deviation, int *index) {
+    char full[SAGO_PARAM_NAME_BYTES];
+    snprintf(full, sizeof full, "%s.%s", prefix, name);
+    *index = sago_registry_declare(registry, block, full, n_dims, shape, axes, init, (float)deviation);
+    return *index < 0 ? SAGO_E_SHAPE : SAGO_OK;
+}
+
+float *sago_arena_floats(sago_arena *arena, int64_t count) {
+    return sago_arena_take(arena, (size_t)count * sizeof(float));
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * What all layers share: the pass, and the linear product.
+ *
+ * A layer is two structs and four functions. The layer struct says which rows of the registry it reads; the
+ * saved struct lists exactly what its backward needs. declare    adds rows to the registry plan reserves what
+ * forward saves (sago_arena, once to measure and once for addresses) forward    reads values, writes its
+ * output and the saved struct backward   reads the saved struct, adds to gradients Sizes of one pass come
+ * from the tensors: buffers are planned for the most tokens, and a smaller micro-batch or shorter rows use
+ * the first part of them.
+ */
+#ifndef SAGO_LAYER_H
+#define SAGO_LAYER_H
+
+#include "arena.h"
+#include "device.h"
+#include "ops.h"
+#include "registry.h"
+#include "status.h"
+
+/** One forward, or forward and backward, of one micro-batch. */
+typedef struct sago_pass {
+    sago_device *device;
+    const sago_registry *registry;
+    const float *values;
+    float *gradients;   /* NULL where there is no backward */
+    bool bf16;          /* matrix products */
+    float dropout_rate; /* 0: no dropout anywhere */
+    uint64_t dropout_key;
+    int64_t first_row; /* of the micro-batch, in the global batch */
+    float *product;    /* room for the output of a sub-layer before it joins the residual: tokens x d_model */
+} sago_pass;
+
+/**
+ * Dropout sites. Each place in the model has a number, and its masks the key mix(dropout_key, number), so
+ * that they depend on neither the mesh nor the order of computation.
+ */
+enum {
+    SAGO_SITE_PROBABILITIES,
+    SAGO_SITE_OUTPUT,
+    SAGO_SITE_CROSS_PROBABILITIES,
+    SAGO_SITE_CROSS_OUTPUT,
+    SAGO_SITE_MLP_INNER,
+    SAGO_SITE_MLP_OUTPUT,
+    SAGO_SITES_PER_BLOCK = 8,
+    /* Block 0 is the embedding; its sites are those at the two ends of the stacks. */
+    SAGO_SITE_ENCODER_INPUT = 0,
+    SAGO_SITE_ENCODER_FINAL,
+    SAGO_SITE_DECODER_INPUT,
+    SAGO_SITE_DECODER_FINAL,
+};
+
+/** The masks of a site over a tensor of row_tokens tokens a row. */
+sago_dropout sago_pass_dropout(const sago_pass *pass, int site, int64_t row_tokens);
+
+/** A parameter's value or gradient, by its row of the registry. */
+sago_tensor sago_pass_value(const sago_pass *pass, int param);
+sago_tensor sago_pass_gradient(const sago_pass *pass, int param);
+
+/** y[N, out] = x[N, in] W[out, in]^T + beta * y. 2 N in out FLOPs. */
+sago_status sago_linear_forward(const sago_pass *pass, sago_tensor y, sago_tensor x, int weight,
+                                float beta) SAGO_MUST_CHECK;
+
+/** d_x = d_y W + beta * d_x; dW += d_y^T x. 4 N in out FLOPs. */
+sago_status sago_linear_backward(const sago_pass *pass, sago_tensor d_x, float beta, sago_tensor d_y,
+                                 sago_tensor x, int weight) SAGO_MUST_CHECK;
+
+/** out[B, S, D] = residual + dropout(x W^T), the end of every sub-layer; out may be residual. */
+sago_status sago_linear_residual(const sago_pass *pass, sago_tensor out, sago_tensor residual, sago_tensor x,
+                                 int weight, int site) SAGO_MUST_CHECK;
+
+/** d = dropout(d_out) in room where there is dropout, else d_out itself: the way back through
+ * sago_linear_residual. */
+sago_status sago_residual_gradient(const sago_pass *pass, sago_tensor *d, sago_tensor d_out, float *room,
+                                   int site) SAGO_MUST_CHECK;
+
+/** A row of the registry called PREFIX.NAME; its index. */
+sago_status sago_layer_declare(sago_registry *registry, int block, const char *prefix, const char *name,
+                               int n_dims, const int64_t shape[], const sago_axis axes[], sago_init_kind init,
+                               double deviation, int *index) SAGO_MUST_CHECK;
+
+/** count floats of an arena. */
+float *sago_arena_floats(sago_arena *arena, int64_t count);
+
+/** [rows, tokens, width] and [rows, tokens, heads, head_dim] over a buffer. */
+static inline sago_tensor sago_tokens(float *data, int64_t rows, int64_t tokens, int64_t width) {
+    return sago_tensor_3d(data, SAGO_F32, rows, tokens, width);
+}
+
+#endif

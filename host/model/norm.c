@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "norm.h"
+
+sago_status sago_norm_declare(sago_norm *norm, sago_registry *registry, int block, const char *prefix,
+                              const char *name, int64_t d_model, float epsilon) {
+    norm->epsilon = epsilon;
+    return sago_layer_declare(registry, block, prefix, name, 1, &d_model,
+                              (const sago_axis[]){SAGO_AXIS_EMBED}, SAGO_INIT_ONE, 0, &norm->scale);
+}
+
+void sago_norm_plan(sago_arena *arena, int64_t tokens, sago_norm_saved *saved) {
+    saved->rstd = sago_arena_floats(arena, tokens);
+}
+
+/* The operation sees tokens, not rows: [B, S, D] as [B*S, D]. */
+static sago_tensor flat(sago_tensor t) {
+    return sago_tensor_2d(t.data, t.dtype, t.shape[0] * t.shape[1], t.shape[2]);
+}
+
+sago_status sago_norm_forward(const sago_norm *norm, const sago_pass *pass, const sago_norm_saved *saved,
+                              sago_tensor y, sago_tensor x) {
+    sago_tensor rstd = sago_tensor_1d(saved->rstd, SAGO_F32, x.shape[0] * x.shape[1]);
+    return pass->device->ops->rmsnorm_forward(pass->device, flat(y), rstd, flat(x),
+                                              sago_pass_value(pass, norm->scale), norm->epsilon);
+}
+
+sago_status sago_norm_backward(const sago_norm *norm, const sago_pass *pass, const sago_norm_saved *saved,
+                               sago_tensor d_x, sago_tensor d_y, sago_tensor x) {
+    sago_tensor rstd = sago_tensor_1d(saved->rstd, SAGO_F32, x.shape[0] * x.shape[1]);
+    return pass->device->ops->rmsnorm_backward(pass->device, flat(d_x), sago_pass_gradient(pass, norm->scale),
+                                               flat(d_y), flat(x), sago_pass_value(pass, norm->scale), rstd);
+}
