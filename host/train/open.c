@@ -6,20 +6,9 @@
 #include "schedule.h"
 #include "str.h"
 
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-/* Cores for this rank: those it is bound to, or its share of the node's where the launcher bound nothing. */
-static int threads_of_rank(const sago_config *config, const sago_mesh *mesh) {
-    if (config->threads > 0) return (int)config->threads;
-    cpu_set_t set;
-    int mine = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    int all = (int)sysconf(_SC_NPROCESSORS_ONLN);
-    if (mine >= all && mesh->local_size > 1) mine = all / mesh->local_size;
-    return mine > 0 ? mine : 1;
-}
 
 static sago_status shape_from_config(const sago_config *config, sago_model_shape *shape) {
     if (config->model.vocab_size <= 0 || config->model.d_model <= 0)
@@ -171,7 +160,8 @@ static sago_status open_all(sago_trainer *t, sago_ckpt **source) {
     SAGO_TRY(find_run(t, &resume));
     /* From here a rank may fail alone; the caller agrees on the outcome. */
     SAGO_TRY(sago_schedule_check(config));
-    SAGO_TRY(sago_device_open(config->device, threads_of_rank(config, t->mesh), &t->device));
+    int threads = config->threads > 0 ? (int)config->threads : sago_mesh_cores(t->mesh);
+    SAGO_TRY(sago_device_open(config->device, threads, &t->device));
     if (resume)
         SAGO_TRY(sago_ckpt_open(t->checkpoints, false, source));
     else if (config->model.init[0])

@@ -14,7 +14,7 @@ typedef struct bucket {
 
 struct sago_reducer {
     sago_mesh *mesh;
-    int n_blocks, n_buckets, n_started;
+    int n_blocks, n_buckets, n_started, n_waited;
     bucket *buckets; /* last block first */
     bool *done;      /* by block */
     float *gradients;
@@ -41,8 +41,22 @@ sago_status sago_reducer_open(const sago_registry *registry, sago_mesh *mesh, in
     return SAGO_OK;
 }
 
+/* Waits for what was started, whatever became of the step: the buffer may be freed after this. */
+static sago_status wait_started(sago_reducer *r) {
+    sago_status first = SAGO_OK;
+    for (; r->n_waited < r->n_started; r->n_waited++) {
+        sago_status status = sago_all_reduce_wait(r->mesh, r->buckets[r->n_waited].reduction);
+        if (first == SAGO_OK) first = status;
+    }
+    return first;
+}
+
 void sago_reducer_close(sago_reducer *r) {
     if (!r) return;
+    /* Only a step that failed leaves any; its own error is the one to tell. */
+    sago_error failure;
+    sago_error_take(SAGO_E_INTERNAL, &failure);
+    if (wait_started(r) != SAGO_OK) (void)sago_error_give(&failure);
     free(r->buckets);
     free(r->done);
     free(r);
@@ -50,7 +64,7 @@ void sago_reducer_close(sago_reducer *r) {
 
 void sago_reducer_begin(sago_reducer *r, float *gradients) {
     r->gradients = gradients;
-    r->n_started = 0;
+    r->n_started = r->n_waited = 0;
     memset(r->done, 0, (size_t)r->n_blocks * sizeof *r->done);
 }
 
@@ -77,6 +91,5 @@ sago_status sago_reducer_finish(sago_reducer *r) {
     if (r->mesh->axis_size[SAGO_DATA_AXIS] == 1) return SAGO_OK;
     memset(r->done, 1, (size_t)r->n_blocks * sizeof *r->done);
     SAGO_TRY(start_ready(r));
-    for (int i = 0; i < r->n_buckets; i++) SAGO_TRY(sago_all_reduce_wait(r->mesh, r->buckets[i].reduction));
-    return SAGO_OK;
+    return wait_started(r);
 }

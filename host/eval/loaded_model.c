@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "loaded_model.h"
+
+#include "ckpt.h"
+#include "ops.h"
+#include "str.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static sago_status load_values(sago_loaded_model *m, sago_ckpt *ckpt) {
+    size_t bytes = (size_t)m->registry.n_elements * sizeof(float);
+    SAGO_TRY(sago_wrap(m->device->ops->allocate(m->device, (void **)&m->values, bytes), "parameters"));
+    int n = m->registry.n_params;
+    sago_piece *pieces = sago_alloc_zero((size_t)n, sizeof *pieces);
+    char(*names)[SAGO_PARAM_NAME_BYTES + 8] = sago_alloc_zero((size_t)n, sizeof *names);
+    for (int i = 0; i < n; i++) {
+        const sago_param *p = &m->registry.params[i];
+        snprintf(names[i], sizeof names[i], "param/%s", p->name);
+        pieces[i] = (sago_piece){.name = names[i],
+                                 .dtype = SAGO_F32,
+                                 .n_dims = p->n_dims,
+                                 .global_shape = {p->global_shape[0], p->global_shape[1]},
+                                 .offset = {p->global_offset[0], p->global_offset[1]},
+                                 .shape = {p->local_shape[0], p->local_shape[1]},
+                                 .data = sago_param_tensor(p, m->values).data};
+    }
+    sago_status status = sago_ckpt_load(ckpt, pieces, n);
+    free(pieces);
+    free(names);
+    return status;
+}
+
+static sago_status load_tokenizer(sago_loaded_model *m, sago_ckpt *ckpt) {
+    if (!sago_ckpt_has_file(ckpt, SAGO_TOKENIZER_FILE)) return SAGO_OK;
+    sago_str bytes = {0};
+    sago_status status = sago_ckpt_read_file(ckpt, SAGO_TOKENIZER_FILE, &bytes);
+    if (status == SAGO_OK)
+        status = sago_tokenizer_from_bytes(sago_ckpt_dir(ckpt), bytes.data, bytes.length, &m->tokenizer);
+    sago_str_free(&bytes);
+    return status;
+}
+
+static sago_status open_from(sago_loaded_model *m, sago_ckpt *ckpt, const sago_config *config) {
+    SAGO_TRY(sago_wrap(sago_model_shape_from_json(json_object_get(sago_ckpt_meta(ckpt), "model"), &m->shape), "%s",
+                       sago_ckpt_dir(ckpt)));
+    SAGO_TRY(sago_model_shape_check(&m->shape, 1));
+    int threads = config->threads > 0 ? (int)config->threads : sago_mesh_cores(m->mesh);
+    SAGO_TRY(sago_device_open(config->device, threads, &m->device));
+    SAGO_TRY(sago_model_declare(&m->shape, &m->registry));
+    SAGO_TRY(sago_registry_shard(&m->registry, NULL, 0, 0, 1));
+    SAGO_TRY(load_values(m, ckpt));
+    return load_tokenizer(m, ckpt);
+}
+
+sago_status sago_loaded_model_open(const char *path, const sago_config *config, sago_mesh *mesh,
+                                   sago_loaded_model *out) {
+    *out = (sago_loaded_model){.mesh = mesh,
+                               .bf16 = strcmp(config->train.precision, "bf16") == 0,
+                               .loss_chunk_tokens = config->train.loss_chunk};
+    sago_ckpt *ckpt = NULL;
+    SAGO_TRY(sago_ckpt_open(path, false, &ckpt));
+    out->step = sago_ckpt_step(ckpt);
+    out->step_dir = sago_strdup(sago_ckpt_dir(ckpt));
+    sago_status status = open_from(out, ckpt, config);
+    sago_ckpt_close(ckpt);
+    if (status != SAGO_OK) sago_loaded_model_close(out);
+    return status;
+}
+
+sago_status sago_loaded_model_room(sago_loaded_model *m, int64_t rows, int64_t inputs, int64_t targets,
+                                   int64_t new_tokens) {
+    sago_model_close(m->model);
+    m->model = NULL;
+    sago_model_options options = {
+        .max_rows = rows,
+        .input_length = inputs,
+        .target_length = targets,
+        .bf16 = m->bf16 && m->device->has_bf16,
+        .loss_chunk_tokens = m->loss_chunk_tokens,
+        .generate_rows = new_tokens > 0 ? rows : 0,
+        .generate_inputs = new_tokens > 0 ? inputs : 0,
+        .generate_tokens = new_tokens,
+    };
+    return sago_model_open(&m->shape, &m->registry, m->device, m->mesh, &options, &m->model);
+}
+
+void sago_loaded_model_close(sago_loaded_model *m) {
+    sago_model_close(m->model);
+    sago_tokenizer_close(m->tokenizer);
+    if (m->values) m->device->ops->release(m->device, m->values);
+    sago_registry_free(&m->registry);
+    sago_device_close(m->device);
+    free(m->step_dir);
+    *m = (sago_loaded_model){0};
+}
