@@ -59,7 +59,11 @@ sago_status sago_predict_generate(sago_loaded_model *m, const sago_prompt prompt
     sago_status status = sago_loaded_model_room(m, rows, longest, 1, args->max_new_tokens);
     for (int64_t first = 0; first < total && status == SAGO_OK; first += rows) {
         int64_t count = total - first < rows ? total - first : rows;
-        int64_t width = prompts[order[first / args->samples].index].n_inputs; /* the longest of this batch */
+        int64_t width = 1;
+        for (int64_t r = 0; r < count; r++) {
+            int64_t length = prompts[order[(first + r) / args->samples].index].n_inputs;
+            if (length > width) width = length;
+        }
         memset(inputs, 0, (size_t)(count * width) * sizeof *inputs);
         for (int64_t r = 0; r < count; r++) {
             int64_t p = order[(first + r) / args->samples].index, sample = (first + r) % args->samples;

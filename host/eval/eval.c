@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "eval.h"
+
+#include "file.h"
+#include "json.h"
+#include "log.h"
+#include "predict.h"
+#include "records.h"
+#include "str.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The questions of this rank; record r is question first + r * ranks of all. */
+typedef struct question_set {
+    sago_question *questions;
+    json_t **records;
+    int64_t n, room;
+} question_set;
+
+static void free_set(question_set *set) {
+    for (int64_t i = 0; i < set->n; i++) {
+        sago_question_free(&set->questions[i]);
+        json_decref(set->records[i]);
+    }
+    free(set->questions);
+    free(set->records);
+    *set = (question_set){0};
+}
+
+static json_t *text_array(char *const texts[], int n) {
+    json_t *array = json_array();
+    for (int i = 0; i < n; i++) {
+        json_t *text = json_string(texts[i]);
+        json_array_append_new(array, text ? text : json_string(""));
+    }
+    return array;
+}
+
+static json_t *record_of(const sago_mixture_task *task, int64_t item, int64_t index, const sago_question *q) {
+    json_t *record = json_object();
+    json_object_set_new(record, "item", json_integer((json_int_t)item));
+    json_object_set_new(record, "task", json_string(task->name));
+    json_object_set_new(record, "category", json_string(task->n_categories ? task->categories[0] : task->category));
+    json_object_set_new(record, "held_out", json_boolean(task->held_out));
+    json_object_set_new(record, "index", json_integer((json_int_t)index));
+    json_object_set_new(record, "prompt", json_string(sago_str_text(&q->example.input_text)));
+    json_object_set_new(record, "references", text_array(q->references, q->n_references));
+    json_object_set_new(record, "marker", json_string(q->answer_marker ? q->answer_marker : ""));
+    if (q->n_options > 0) {
+        json_object_set_new(record, "options", text_array(q->options, q->n_options));
+        json_object_set_new(record, "right_option", json_integer(q->right_option));
+    }
+    return record;
+}
+
+static bool is_chosen(const sago_config *config, const sago_mixture *mixture, int task) {
+    if (config->eval.tasks.count == 0) return true;
+    for (int i = 0; i < config->eval.tasks.count; i++)
+        if (sago_mixture_task_matches(mixture, task, config->eval.tasks.items[i])) return true;
+    return false;
+}
+
+static sago_status add_task(const sago_eval_args *args, const sago_mixture *mixture, int task, int64_t *item,
+                            question_set *set) {
+    const sago_config *config = args->config;
+    sago_mixture_task info;
+    sago_mixture_task_info(mixture, task, &info);
+    int64_t n = args->split == SAGO_SPLIT_EVAL ? info.n_eval : info.n_train;
+    if (config->eval.examples_per_task > 0 && n > config->eval.examples_per_task) n = config->eval.examples_per_task;
+    for (int64_t index = 0; index < n; index++, (*item)++) {
+        if (*item % args->mesh->size != args->mesh->rank) continue;
+        if (set->n == set->room) {
+            set->room = set->room ? 2 * set->room : 64;
+            set->questions = sago_realloc(set->questions, (size_t)set->room * sizeof *set->questions);
+            set->records = sago_realloc(set->records, (size_t)set->room * sizeof *set->records);
+        }
+        /* Question i takes wording i, so that a task is asked in all its wordings. */
+        sago_render_options options = {.wording = (int)index,
+                                       .n_exemplars = (int)config->eval.few_shot,
+                                       .chain_of_thought = config->eval.cot,
+                                       .seed = (uint64_t)config->run.seed};
+        sago_question *q = &set->questions[set->n];
+        memset(q, 0, sizeof *q);
+        SAGO_TRY(sago_mixture_question(mixture, task, args->split, index, &options, q));
+        set->records[set->n++] = record_of(&info, *item, index, q);
+    }
+    return SAGO_OK;
+}
+
+static sago_status collect_questions(const sago_eval_args *args, const sago_mixture *mixture, question_set *set) {
+    int64_t item = 0;
+    for (int task = 0; task < sago_mixture_tasks(mixture); task++)
+        if (is_chosen(args->config, mixture, task)) SAGO_TRY(add_task(args, mixture, task, &item, set));
+    if (item == 0)
+        return sago_fail(SAGO_E_CONFIG, "eval.tasks: no task with %s examples matches; sago data stats lists the tasks, "
+                                        "data.eval_fraction and data.holdout make examples for evaluation",
+                         args->split == SAGO_SPLIT_EVAL ? "evaluation" : "training");
+    return SAGO_OK;
+}
+
+static sago_status generate(const sago_eval_args *args, sago_loaded_model *loaded, question_set *set) {
+    const sago_config *config = args->config;
+    sago_prompt *prompts = sago_alloc_zero((size_t)set->n, sizeof *prompts);
+    for (int64_t i = 0; i < set->n; i++) {
+        const sago_ids *ids = &set->questions[i].example.inputs;
+        prompts[i] = (sago_prompt){.inputs = ids->data, .n_inputs = ids->length};
+    }
+    sago_predict_args predict = {
+        .batch = config->eval.batch,
+        .max_new_tokens = (int)config->eval.max_new_tokens,
+        .samples = (int)config->eval.samples,
+        .sample = {.temperature = (float)config->eval.temperature,
+                   .top_k = (int)config->eval.top_k,
+                   .top_p = (float)config->eval.top_p,
+                   .key = (uint64_t)config->run.seed},
+        .first_prompt = args->mesh->rank,
+        .stage = "generate",
+    };
+    sago_prediction *out = NULL;
+    sago_status status = sago_predict_generate(loaded, prompts, set->n, &predict, &out);
+    sago_str text = {0};
+    for (int64_t i = 0; i < set->n && status == SAGO_OK; i++) {
+        json_t *outputs = json_array();
+        for (int s = 0; s < predict.samples && status == SAGO_OK; s++) {
+            const sago_prediction *p = &out[i * predict.samples + s];
+            sago_str_clear(&text);
+            status = sago_tokenizer_decode(loaded->tokenizer, p->ids, p->n_ids, &text);
+            json_t *output = json_stringn(sago_str_text(&text), text.length);
+            if (!output) { /* a byte model may stop inside a character */
+                sago_str quoted = {0};
+                sago_json_quote(&quoted, sago_str_text(&text), text.length);
+                output = json_loadb(quoted.data, quoted.length, JSON_DECODE_ANY, NULL);
+                sago_str_free(&quoted);
+            }
+            json_array_append_new(outputs, output);
+        }
+        json_object_set_new(set->records[i], "outputs", outputs);
+        json_object_set_new(set->records[i], "logprob", json_real(out[i * predict.samples].logprob));
+    }
+    sago_str_free(&text);
+    sago_predictions_free(out, set->n * predict.samples);
+    free(prompts);
+    return status;
+}
+
+/* Ranks the options of the questions that have any by the log-probability of their text. */
+static sago_status rank_options(const sago_eval_args *args, sago_loaded_model *loaded, question_set *set) {
+    int64_t n = 0, at = 0;
+    for (int64_t i = 0; i < set->n; i++) n += set->questions[i].n_options;
+    if (n == 0) return SAGO_OK;
+    sago_prompt *prompts = sago_alloc_zero((size_t)n, sizeof *prompts);
+    sago_ids *targets = sago_alloc_zero((size_t)n, sizeof *targets);
+    sago_prediction *out = NULL;
+    sago_status status = SAGO_OK;
+    for (int64_t i = 0; i < set->n && status == SAGO_OK; i++) {
+        const sago_question *q = &set->questions[i];
+        for (int o = 0; o < q->n_options && status == SAGO_OK; o++, at++) {
+            status = sago_tokenizer_encode(loaded->tokenizer, q->options[o], strlen(q->options[o]), &targets[at]);
+            sago_ids_add(&targets[at], SAGO_EOS_ID);
+            prompts[at] = (sago_prompt){q->example.inputs.data, targets[at].data, q->example.inputs.length,
+                                        targets[at].length};
+        }
+    }
+    sago_predict_args predict = {.batch = args->config->eval.batch, .stage = "rank options"};
+    if (status == SAGO_OK) status = sago_predict_score(loaded, prompts, n, &predict, &out);
+    at = 0;
+    for (int64_t i = 0; i < set->n && status == SAGO_OK; i++) {
+        const sago_question *q = &set->questions[i];
+        if (q->n_options == 0) continue;
+        json_t *logprobs = json_array();
+        int best = 0;
+        double best_score = 0;
+        for (int o = 0; o < q->n_options; o++, at++) {
+            double score = out[at].logprob;
+            if (args->config->eval.length_normalised) score /= (double)targets[at].length;
+            json_array_append_new(logprobs, json_real(score));
+            if (o == 0 || score > best_score) best = o, best_score = score;
+        }
+        json_object_set_new(set->records[i], "option_logprobs", logprobs);
+        json_object_set_new(set->records[i], "chosen_option", json_integer(best));
+        if (q->right_option >= 0)
+            json_object_set_new(set->records[i], "accuracy", json_real(best == q->right_option));
+    }
+    sago_predictions_free(out, n);
+    for (int64_t i = 0; i < n; i++) sago_ids_free(&targets[i]);
+    free(targets);
+    free(prompts);
+    return status;
+}
+
+static int by_item(const void *a, const void *b) {
+    json_int_t x = json_integer_value(json_object_get(*(json_t *const *)a, "item"));
+    json_int_t y = json_integer_value(json_object_get(*(json_t *const *)b, "item"));
+    return (x > y) - (x < y);
+}
+
+/* All ranks' records at rank 0, in the order of the questions; NULL elsewhere. */
+static sago_status gather(sago_mesh *mesh, const question_set *set, json_t **out) {
+    sago_str lines = {0};
+    for (int64_t i = 0; i < set->n; i++) {
+        sago_json_add(&lines, set->records[i], 17);
+        sago_str_putc(&lines, '\n');
+    }
+    char *all = NULL;
+    size_t *sizes = sago_alloc_zero((size_t)mesh->size, sizeof *sizes), total = 0;
+    sago_status status =
+        sago_gather_bytes(mesh, SAGO_WORLD_AXIS, sago_str_text(&lines), lines.length, 0, &all, sizes);
+    sago_str_free(&lines);
+    *out = NULL;
+    if (status == SAGO_OK && mesh->rank == 0) {
+        for (int r = 0; r < mesh->size; r++) total += sizes[r];
+        json_t **records = NULL;
+        size_t n = 0;
+        for (size_t start = 0, i = 0; i < total; i++) {
+            if (all[i] != '\n') continue;
+            records = sago_realloc(records, (n + 1) * sizeof *records);
+            records[n++] = json_loadb(all + start, i - start, 0, NULL);
+            start = i + 1;
+        }
+        if (n) qsort(records, n, sizeof *records, by_item);
+        *out = json_array();
+        for (size_t i = 0; i < n; i++) {
+            json_object_del(records[i], "item");
+            json_array_append_new(*out, records[i]);
+        }
+        free(records);
+    }
+    free(all);
+    free(sizes);
+    return status;
+}
+
+static void say_group(const json_t *scores, const char *name) {
+    const json_t *group = json_object_get(scores, name), *exact = json_object_get(group, "exact_match");
+    if (!exact) return;
+    const json_t *rouge = json_object_get(group, "rouge_l"), *accuracy = json_object_get(group, "accuracy");
+    char ranked[64] = "";
+    if (accuracy)
+        snprintf(ranked, sizeof ranked, "  accuracy %.1f", json_number_value(json_object_get(accuracy, "mean")));
+    sago_info("%-8s %3d tasks  exact match %5.1f [%.1f, %.1f]  ROUGE-L %.1f%s", name,
+              (int)json_integer_value(json_object_get(group, "tasks")),
+              json_number_value(json_object_get(exact, "mean")), json_number_value(json_object_get(exact, "low")),
+              json_number_value(json_object_get(exact, "high")), json_number_value(json_object_get(rouge, "mean")),
+              ranked);
+}
+
+/* Scores the records and writes both files; rank 0. */
+static sago_status finish(const sago_eval_args *args, json_t *records, int64_t step) {
+    const sago_config *config = args->config;
+    for (size_t i = 0; i < json_array_size(records); i++)
+        SAGO_TRY(sago_wrap(sago_record_score(json_array_get(records, i)), "record %zu", i + 1));
+    json_t *scores = sago_records_summarise(records, (int)config->eval.bootstrap, (uint64_t)config->run.seed);
+    json_object_set_new(scores, "label", json_string(args->label));
+    json_object_set_new(scores, "checkpoint", json_string(args->checkpoint));
+    json_object_set_new(scores, "step", json_integer((json_int_t)step));
+    json_object_set_new(scores, "split", json_string(args->split == SAGO_SPLIT_EVAL ? "eval" : "train"));
+    json_object_set_new(scores, "settings",
+                        json_pack("{s:I, s:b, s:I, s:f, s:I, s:f, s:I, s:b}", "few_shot", (json_int_t)config->eval.few_shot,
+                                  "cot", config->eval.cot, "samples", (json_int_t)config->eval.samples, "temperature",
+                                  config->eval.temperature, "top_k", (json_int_t)config->eval.top_k, "top_p",
+                                  config->eval.top_p, "max_new_tokens", (json_int_t)config->eval.max_new_tokens,
+                                  "length_normalised", config->eval.length_normalised));
+    sago_str lines = {0};
+    for (size_t i = 0; i < json_array_size(records); i++) {
+        sago_json_add(&lines, json_array_get(records, i), 9);
+        sago_str_putc(&lines, '\n');
+    }
+    char *predictions = sago_path_join(args->output_dir, "predictions.jsonl");
+    char *summary = sago_path_join(args->output_dir, "scores.json");
+    sago_status status = sago_dir_make(args->output_dir);
+    if (status == SAGO_OK) status = sago_file_replace(predictions, sago_str_text(&lines), lines.length);
+    if (status == SAGO_OK) status = sago_json_write(summary, scores);
+    if (status == SAGO_OK) {
+        say_group(scores, "seen");
+        say_group(scores, "unseen");
+        sago_info("scores: %s", summary);
+    }
+    free(predictions);
+    free(summary);
+    sago_str_free(&lines);
+    json_decref(scores);
+    return status;
+}
+
+static sago_status predict_all(const sago_eval_args *args, sago_loaded_model *loaded, question_set *set) {
+    sago_mixture *mixture = NULL;
+    if (!loaded->tokenizer)
+        return sago_fail(SAGO_E_INPUT, "%s: has no tokenizer, so it can't be asked questions; import it with its "
+                                       "spiece.model, or train with data.tokenizer", loaded->step_dir);
+    SAGO_TRY(sago_mixture_open(args->config, loaded->tokenizer, loaded->shape.vocab_size, &mixture));
+    sago_status status = collect_questions(args, mixture, set);
+    if (status == SAGO_OK) status = generate(args, loaded, set);
+    if (status == SAGO_OK) status = rank_options(args, loaded, set);
+    sago_mixture_close(mixture);
+    return status;
+}
+
+sago_status sago_eval_model(const sago_eval_args *args, sago_loaded_model *loaded) {
+    question_set set = {0};
+    json_t *records = NULL;
+    sago_status status = sago_agree(args->mesh, predict_all(args, loaded, &set));
+    if (status == SAGO_OK) status = gather(args->mesh, &set, &records);
+    if (status == SAGO_OK && args->mesh->rank == 0) status = finish(args, records, loaded->step);
+    sago_progress_end();
+    json_decref(records);
+    free_set(&set);
+    return sago_agree(args->mesh, status);
+}
+
+sago_status sago_eval_records(const sago_eval_args *args, const char *predictions) {
+    sago_line_reader reader = {0};
+    json_t *records = json_array();
+    sago_status status;
+    SAGO_TRY_TO(done, sago_lines_open(&reader, predictions, 1u << 26));
+    for (bool more;;) {
+        SAGO_TRY_TO(done, sago_lines_next(&reader, &more));
+        if (!more) break;
+        if (reader.line.length == 0) continue;
+        json_t *record;
+        SAGO_TRY_TO(done, sago_json_parse(reader.line.data, reader.line.length, predictions, reader.number, &record));
+        json_array_append_new(records, record);
+        status = sago_wrap(sago_record_score(record), "%s:%lld", predictions, (long long)reader.number);
+        if (status != SAGO_OK) goto done;
+    }
+    if (json_array_size(records) == 0) {
+        status = sago_fail(SAGO_E_INPUT, "%s: no recorded outputs", predictions);
+        goto done;
+    }
+    status = finish(args, records, 0);
+done:
+    sago_lines_close(&reader);
+    json_decref(records);
+    return status;
+}
