@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Prefetch: a thread that keeps items ready in a ring, made one after another by a function of the owner's.
+ *
+ * The thread starts with the first take and ends with close, at whatever moment. What it fails with arrives
+ * at the taker, in its place: items made before the failure come first.
+ */
+#ifndef SAGO_PREFETCH_H
+#define SAGO_PREFETCH_H
+
+#include "status.h"
+
+#include <stdbool.h>
+
+typedef struct sago_prefetch sago_prefetch;
+
+/** Makes the next item in place; *end true (and no item) when there are no more. Called by one thread at a
+ * time. */
+typedef sago_status (*sago_prefetch_make)(void *context, void *item, bool *end);
+
+/** items[n_items]: pointers to the ring's items, n_items >= 2: one is the taker's, the others are made ready.
+ */
+sago_status sago_prefetch_open(void *const items[], int n_items, sago_prefetch_make make, void *context,
+                               sago_prefetch **out) SAGO_MUST_CHECK;
+
+/** The next item, the caller's until the next take; NULL at the end. *waited_seconds: how long none was
+ * ready. */
+sago_status sago_prefetch_take(sago_prefetch *prefetch, void **item, double *waited_seconds) SAGO_MUST_CHECK;
+
+/** Stops the thread and forgets what is ready; the next take starts anew. Waits for an item in the making. */
+void sago_prefetch_stop(sago_prefetch *prefetch);
+void sago_prefetch_close(sago_prefetch *prefetch);
+
+#endif
