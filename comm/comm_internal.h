@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Inside of comm: the one communication thread and what it works on. Only files of comm/ include this.
+ *
+ * A collective is a job. Callers put jobs into their channel's queue; the communication thread cuts each job
+ * into units (pieces of at most chunk_bytes) and keeps UNITS_IN_FLIGHT of them moving by non-blocking
+ * messages between ranks, so that sends, receives and sums of neighbouring units overlap. Everything, also
+ * gathers and broadcasts, is made of such messages: no call of the thread can block, so heartbeats go on
+ * whatever a collective waits for.
+ */
+#ifndef SAGO_COMM_INTERNAL_H
+#define SAGO_COMM_INTERNAL_H
+
+#include "mesh.h"
+
+#include <mpi.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum {
+    UNITS_IN_FLIGHT = 4, /* a channel */
+    CHUNK_BYTES_LOW = 1 << 20,
+    CHUNK_BYTES_HIGH = 16 << 20,
+    SMALL_SUM_BYTES =
+        32 << 10, /* of all members together: below, one round less counts for more than the bytes */
+    TAG_HEARTBEAT = 1,
+    TAG_JOBS = 16
+};
+
+typedef enum comm_kind {
+    COMM_NONE,
+    COMM_ALL_REDUCE, /* rank-order sum of many numbers: slices are exchanged, summed by one rank each, and
+                        sent back */
+    COMM_SMALL_SUM,  /* rank-order sum of few numbers: everybody gets everything and sums */
+    COMM_ALL_GATHER,
+    COMM_BROADCAST,
+    COMM_GATHER,
+    COMM_BARRIER,
+    COMM_AGREE
+} comm_kind;
+
+typedef enum comm_dtype { COMM_F32, COMM_F64, COMM_I64 } comm_dtype;
+
+/** The ranks of a collective: world rank of member i is first + i * stride. */
+typedef struct comm_group {
+    int first, stride, size, me;
+} comm_group;
+
+/** A collective; sago_reduction is the name that callers know it by. */
+typedef struct sago_reduction comm_job;
+struct sago_reduction {
+    comm_kind kind;
+    comm_group group;
+    comm_dtype dtype;
+    int root;             /* member, for broadcast and gather */
+    char *buffer;         /* sums and broadcast: in and out; gather: out at root */
+    const char *input;    /* own bytes, for gathers */
+    char *output;         /* of an all-gather */
+    int64_t count;        /* elements of a sum; bytes of a block or a broadcast */
+    const int64_t *sizes; /* of a gather: bytes of each member */
+
+    int channel;
+    uint64_t sequence; /* of the channel, from 1 */
+    int64_t n_units, next_unit, finished_units;
+    int source;            /* gather: the member that the next unit takes from */
+    int64_t source_offset; /* and where */
+    int64_t output_offset;
+    int64_t submitted_ns;
+    bool complete; /* guarded by comm.lock from here */
+    bool awaited;  /* a caller is blocked in the wait */
+    sago_status status;
+    comm_job *next;
+};
+
+/** A piece of a job on its way. */
+typedef struct comm_unit {
+    comm_job *job;                /* NULL: free */
+    int64_t index, offset, count; /* which piece: offset and count in elements (sums) or bytes */
+    int peer;                     /* gather: the member it comes from */
+    int64_t output_offset;        /* gather: where in root's buffer it goes */
+    int round, tag;
+    int held;      /* all-gather: blocks here so far */
+    char *scratch; /* chunk_bytes and a little */
+    const void **parts;
+    MPI_Request *requests;
+    int *expected_bytes; /* of each receive, -1 of a send */
+    int *peers;
+    int n_requests, n_open;
+} comm_unit;
+
+typedef struct comm_channel {
+    bool used;
+    uint64_t submitted;    /* sequence number of the newest job */
+    comm_kind newest;      /* and its kind */
+    comm_job *head, *tail; /* in order, until complete; guarded by comm.lock */
+    comm_job *starting;    /* the first whose units have not all been started; guarded by comm.lock */
+    int64_t moved_ns;      /* when a unit last ended; the thread's own */
+    comm_unit units[UNITS_IN_FLIGHT];
+} comm_channel;
+
+/** What ranks tell each other: a rank's own state, passed on by everyone (heartbeat.c). */
+typedef struct comm_beat {
+    uint64_t number; /* grows with every beat of that rank */
+    uint64_t entered[SAGO_MESH_CHANNELS];
+    int32_t kind[SAGO_MESH_CHANNELS]; /* of the collective entered last */
+    int32_t left;                     /* 0 no, 1 in sago_mesh_finish, 2 in it after a failure */
+    int32_t waits;                    /* a thread of it is blocked in a collective */
+    int64_t idle_ms;                  /* since it last used a processor or a disk, or finished a collective */
+} comm_beat;
+
+/** Who a rank is, exchanged at start. */
+typedef struct comm_identity {
+    char host[64];
+    int64_t pid;
+    uint64_t node, pid_space; /* ranks see each other's processes where both are equal */
+    int32_t n_cores;          /* that it is bound to */
+    uint8_t cores[1024 / 8];
+} comm_identity;
+
+/** The one state of the process; start and finish set it up and down (comm_mpi.c). */
+typedef struct comm_state {
+    bool started; /* MPI is initialised */
+    int rank, size, local_rank, local_size, n_nodes, thread_level, tag_limit;
+    comm_identity *identities;
+    size_t chunk_bytes;
+
+    pthread_t thread;
+    bool has_thread;
+    pthread_mutex_t lock;
+    pthread_cond_t work, done; /* for the thread; for callers */
+    comm_channel channels[SAGO_MESH_CHANNELS];
+    comm_job *free_jobs;
+    sago_error failure;                    /* status SAGO_OK: none. Guarded by lock */
+    char shared_message[SAGO_ERROR_BYTES]; /* a failure that rank 0 knows too; guarded by lock */
+    double timeout_seconds;                /* guarded by lock */
+    int leaving;                           /* as comm_beat.left; guarded by lock */
+    int abort_code;                        /* asked for by a caller; -1: none. Guarded by lock */
+    int n_waiting;                         /* threads blocked in a wait; guarded by lock */
+    int64_t exposed_ns;                    /* guarded by lock */
+} comm_state;
+
+extern comm_state comm;
+
+const char *comm_kind_name(comm_kind kind);
+
+/* engine.c: jobs */
+sago_status comm_engine_open(void);
+void comm_engine_close(void);
+bool comm_engine_poll(void); /* moves what can move; true when something did */
+bool comm_engine_busy(void);
+void comm_submit(comm_job *job);
+/** Fails all jobs, present and future. */
+void comm_fail_jobs(const sago_error *failure);
+
+/* schedule.c: what a unit of each kind sends and receives */
+int64_t comm_unit_count(const comm_job *job);
+void comm_unit_begin(comm_unit *unit);
+/** Posts the next round; false when the unit has none left. Called when no request of the round before is
+ * open. */
+bool comm_unit_advance(comm_unit *unit);
+
+/* sum.c */
+size_t comm_dtype_bytes(comm_dtype dtype);
+/** out[i] = parts[0][i] + parts[1][i] + ... in this order. out may be one of the parts. */
+void comm_sum(comm_dtype dtype, void *out, const void *const parts[], int n_parts, int64_t count);
+
+/* heartbeat.c: what ranks know of each other; on the communication thread */
+extern comm_beat *comm_beats;  /* one a rank */
+extern int64_t *comm_heard_ns; /* when a newer beat of that rank came in */
+sago_status comm_heartbeat_open(void);
+void comm_heartbeat_poll(int64_t now_ns);
+/** True when every rank has left and knows it of every other. */
+bool comm_heartbeat_all_left(void);
+void comm_heartbeat_close(void);
+
+/* watch.c: what follows from it */
+void comm_watch_open(int64_t now_ns);
+void comm_watch(int64_t now_ns);
+/** Milliseconds since this process computed, waited for a disk, or finished part of a collective. */
+int64_t comm_idle_ms(int64_t now_ns);
+
+/* failure.c */
+/** Prints one line (format NULL: none) and ends every rank. */
+void comm_die(int exit_code, const char *format, ...) SAGO_PRINTF(2, 3) __attribute__((noreturn));
+/** Remembers a message that rank 0 prints. */
+void comm_share_message(const char *message);
+/** "rank 2 (host node1, pid 123)" */
+const char *comm_rank_text(int rank, char text[128]);
+/** Ends all if an MPI call failed. */
+void comm_check(int code, const char *what);
+
+#endif

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "comm_internal.h"
+#include "log.h"
+#include "str.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static int *finished_requests;
+static MPI_Status *finished_statuses;
+
+sago_status comm_engine_open(void) {
+    size_t n = (size_t)comm.size, chunk = n * (32 << 10);
+    comm.chunk_bytes = chunk < CHUNK_BYTES_LOW    ? CHUNK_BYTES_LOW
+                       : chunk > CHUNK_BYTES_HIGH ? CHUNK_BYTES_HIGH
+                                                  : chunk;
+    finished_requests = sago_alloc_zero(2 * n, sizeof *finished_requests);
+    finished_statuses = sago_alloc_zero(2 * n, sizeof *finished_statuses);
+    return SAGO_OK;
+}
+
+/* A channel's memory is taken when it is first used: most runs have one or two. */
+static void open_units(comm_channel *channel) {
+    size_t n = (size_t)comm.size;
+    for (int u = 0; u < UNITS_IN_FLIGHT; u++) {
+        comm_unit *unit = &channel->units[u];
+        unit->scratch = sago_alloc_zero(1, comm.chunk_bytes + 8 * n + 64);
+        unit->parts = sago_alloc_zero(n, sizeof *unit->parts);
+        unit->requests = sago_alloc_zero(2 * n, sizeof *unit->requests);
+        unit->expected_bytes = sago_alloc_zero(2 * n, sizeof *unit->expected_bytes);
+        unit->peers = sago_alloc_zero(2 * n, sizeof *unit->peers);
+    }
+}
+
+void comm_engine_close(void) {
+    for (int c = 0; c < SAGO_MESH_CHANNELS; c++) {
+        for (int u = 0; u < UNITS_IN_FLIGHT; u++) {
+            comm_unit *unit = &comm.channels[c].units[u];
+            free(unit->scratch);
+            free(unit->parts);
+            free(unit->requests);
+            free(unit->expected_bytes);
+            free(unit->peers);
+            memset(unit, 0, sizeof *unit);
+        }
+    }
+    while (comm.free_jobs) {
+        comm_job *next = comm.free_jobs->next;
+        free(comm.free_jobs);
+        comm.free_jobs = next;
+    }
+    free(finished_requests);
+    free(finished_statuses);
+    finished_requests = NULL;
+    finished_statuses = NULL;
+}
+
+void comm_submit(comm_job *job) {
+    pthread_mutex_lock(&comm.lock);
+    comm_channel *channel = &comm.channels[job->channel];
+    job->submitted_ns = sago_now_ns();
+    job->sequence = ++channel->submitted;
+    channel->newest = job->kind == COMM_SMALL_SUM ? COMM_ALL_REDUCE : job->kind;
+    job->n_units = comm_unit_count(job);
+    if (comm.failure.status != SAGO_OK || job->n_units == 0) {
+        job->status = comm.failure.status;
+        job->complete = true;
+    } else {
+        if (channel->tail)
+            channel->tail->next = job;
+        else
+            channel->head = job;
+        channel->tail = job;
+        if (!channel->starting) channel->starting = job;
+        pthread_cond_signal(&comm.work);
+    }
+    pthread_mutex_unlock(&comm.lock);
+}
+
+static void complete(comm_job *job, sago_status status) {
+    pthread_mutex_lock(&comm.lock);
+    comm_channel *channel = &comm.channels[job->channel];
+    comm_job *before = NULL;
+    for (comm_job *at = channel->head; at != job; at = at->next) before = at;
+    if (before)
+        before->next = job->next;
+    else
+        channel->head = job->next;
+    if (channel->tail == job) channel->tail = before;
+    if (channel->starting == job) channel->starting = job->next;
+    job->next = NULL;
+    job->status = status;
+    job->complete = true;
+    pthread_cond_broadcast(&comm.done);
+    pthread_mutex_unlock(&comm.lock);
+}
+
+/* The next unit to start, in the order of submission. */
+static bool start_unit(comm_channel *channel, comm_unit *unit) {
+    pthread_mutex_lock(&comm.lock);
+    comm_job *job = channel->starting;
+    pthread_mutex_unlock(&comm.lock);
+    if (!job) return false;
+    if (!unit->scratch) open_units(channel);
+    unit->job = job;
+    comm_unit_begin(unit);
+    if (++job->next_unit == job->n_units) {
+        pthread_mutex_lock(&comm.lock);
+        channel->starting = job->next;
+        pthread_mutex_unlock(&comm.lock);
+    }
+    return true;
+}
+
+/* A message of another length than awaited: the ranks are not in the same collective. */
+static void check_message(const comm_unit *unit, int request, const MPI_Status *message) {
+    char text[128];
+    int bytes = 0;
+    if (unit->expected_bytes[request] < 0) return;
+    comm_check(MPI_Get_count(message, MPI_BYTE, &bytes), "MPI_Get_count");
+    if (bytes != unit->expected_bytes[request])
+        comm_die(
+            1,
+            "%s sent %d bytes where %d were awaited in %s #%llu: the ranks have taken different paths or "
+            "sizes",
+            comm_rank_text(unit->peers[request], text), bytes, unit->expected_bytes[request],
+            comm_kind_name(unit->job->kind), (unsigned long long)unit->job->sequence);
+}
+
+/* Tests the unit's messages and posts its next round when all are through. True when anything moved. */
+static bool move_unit(comm_channel *channel, comm_unit *unit) {
+    bool moved = false;
+    if (unit->n_open) {
+        int n = 0;
+        int code = MPI_Testsome(unit->n_requests, unit->requests, &n, finished_requests, finished_statuses);
+        if (code == MPI_ERR_IN_STATUS)
+            for (int i = 0; i < n; i++)
+                if (finished_statuses[i].MPI_ERROR != MPI_SUCCESS) code = finished_statuses[i].MPI_ERROR;
+        if (code != MPI_SUCCESS) comm_check(code, comm_kind_name(unit->job->kind));
+        for (int i = 0; i < n; i++) check_message(unit, finished_requests[i], &finished_statuses[i]);
+        unit->n_open -= n;
+        moved = n > 0;
+    }
+    while (unit->n_open == 0) {
+        moved = true;
+        if (comm_unit_advance(unit)) continue;
+        comm_job *job = unit->job;
+        unit->job = NULL;
+        channel->moved_ns = sago_now_ns();
+        if (++job->finished_units == job->n_units) complete(job, SAGO_OK);
+        break;
+    }
+    return moved;
+}
+
+bool comm_engine_poll(void) {
+    bool moved = false;
+    for (int c = 0; c < SAGO_MESH_CHANNELS; c++) {
+        comm_channel *channel = &comm.channels[c];
+        for (int u = 0; u < UNITS_IN_FLIGHT; u++) {
+            comm_unit *unit = &channel->units[u];
+            if (!unit->job && !start_unit(channel, unit)) continue;
+            if (move_unit(channel, unit)) moved = true;
+        }
+    }
+    return moved;
+}
+
+bool comm_engine_busy(void) {
+    bool busy = false;
+    pthread_mutex_lock(&comm.lock);
+    for (int c = 0; c < SAGO_MESH_CHANNELS; c++) busy |= comm.channels[c].head != NULL;
+    pthread_mutex_unlock(&comm.lock);
+    return busy;
+}
+
+/* Receives write into callers' memory, which they free once the job is complete: so they are cancelled or
+ * seen through first. Sends only read it, and only if the other rank still takes them, which one that has
+ * left does not. */
+static bool cancel_receives(comm_unit *unit, bool first) {
+    bool open = false;
+    for (int i = 0; i < unit->n_requests; i++) {
+        if (unit->expected_bytes[i] < 0 || unit->requests[i] == MPI_REQUEST_NULL) continue;
+        int through = 0;
+        if (first) comm_check(MPI_Cancel(&unit->requests[i]), "MPI_Cancel");
+        comm_check(MPI_Test(&unit->requests[i], &through, MPI_STATUS_IGNORE), "MPI_Test");
+        open |= !through;
+    }
+    return open;
+}
+
+void comm_fail_jobs(const sago_error *failure) {
+    pthread_mutex_lock(&comm.lock);
+    if (comm.failure.status == SAGO_OK) comm.failure = *failure;
+    pthread_mutex_unlock(&comm.lock);
+    bool open = true;
+    for (int attempt = 0; open && attempt < 2000; attempt++) {
+        open = false;
+        for (int c = 0; c < SAGO_MESH_CHANNELS; c++)
+            for (int u = 0; u < UNITS_IN_FLIGHT; u++)
+                if (comm.channels[c].units[u].job)
+                    open |= cancel_receives(&comm.channels[c].units[u], attempt == 0);
+        if (open) nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    for (int c = 0; c < SAGO_MESH_CHANNELS; c++) {
+        comm_channel *channel = &comm.channels[c];
+        for (int u = 0; u < UNITS_IN_FLIGHT; u++) channel->units[u].job = NULL;
+        while (channel->head) complete(channel->head, SAGO_E_COMM);
+    }
+}

@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "comm_internal.h"
+#include "log.h"
+#include "str.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct sago_mesh_state {
+    int channel; /* -1: a mesh of one, which needs none */
+};
+
+static comm_group group_of(const sago_mesh *mesh, sago_mesh_axis axis) {
+    int m = mesh->axis_size[SAGO_MODEL_AXIS];
+    comm_group group = {.size = mesh->axis_size[axis], .me = mesh->axis_rank[axis], .stride = 1};
+    if (axis == SAGO_DATA_AXIS) {
+        group.first = mesh->rank % m;
+        group.stride = m;
+    } else if (axis == SAGO_MODEL_AXIS) {
+        group.first = mesh->rank / m * m;
+    }
+    return group;
+}
+
+/* Jobs are kept for reuse, so that a step allocates nothing. */
+static comm_job *new_job(const sago_mesh *mesh, sago_mesh_axis axis, comm_kind kind) {
+    pthread_mutex_lock(&comm.lock);
+    comm_job *job = comm.free_jobs;
+    if (job) comm.free_jobs = job->next;
+    pthread_mutex_unlock(&comm.lock);
+    if (!job) job = sago_alloc(sizeof *job);
+    *job = (comm_job){.kind = kind, .group = group_of(mesh, axis), .channel = mesh->state->channel};
+    return job;
+}
+
+static void begin(comm_job *job) {
+    if (job->channel >= 0)
+        comm_submit(job);
+    else
+        job->complete = true;
+}
+
+/* Waits for a job, gives it back, and makes its failure the caller's. */
+static sago_status end(comm_job *job) {
+    sago_status status;
+    sago_error failure = {.status = SAGO_OK};
+    pthread_mutex_lock(&comm.lock);
+    if (!job->complete) {
+        int64_t since = sago_now_ns();
+        job->awaited = true;
+        comm.n_waiting++;
+        while (!job->complete) pthread_cond_wait(&comm.done, &comm.lock);
+        comm.n_waiting--;
+        comm.exposed_ns += sago_now_ns() - since;
+    }
+    status = job->status;
+    if (status != SAGO_OK) failure = comm.failure;
+    job->next = comm.free_jobs;
+    comm.free_jobs = job;
+    pthread_mutex_unlock(&comm.lock);
+    return status == SAGO_OK ? SAGO_OK : sago_error_give(&failure);
+}
+
+static sago_status run(comm_job *job) {
+    begin(job);
+    return end(job);
+}
+
+static sago_status exchange(sago_mesh *mesh, sago_mesh_axis axis, comm_kind kind, const void *block,
+                            size_t bytes, void *out) {
+    if (mesh->axis_size[axis] == 1) memcpy(out, block, bytes);
+    comm_job *job = new_job(mesh, axis, kind);
+    job->input = block;
+    job->output = out;
+    job->count = (int64_t)bytes;
+    return run(job);
+}
+
+/* Every view of the mesh takes a channel, so that all ranks number their collectives alike. */
+static sago_status new_view(const sago_mesh *like, sago_mesh **out) {
+    sago_mesh *mesh = sago_alloc_zero(1, sizeof *mesh);
+    *mesh = *like;
+    mesh->state = sago_alloc_zero(1, sizeof *mesh->state);
+    mesh->state->channel = -1;
+    if (mesh->size > 1) {
+        pthread_mutex_lock(&comm.lock);
+        for (int c = 0; c < SAGO_MESH_CHANNELS && mesh->state->channel < 0; c++) {
+            if (comm.channels[c].used) continue;
+            comm.channels[c].used = true;
+            mesh->state->channel = c;
+        }
+        pthread_mutex_unlock(&comm.lock);
+        if (mesh->state->channel < 0) {
+            free(mesh->state);
+            free(mesh);
+            return sago_fail(SAGO_E_INTERNAL, "more than %d meshes or channels are open", SAGO_MESH_CHANNELS);
+        }
+    }
+    *out = mesh;
+    return SAGO_OK;
+}
+
+static sago_status shared_failure(sago_status status) {
+    comm_share_message(sago_message());
+    return status;
+}
+
+sago_status sago_mesh_open(int64_t data, int64_t model, double timeout_seconds, sago_mesh **out) {
+    *out = NULL;
+    if (sago_mesh_launched() && !comm.started)
+        return sago_fail(SAGO_E_INTERNAL, "sago_mesh_open before sago_mesh_start");
+    int64_t ranks = comm.size;
+    if (model <= 0) model = 1;
+    if (data <= 0) data = ranks / model;
+    if (data < 1 || data > ranks || model > ranks || data * model != ranks) {
+        int64_t wanted = data < 1 ? model : data * model;
+        return shared_failure(
+            sago_fail(SAGO_E_COMM,
+                      "mesh.data=%lld x mesh.model=%lld needs %lld rank%s, but this run has %lld: start "
+                      "it with mpirun -n %lld, or set mesh.data=0 for as many as there are",
+                      (long long)data, (long long)model, (long long)wanted, wanted == 1 ? "" : "s",
+                      (long long)ranks, (long long)wanted));
+    }
+    sago_mesh like = {.rank = comm.rank,
+                      .size = comm.size,
+                      .axis_rank = {(int)(comm.rank / model), (int)(comm.rank % model), comm.rank},
+                      .axis_size = {(int)data, (int)model, comm.size},
+                      .local_rank = comm.local_rank,
+                      .local_size = comm.local_size};
+    SAGO_TRY(new_view(&like, out));
+    if (timeout_seconds > 0) {
+        pthread_mutex_lock(&comm.lock);
+        comm.timeout_seconds = timeout_seconds;
+        pthread_mutex_unlock(&comm.lock);
+    }
+    return SAGO_OK;
+}
+
+sago_status sago_mesh_channel(const sago_mesh *mesh, sago_mesh **out) {
+    *out = NULL;
+    return new_view(mesh, out);
+}
+
+void sago_mesh_close(sago_mesh *mesh) {
+    if (!mesh) return;
+    if (mesh->state->channel >= 0) {
+        pthread_mutex_lock(&comm.lock);
+        comm.channels[mesh->state->channel].used = false;
+        pthread_mutex_unlock(&comm.lock);
+    }
+    free(mesh->state);
+    free(mesh);
+}
+
+int sago_mesh_cores(const sago_mesh *mesh) {
+    (void)mesh;
+    cpu_set_t mine, all;
+    CPU_ZERO(&mine);
+    if (sched_getaffinity(0, sizeof mine, &mine) != 0 || CPU_COUNT(&mine) < 1) return 1;
+    if (!comm.identities || comm.local_size == 1) return CPU_COUNT(&mine);
+    bool shared = false;
+    all = mine;
+    for (int r = 0; r < comm.size; r++) {
+        if (r == comm.rank || comm.identities[r].node != comm.identities[comm.rank].node) continue;
+        for (int i = 0; i < (int)sizeof comm.identities[r].cores * 8 && i < CPU_SETSIZE; i++) {
+            if (!(comm.identities[r].cores[i / 8] >> i % 8 & 1)) continue;
+            shared |= CPU_ISSET(i, &mine);
+            CPU_SET(i, &all);
+        }
+    }
+    if (!shared) return CPU_COUNT(&mine);
+    int share = CPU_COUNT(&all) / comm.local_size;
+    return share > 0 ? share : 1;
+}
+
+sago_status sago_agree(sago_mesh *mesh, sago_status mine) {
+    if (mesh->size == 1) return mine;
+    sago_error own, theirs;
+    sago_error_take(mine, &own);
+    own.status = mine;
+    int32_t status = (int32_t)mine;
+    int32_t *all = sago_alloc_zero((size_t)mesh->size, sizeof *all);
+    sago_status result = exchange(mesh, SAGO_WORLD_AXIS, COMM_AGREE, &status, sizeof status, all);
+    int failed = 0;
+    if (result == SAGO_OK)
+        while (failed < mesh->size && all[failed] == SAGO_OK) failed++;
+    free(all);
+    /* A broken mesh hides this rank's own failure no more than its own message does. */
+    if (result != SAGO_OK) return mine == SAGO_OK ? result : sago_error_give(&own);
+    if (failed == mesh->size) return SAGO_OK;
+    memset(&theirs, 0, sizeof theirs);
+    if (failed == mesh->rank) theirs = own;
+    result = sago_broadcast(mesh, SAGO_WORLD_AXIS, &theirs, sizeof theirs, failed);
+    if (result != SAGO_OK) return mine == SAGO_OK ? result : sago_error_give(&own);
+    theirs.message[SAGO_ERROR_BYTES - 1] = '\0';
+    return shared_failure(sago_fail(theirs.status, "rank %d: %s", failed, theirs.message));
+}
+
+static sago_status start_sum(sago_mesh *mesh, sago_mesh_axis axis, comm_dtype dtype, void *values,
+                             int64_t count, comm_job **out) {
+    *out = NULL;
+    if (count < 0) return sago_fail(SAGO_E_INTERNAL, "a sum of %lld elements", (long long)count);
+    int64_t bytes = count * (int64_t)comm_dtype_bytes(dtype) * mesh->axis_size[axis];
+    comm_job *job = new_job(mesh, axis, bytes <= SMALL_SUM_BYTES ? COMM_SMALL_SUM : COMM_ALL_REDUCE);
+    job->dtype = dtype;
+    job->buffer = values;
+    job->count = count;
+    begin(job);
+    *out = job;
+    return SAGO_OK;
+}
+
+sago_status sago_all_reduce_start(sago_mesh *mesh, sago_mesh_axis axis, float *buffer, int64_t count,
+                                  sago_reduction **out) {
+    return start_sum(mesh, axis, COMM_F32, buffer, count, out);
+}
+
+sago_status sago_all_reduce_wait(sago_mesh *mesh, sago_reduction *reduction) {
+    (void)mesh;
+    return reduction ? end(reduction) : SAGO_OK;
+}
+
+sago_status sago_all_reduce_f64(sago_mesh *mesh, sago_mesh_axis axis, double *values, int64_t count) {
+    comm_job *job;
+    SAGO_TRY(start_sum(mesh, axis, COMM_F64, values, count, &job));
+    return end(job);
+}
+
+sago_status sago_all_reduce_i64(sago_mesh *mesh, sago_mesh_axis axis, int64_t *values, int64_t count) {
+    comm_job *job;
+    SAGO_TRY(start_sum(mesh, axis, COMM_I64, values, count, &job));
+    return end(job);
+}
+
+sago_status sago_broadcast(sago_mesh *mesh, sago_mesh_axis axis, void *bytes, size_t size, int root) {
+    if (root < 0 || root >= mesh->axis_size[axis])
+        return sago_fail(SAGO_E_INTERNAL, "broadcast from member %d of %d", root, mesh->axis_size[axis]);
+    comm_job *job = new_job(mesh, axis, COMM_BROADCAST);
+    job->buffer = bytes;
+    job->count = (int64_t)size;
+    job->root = root;
+    return run(job);
+}
+
+sago_status sago_all_gather_i64(sago_mesh *mesh, sago_mesh_axis axis, int64_t value, int64_t out[]) {
+    return exchange(mesh, axis, COMM_ALL_GATHER, &value, sizeof value, out);
+}
+
+sago_status sago_gather_bytes(sago_mesh *mesh, sago_mesh_axis axis, const void *bytes, size_t size, int root,
+                              char **out, size_t sizes[]) {
+    int n = mesh->axis_size[axis];
+    bool at_root = mesh->axis_rank[axis] == root;
+    size_t total = 0, before = 0;
+    *out = NULL;
+    if (root < 0 || root >= n) return sago_fail(SAGO_E_INTERNAL, "gather to member %d of %d", root, n);
+    int64_t *all = sago_alloc_zero((size_t)n, sizeof *all);
+    sago_status status = sago_all_gather_i64(mesh, axis, (int64_t)size, all);
+    if (status != SAGO_OK) goto done;
+    for (int m = 0; m < n; m++) {
+        if (m < root) before += (size_t)all[m];
+        total += (size_t)all[m];
+    }
+    if (at_root) {
+        /* One byte more, so that text may be ended by its caller and an empty gather is not NULL. */
+        *out = malloc(total + 1);
+        if (!*out)
+            status = sago_fail(SAGO_E_MEMORY, "no memory to gather %zu bytes from %d ranks on one", total, n);
+    }
+    /* Root tells whether it has the memory, before anyone sends. */
+    int32_t able = status;
+    status = sago_broadcast(mesh, axis, &able, sizeof able, root);
+    if (status == SAGO_OK && able != SAGO_OK)
+        status = at_root
+                     ? (sago_status)able
+                     : sago_fail((sago_status)able, "rank %d has no memory to gather %zu bytes", root, total);
+    if (status != SAGO_OK) goto done;
+    comm_job *job = new_job(mesh, axis, COMM_GATHER);
+    job->root = root;
+    job->input = bytes;
+    job->buffer = *out;
+    job->sizes = all;
+    job->count = (int64_t)size;
+    if (at_root && size) memcpy(*out + before, bytes, size);
+    status = run(job);
+    if (status == SAGO_OK && at_root) {
+        (*out)[total] = '\0';
+        for (int m = 0; m < n; m++) sizes[m] = (size_t)all[m];
+    }
+done:
+    free(all);
+    if (status != SAGO_OK) {
+        free(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
+sago_status sago_barrier(sago_mesh *mesh, sago_mesh_axis axis) {
+    char mine = 0;
+    if (mesh->axis_size[axis] == 1) return SAGO_OK;
+    comm_job *job = new_job(mesh, axis, COMM_BARRIER);
+    job->input = &mine;
+    job->count = 1;
+    return run(job);
+}
+
+void sago_mesh_abort(sago_mesh *mesh, int exit_code) {
+    (void)mesh;
+    if (comm.has_thread) {
+        pthread_mutex_lock(&comm.lock);
+        comm.abort_code = exit_code;
+        pthread_cond_signal(&comm.work);
+        pthread_mutex_unlock(&comm.lock);
+        /* The thread that owns MPI ends the process; should it be unable to, this one does. */
+        nanosleep(&(struct timespec){.tv_sec = 10}, NULL);
+    }
+    _exit(exit_code);
+}
+
+double sago_mesh_exposed_seconds(sago_mesh *mesh) {
+    (void)mesh;
+    pthread_mutex_lock(&comm.lock);
+    int64_t ns = comm.exposed_ns;
+    comm.exposed_ns = 0;
+    pthread_mutex_unlock(&comm.lock);
+    return (double)ns * 1e-9;
+}
+
+void sago_mesh_describe(const sago_mesh *mesh, char text[256]) {
+    static const char *const levels[] = {"single", "funneled", "serialized", "multiple"};
+    if (!comm.started) {
+        snprintf(text, 256, "one process, no MPI launcher");
+        return;
+    }
+    char library[MPI_MAX_LIBRARY_VERSION_STRING] = "MPI";
+    int length = 0, level = 0;
+    MPI_Get_library_version(library, &length);
+    library[strcspn(library, ",\n")] = '\0';
+    level = comm.thread_level == MPI_THREAD_MULTIPLE     ? 3
+            : comm.thread_level == MPI_THREAD_SERIALIZED ? 2
+            : comm.thread_level == MPI_THREAD_FUNNELED   ? 1
+                                                         : 0;
+    snprintf(text, 256, "%.120s, %d rank%s on %d node%s, thread level %s", library, mesh->size,
+             mesh->size == 1 ? "" : "s", comm.n_nodes, comm.n_nodes == 1 ? "" : "s", levels[level]);
+}

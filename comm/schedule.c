@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "comm_internal.h"
+
+#include <string.h>
+
+static int world_rank(const comm_group *group, int member) {
+    return group->first + member * group->stride;
+}
+
+static void post_receive(comm_unit *unit, int member, void *bytes, size_t size) {
+    int i = unit->n_requests++;
+    unit->expected_bytes[i] = (int)size;
+    unit->peers[i] = world_rank(&unit->job->group, member);
+    comm_check(
+        MPI_Irecv(bytes, (int)size, MPI_BYTE, unit->peers[i], unit->tag, MPI_COMM_WORLD, &unit->requests[i]),
+        "MPI_Irecv");
+}
+
+static void post_send(comm_unit *unit, int member, const void *bytes, size_t size) {
+    int i = unit->n_requests++;
+    unit->expected_bytes[i] = -1;
+    unit->peers[i] = world_rank(&unit->job->group, member);
+    comm_check(
+        MPI_Isend(bytes, (int)size, MPI_BYTE, unit->peers[i], unit->tag, MPI_COMM_WORLD, &unit->requests[i]),
+        "MPI_Isend");
+}
+
+static bool is_sum(const comm_job *job) {
+    return job->kind == COMM_ALL_REDUCE || job->kind == COMM_SMALL_SUM;
+}
+
+/* Elements (of a sum) or bytes (of all else) of one unit. */
+static int64_t unit_capacity(const comm_job *job) {
+    int64_t bytes = (int64_t)comm.chunk_bytes;
+    switch (job->kind) {
+    case COMM_ALL_REDUCE:
+        return bytes / (int64_t)comm_dtype_bytes(job->dtype);
+    case COMM_SMALL_SUM:
+        return bytes / job->group.size / (int64_t)comm_dtype_bytes(job->dtype);
+    case COMM_BROADCAST:
+    case COMM_GATHER:
+        return bytes;
+    default:
+        return bytes / job->group.size;
+    }
+}
+
+int64_t comm_unit_count(const comm_job *job) {
+    int64_t capacity = unit_capacity(job);
+    if (job->group.size == 1) return 0;
+    if (job->kind != COMM_GATHER) return (job->count + capacity - 1) / capacity;
+    int64_t n = 0;
+    for (int m = 0; m < job->group.size; m++)
+        if (m != job->root) n += (job->sizes[m] + capacity - 1) / capacity;
+    return n;
+}
+
+void comm_unit_begin(comm_unit *unit) {
+    comm_job *job = unit->job;
+    int64_t capacity = unit_capacity(job);
+    unit->index = job->next_unit;
+    unit->round = 0;
+    unit->n_requests = unit->n_open = 0;
+    unit->tag = TAG_JOBS + (job->channel * 64 + (int)(job->sequence % 64)) * 64 + (int)(unit->index % 64);
+    if (job->kind == COMM_GATHER) {
+        while (job->source == job->root || job->source_offset == job->sizes[job->source]) {
+            job->output_offset += job->sizes[job->source++];
+            job->source_offset = 0;
+        }
+        int64_t left = job->sizes[job->source] - job->source_offset;
+        unit->peer = job->source;
+        unit->offset = job->source_offset;
+        unit->output_offset = job->output_offset + job->source_offset;
+        unit->count = left < capacity ? left : capacity;
+        job->source_offset += unit->count;
+        return;
+    }
+    unit->offset = unit->index * capacity;
+    unit->count = job->count - unit->offset < capacity ? job->count - unit->offset : capacity;
+}
+
+/* Slice m of a unit's elements: the part that member m sums. */
+static int64_t slice_begin(const comm_unit *unit, int m) {
+    return unit->count * m / unit->job->group.size;
+}
+
+static size_t slice_bytes(const comm_unit *unit, int m, size_t element) {
+    return (size_t)(slice_begin(unit, m + 1) - slice_begin(unit, m)) * element;
+}
+
+/*
+ * Round 0: slice m of my numbers goes to member m, my slice comes from everybody. Round 1: my slice, summed
+ * in the order of ranks, goes to everybody, theirs come to me. Each number travels twice, which is the least
+ * possible, and is added by one rank alone, so that all ranks end with the same bits. Member me + i is served
+ * i-th, so that not all ranks send to the same one at once.
+ */
+static bool advance_all_reduce(comm_unit *unit) {
+    comm_job *job = unit->job;
+    comm_group *group = &job->group;
+    size_t element = comm_dtype_bytes(job->dtype), mine = slice_bytes(unit, group->me, element);
+    char *base = job->buffer + (size_t)unit->offset * element;
+    char *my_slice = base + (size_t)slice_begin(unit, group->me) * element;
+    if (unit->round == 0) {
+        for (int i = 1; i < group->size && mine; i++) {
+            int m = (group->me + group->size - i) % group->size;
+            post_receive(unit, m, unit->scratch + (size_t)m * mine, mine);
+        }
+        for (int i = 1; i < group->size; i++) {
+            int m = (group->me + i) % group->size;
+            size_t bytes = slice_bytes(unit, m, element);
+            if (bytes) post_send(unit, m, base + (size_t)slice_begin(unit, m) * element, bytes);
+        }
+        return true;
+    }
+    if (unit->round == 1) {
+        for (int m = 0; m < group->size; m++)
+            unit->parts[m] = m == group->me ? my_slice : unit->scratch + (size_t)m * mine;
+        comm_sum(job->dtype, my_slice, unit->parts, group->size, (int64_t)(mine / element));
+        for (int i = 1; i < group->size; i++) {
+            int m = (group->me + group->size - i) % group->size;
+            size_t bytes = slice_bytes(unit, m, element);
+            if (bytes) post_receive(unit, m, base + (size_t)slice_begin(unit, m) * element, bytes);
+        }
+        for (int i = 1; i < group->size && mine; i++)
+            post_send(unit, (group->me + i) % group->size, my_slice, mine);
+        return true;
+    }
+    return false;
+}
+
+/* Bruck's all-gather: the i-th block of scratch is that of member me + i; what is held doubles every round.
+ */
+static bool advance_all_gather(comm_unit *unit) {
+    comm_job *job = unit->job;
+    comm_group *group = &job->group;
+    size_t element = is_sum(job) ? comm_dtype_bytes(job->dtype) : 1, block = (size_t)unit->count * element;
+    if (unit->round == 0) {
+        memcpy(unit->scratch, (is_sum(job) ? job->buffer : job->input) + (size_t)unit->offset * element,
+               block);
+        unit->held = 1;
+    }
+    if (unit->held < group->size) {
+        int d = unit->held, n = group->size - d < d ? group->size - d : d;
+        post_receive(unit, (group->me + d) % group->size, unit->scratch + (size_t)d * block,
+                     (size_t)n * block);
+        post_send(unit, (group->me + group->size - d) % group->size, unit->scratch, (size_t)n * block);
+        unit->held += n;
+        return true;
+    }
+    for (int i = 0; i < group->size; i++) {
+        int m = (group->me + i) % group->size;
+        const char *from = unit->scratch + (size_t)i * block;
+        if (is_sum(job))
+            unit->parts[m] = from;
+        else if (job->output)
+            memcpy(job->output + (size_t)m * (size_t)job->count + (size_t)unit->offset, from, block);
+    }
+    if (is_sum(job))
+        comm_sum(job->dtype, job->buffer + (size_t)unit->offset * element, unit->parts, group->size,
+                 unit->count);
+    return false;
+}
+
+/* A binomial tree over the distance from root: v hears from v without its lowest bit, then tells v + 1, 2, 4
+ * ... below that bit. Units follow one another down the tree. */
+static bool advance_broadcast(comm_unit *unit) {
+    comm_job *job = unit->job;
+    comm_group *group = &job->group;
+    int n = group->size, v = (group->me - job->root + n) % n, low = v & -v;
+    char *bytes = job->buffer + unit->offset;
+    if (unit->round == 0) {
+        if (v) post_receive(unit, ((v - low) + job->root) % n, bytes, (size_t)unit->count);
+        return true;
+    }
+    if (unit->round == 1) {
+        int below = v ? low : 1;
+        while (!v && below < n) below *= 2;
+        for (int d = below / 2; d > 0; d /= 2)
+            if (v + d < n) post_send(unit, (v + d + job->root) % n, bytes, (size_t)unit->count);
+        return true;
+    }
+    return false;
+}
+
+static bool advance_gather(comm_unit *unit) {
+    comm_job *job = unit->job;
+    if (unit->round) return false;
+    if (job->group.me == job->root)
+        post_receive(unit, unit->peer, job->buffer + unit->output_offset, (size_t)unit->count);
+    else if (job->group.me == unit->peer)
+        post_send(unit, job->root, job->input + unit->offset, (size_t)unit->count);
+    return true;
+}
+
+bool comm_unit_advance(comm_unit *unit) {
+    unit->n_requests = 0;
+    bool more = false;
+    switch (unit->job->kind) {
+    case COMM_ALL_REDUCE:
+        more = advance_all_reduce(unit);
+        break;
+    case COMM_BROADCAST:
+        more = advance_broadcast(unit);
+        break;
+    case COMM_GATHER:
+        more = advance_gather(unit);
+        break;
+    default:
+        more = advance_all_gather(unit);
+        break;
+    }
+    unit->round++;
+    unit->n_open = unit->n_requests;
+    return more;
+}
