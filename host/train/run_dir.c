@@ -65,9 +65,10 @@ sago_status sago_metrics_append(FILE *file, const json_t *line) {
     return failed ? sago_fail_errno(SAGO_E_IO, "metrics.jsonl: cannot write") : SAGO_OK;
 }
 
-sago_status sago_run_write_environment(const char *run_dir, const json_t *environment) {
-    char *path = sago_path_join(run_dir, "environment.json");
-    sago_status status = sago_json_write(path, environment);
+sago_status sago_run_write_json(const char *run_dir, const char *name, json_t *value) {
+    char *path = sago_path_join(run_dir, name);
+    sago_status status = sago_json_write(path, value);
+    json_decref(value);
     free(path);
     return status;
 }

@@ -4,6 +4,7 @@
  *
  *     RUN/config.yaml        the resolved configuration; `sago train RUN/config.yaml` continues the run
  *     RUN/metrics.jsonl      a line a step, and a line an event ("event": "resume", "spike", ...)
+ *     RUN/mixture.json       what was drawn, by member and task, as of the last checkpoint
  *     RUN/environment.json   where and with what the run was last started
  *     RUN/checkpoints/       step-000120/ ... (ckpt.h)
  *     RUN/.lock              held while a process trains there
@@ -35,7 +36,7 @@ sago_status sago_metrics_open(const char *run_dir, int64_t last_step, FILE **out
 /** Appends one line and hands it to the system, so that a killed process loses no finished step. */
 sago_status sago_metrics_append(FILE *file, const json_t *line) SAGO_MUST_CHECK;
 
-/** Writes RUN/environment.json. */
-sago_status sago_run_write_environment(const char *run_dir, const json_t *environment) SAGO_MUST_CHECK;
+/** Replaces RUN/NAME by this value and drops the reference. */
+sago_status sago_run_write_json(const char *run_dir, const char *name, json_t *value) SAGO_MUST_CHECK;
 
 #endif

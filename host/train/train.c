@@ -19,11 +19,20 @@ enum { MOST_REWINDS = 20 };
 /* A save that fails (disk full, folder gone read-only) costs no trained step: the run goes on and tries again. */
 static sago_status save(sago_trainer *t) {
     sago_status status = sago_trainer_save(t);
+    if (status == SAGO_OK && t->mesh->rank == 0)
+        status = sago_run_write_json(t->config->run.dir, "mixture.json", sago_data_drawn(t->data));
     if (status == SAGO_E_IO) {
         if (t->mesh->rank == 0) sago_warn("checkpoint of step %lld not saved: %s", (long long)t->step, sago_message());
         return sago_trainer_log_event(t, "save_failed", json_pack("{s:s}", "message", sago_message()));
     }
     return status;
+}
+
+/* The last step must be on disk when the run says it is done: here a failure is the run's. */
+static sago_status save_last(sago_trainer *t) {
+    SAGO_TRY(sago_trainer_save(t));
+    if (t->mesh->rank != 0) return SAGO_OK;
+    return sago_run_write_json(t->config->run.dir, "mixture.json", sago_data_drawn(t->data));
 }
 
 /* The newest step directory at or before `at`, else the oldest there is; -1 when there is none. Rank 0 looks. */
@@ -148,7 +157,7 @@ static sago_status run_steps(sago_trainer *t, const sago_train_hooks *hooks, sag
         if (hooks && hooks->evaluate && config->eval.every > 0 && t->step % config->eval.every == 0)
             SAGO_TRY(hooks->evaluate(hooks->context, t));
     }
-    return t->saved_step != t->step ? sago_trainer_save(t) : SAGO_OK;
+    return t->saved_step != t->step ? save_last(t) : SAGO_OK;
 }
 
 static sago_status train_locked(sago_trainer *t, const sago_train_hooks *hooks) {
@@ -157,7 +166,7 @@ static sago_status train_locked(sago_trainer *t, const sago_train_hooks *hooks) 
     if (t->step > 0)
         SAGO_TRY(sago_trainer_log_event(t, "resume", json_pack("{s:i}", "ranks", t->mesh->size)));
     if (t->mesh->rank == 0)
-        SAGO_TRY(sago_run_write_environment(config->run.dir, sago_environment_describe(t)));
+        SAGO_TRY(sago_run_write_json(config->run.dir, "environment.json", sago_environment_describe(t)));
     sago_info("%s: %s, %.2fM parameters, steps %lld to %lld, %d rank%s, %s", config->run.dir, t->shape.family,
               (double)t->registry.n_global_elements * 1e-6, (long long)t->step + (t->step < config->run.steps),
               (long long)config->run.steps, t->mesh->size, t->mesh->size > 1 ? "s" : "", t->device->description);
