@@ -7,16 +7,35 @@
 
 #include "ops.h"
 
+/** A list of tensors as the two arguments "count, array". */
+#define SAGO_TENSORS(...)                                                                                    \
+    ((int)(sizeof((sago_tensor[]){__VA_ARGS__}) / sizeof(sago_tensor))), (sago_tensor[]) {                   \
+        __VA_ARGS__                                                                                          \
+    }
+
 /**
- * SAGO_OK when fits; else SAGO_E_SHAPE "rmsnorm_forward: f32[2, 3], f32[4] are not y[N, D], scale[D]".
+ * SAGO_OK when fits; else SAGO_E_SHAPE "rmsnorm_forward: f32[2, 3], f32[4] do not fit y[N, D], scale[D]".
  * names: the shapes in words, in the order of the n tensors.
  */
 sago_status sago_check_shapes(bool fits, const char *operation, const char *names, int n,
                               const sago_tensor tensors[]) SAGO_MUST_CHECK;
 
-/** All of one dtype (and none without memory, unless it has no elements). */
+/** All of one dtype, and none without memory unless it has no elements. */
 bool sago_all_dtype(sago_dtype dtype, int n, const sago_tensor tensors[]);
 
-#define SAGO_TENSORS(...) ((int)(sizeof((sago_tensor[]){__VA_ARGS__}) / sizeof(sago_tensor))), (sago_tensor[]){__VA_ARGS__}
+/** The tensor as a matrix: the last dimension is its width, all before it are its rows. */
+int64_t sago_rows(sago_tensor t);
+int64_t sago_width(sago_tensor t);
+
+/** rate in [0, 1), and t is [B, S, D] with S <= row_tokens where rate > 0. dropout may be NULL: none. */
+sago_status sago_check_dropout(const sago_dropout *dropout, const char *operation,
+                               sago_tensor t) SAGO_MUST_CHECK;
+
+/** Every id is below rows; negative ids stand for "none". SAGO_E_INPUT names id and token. */
+sago_status sago_check_ids(const char *operation, const int32_t *ids, int64_t n,
+                           int64_t rows) SAGO_MUST_CHECK;
+
+/** SAGO_OK if every operation of the table is there; else SAGO_E_DEVICE names all that lack. */
+sago_status sago_device_check_table(const char *name, const sago_ops *ops) SAGO_MUST_CHECK;
 
 #endif

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * The cpu device, inside: its state, what its loops share, and the prototype of every operation as one instruction
- * set's copy has it (isa.h). Names are those of the table in ops.h.
+ * The cpu device, inside: its state, what its loops share, and the prototype of every operation as one
+ * instruction set's copy has it (isa.h). Names are those of the table in ops.h.
  *
- * Threads. A loop is cut into chunks whose number and borders follow from shapes alone; a chunk's partial sums go to
- * its own place in scratch memory and are added in the order of the chunks. So the bits don't depend on the number of
- * threads. Every parallel region says num_threads(device->n_threads): the setting of the calling thread is not ours.
+ * Threads. A loop is cut into chunks whose number and borders follow from shapes alone; a chunk's partial
+ * sums go to its own place in scratch memory and are added in the order of the chunks. So the bits don't
+ * depend on the number of threads. Every parallel region says num_threads(device->n_threads): the setting of
+ * the calling thread is not ours.
  */
 #ifndef SAGO_CPU_OPS_H
 #define SAGO_CPU_OPS_H
@@ -13,13 +14,11 @@
 #include "isa.h"
 #include "ops.h"
 
-typedef struct sago_matmul_cache sago_matmul_cache;
-
 typedef struct sago_cpu {
-    const char *isa;        /* "base", "v3", "v4" */
-    void *scratch;          /* grows, 64-byte aligned; one operation's at a time */
+    const char *isa; /* "base", "v3", "v4" */
+    void *scratch;   /* grows, 64-byte aligned; one operation's at a time */
     size_t scratch_bytes;
-    sago_matmul_cache *matmul; /* oneDNN's engine, stream and primitives */
+    struct sago_onednn *onednn;
 } sago_cpu;
 
 /** Scratch of at least bytes, 64-byte aligned, not zeroed, valid until the next operation of this device. */
@@ -31,7 +30,8 @@ static inline int64_t sago_cpu_chunks(int64_t count, int64_t grain) {
     return n > 256 ? 256 : n;
 }
 
-/** First element of chunk c of n over count elements; borders are multiples of 64 elements but for the end. */
+/** First element of chunk c of n over count elements; borders are multiples of 64 elements but for the end.
+ */
 static inline int64_t sago_cpu_chunk_start(int64_t count, int64_t n, int64_t c) {
     if (c >= n) return count;
     int64_t blocks = (count + 63) / 64, first = blocks * c / n * 64;
@@ -43,16 +43,14 @@ extern const sago_ops sago_cpu_table_base;
 #if defined(__x86_64__)
 extern const sago_ops sago_cpu_table_v3, sago_cpu_table_v4;
 #endif
-sago_status sago_cpu_open(int n_threads, sago_device **out);
+/** variant: "" for the best instruction set of this processor, or base, v3, v4. */
+sago_status sago_cpu_open(const char *variant, int n_threads, sago_device **out);
 void sago_cpu_close(sago_device *device);
 sago_status sago_cpu_allocate(sago_device *, void **out, size_t bytes);
 void sago_cpu_release(sago_device *, void *memory);
 sago_status sago_cpu_upload(sago_device *, void *to_device, const void *from_host, size_t bytes);
 sago_status sago_cpu_download(sago_device *, void *to_host, const void *from_device, size_t bytes);
 sago_status sago_cpu_synchronize(sago_device *);
-sago_status sago_cpu_matmul(sago_device *, sago_tensor c, sago_tensor a, sago_tensor b, const sago_matmul_args *);
-sago_status sago_matmul_cache_open(sago_matmul_cache **out, int n_threads);
-void sago_matmul_cache_close(sago_matmul_cache *cache);
 
 #ifdef SAGO_ISA
 sago_status SAGO_CPU(fill)(sago_device *, sago_tensor out, float value);
@@ -80,8 +78,9 @@ sago_status SAGO_CPU(embedding_forward)(sago_device *, sago_tensor y, sago_tenso
                                         float factor);
 sago_status SAGO_CPU(embedding_backward)(sago_device *, sago_tensor d_table, sago_tensor d_y, sago_tensor ids,
                                          float factor);
-sago_status SAGO_CPU(attention_ranges)(sago_device *, sago_tensor lo, sago_tensor hi, sago_tensor query_segments,
-                                       sago_tensor key_segments, sago_tensor prefix, sago_attention_mode);
+sago_status SAGO_CPU(attention_ranges)(sago_device *, sago_tensor lo, sago_tensor hi,
+                                       sago_tensor query_segments, sago_tensor key_segments,
+                                       sago_tensor prefix, sago_attention_mode);
 sago_status SAGO_CPU(attention_forward)(sago_device *, sago_tensor o, sago_tensor lse, sago_tensor q,
                                         sago_tensor k, sago_tensor v, const sago_attention_args *);
 sago_status SAGO_CPU(attention_backward)(sago_device *, sago_tensor d_q, sago_tensor d_k, sago_tensor d_v,

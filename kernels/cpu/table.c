@@ -1,2 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "ops.h"
+#include "cpu_ops.h"
+
+const sago_ops SAGO_CPU(table) = {
+    .allocate = sago_cpu_allocate,
+    .release = sago_cpu_release,
+    .upload = sago_cpu_upload,
+    .download = sago_cpu_download,
+    .synchronize = sago_cpu_synchronize,
+    .fill = SAGO_CPU(fill),
+    .copy = SAGO_CPU(copy),
+    .add_scaled = SAGO_CPU(add_scaled),
+    .scale = SAGO_CPU(scale),
+    .sum_squares = SAGO_CPU(sum_squares),
+    .dropout = SAGO_CPU(dropout),
+    .residual = SAGO_CPU(residual),
+    .matmul = SAGO_CPU(matmul),
+    .rmsnorm_forward = SAGO_CPU(rmsnorm_forward),
+    .rmsnorm_backward = SAGO_CPU(rmsnorm_backward),
+    .relu_forward = SAGO_CPU(relu_forward),
+    .relu_backward = SAGO_CPU(relu_backward),
+    .geglu_forward = SAGO_CPU(geglu_forward),
+    .geglu_backward = SAGO_CPU(geglu_backward),
+    .embedding_forward = SAGO_CPU(embedding_forward),
+    .embedding_backward = SAGO_CPU(embedding_backward),
+    .attention_ranges = SAGO_CPU(attention_ranges),
+    .attention_forward = SAGO_CPU(attention_forward),
+    .attention_backward = SAGO_CPU(attention_backward),
+    .cache_append = SAGO_CPU(cache_append),
+    .cross_entropy_forward = SAGO_CPU(cross_entropy_forward),
+    .cross_entropy_backward = SAGO_CPU(cross_entropy_backward),
+    .adafactor_statistics = SAGO_CPU(adafactor_statistics),
+    .adafactor_moments = SAGO_CPU(adafactor_moments),
+    .adafactor_apply = SAGO_CPU(adafactor_apply),
+    .sample = SAGO_CPU(sample),
+};

@@ -21,10 +21,15 @@ static inline float sago_bits_float(int32_t bits) {
     return x;
 }
 
+/** 2^n for n of normal floats, -126 .. 127. */
+static inline float sago_power_of_two(int32_t n) {
+    return sago_bits_float((int32_t)((uint32_t)(n + 127) << 23));
+}
+
 /**
- * e^x within 2 ulp for every float; subnormal results too. -inf gives 0, +inf and overflow give +inf, NaN stays.
- * x = n ln 2 + r, |r| <= ln 2 / 2; e^r by its Taylor polynomial of degree 7 (remainder 5e-9), 2^n in two factors so
- * that neither leaves the range of normal numbers.
+ * e^x within 2 ulp for every float; subnormal results too. -inf gives 0, +inf and overflow give +inf, NaN
+ * stays. x = n ln 2 + r, |r| <= ln 2 / 2; e^r by its Taylor polynomial of degree 7 (remainder 5e-9), 2^n in
+ * two factors so that neither leaves the range of normal numbers.
  */
 static inline float sago_exp(float x) {
     x = x < -104.0f ? -104.0f : x;
@@ -43,11 +48,13 @@ static inline float sago_exp(float x) {
     p = p * r + 0.5f;
     p = p * r * r + r + 1.0f;
     int32_t half = n >> 1;
-    return p * sago_bits_float((half + 127) << 23) * sago_bits_float((n - half + 127) << 23);
+    return p * sago_power_of_two(half) * sago_power_of_two(n - half);
 }
 
 /** 1 / (1 + e^-x) */
-static inline float sago_sigmoid(float x) { return 1.0f / (1.0f + sago_exp(-x)); }
+static inline float sago_sigmoid(float x) {
+    return 1.0f / (1.0f + sago_exp(-x));
+}
 
 /** bf16 bits of a float, rounded to nearest even; NaN stays NaN. */
 static inline uint16_t sago_to_bf16(float x) {
@@ -57,6 +64,8 @@ static inline uint16_t sago_to_bf16(float x) {
     return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
 }
 
-static inline float sago_from_bf16(uint16_t x) { return sago_bits_float((int32_t)((uint32_t)x << 16)); }
+static inline float sago_from_bf16(uint16_t x) {
+    return sago_bits_float((int32_t)((uint32_t)x << 16));
+}
 
 #endif

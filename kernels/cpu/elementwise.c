@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "check.h"
+#include "cpu_ops.h"
+#include "vector_math.h"
+
+#include <string.h>
+
+enum {
+    GRAIN = 16384
+}; /* elements of a chunk at least: below that starting threads costs more than they give */
+
+sago_status SAGO_CPU(fill)(sago_device *device, sago_tensor out, float value) {
+    SAGO_TRY(
+        sago_check_shapes(sago_all_dtype(SAGO_F32, SAGO_TENSORS(out)), "fill", "f32 out", SAGO_TENSORS(out)));
+    float *o = out.data;
+    int64_t count = sago_tensor_count(out), n = sago_cpu_chunks(count, GRAIN);
+#pragma omp parallel for schedule(static) num_threads(device->n_threads) if (n > 1)
+    for (int64_t c = 0; c < n; c++)
+        for (int64_t i = sago_cpu_chunk_start(count, n, c), end = sago_cpu_chunk_start(count, n, c + 1);
+             i < end; i++)
+            o[i] = value;
+    return SAGO_OK;
+}
+
+static void copy_piece(void *to, sago_dtype to_dtype, const void *from, sago_dtype from_dtype, int64_t first,
+                       int64_t end) {
+    if (to_dtype == from_dtype) {
+        size_t bytes = sago_dtype_bytes(to_dtype);
+        memmove((char *)to + (size_t)first * bytes, (const char *)from + (size_t)first * bytes,
+                (size_t)(end - first) * bytes);
+    } else if (to_dtype == SAGO_BF16) {
+        uint16_t *o = to;
+        const float *x = from;
+#pragma omp simd
+        for (int64_t i = first; i < end; i++) o[i] = sago_to_bf16(x[i]);
+    } else {
+        float *o = to;
+        const uint16_t *x = from;
+#pragma omp simd
+        for (int64_t i = first; i < end; i++) o[i] = sago_from_bf16(x[i]);
+    }
+}
+
+sago_status SAGO_CPU(copy)(sago_device *device, sago_tensor out, sago_tensor in) {
+    int64_t count = sago_tensor_count(out), n = sago_cpu_chunks(count, GRAIN);
+    bool castable = out.dtype == in.dtype || (out.dtype == SAGO_F32 && in.dtype == SAGO_BF16) ||
+                    (out.dtype == SAGO_BF16 && in.dtype == SAGO_F32);
+    SAGO_TRY(sago_check_shapes(
+        castable && count == sago_tensor_count(in) && sago_all_dtype(out.dtype, SAGO_TENSORS(out)) &&
+            sago_all_dtype(in.dtype, SAGO_TENSORS(in)),
+        "copy", "out, in of one count and of f32, bf16 or one dtype", SAGO_TENSORS(out, in)));
+#pragma omp parallel for schedule(static) num_threads(device->n_threads) if (n > 1)
+    for (int64_t c = 0; c < n; c++)
+        copy_piece(out.data, out.dtype, in.data, in.dtype, sago_cpu_chunk_start(count, n, c),
+                   sago_cpu_chunk_start(count, n, c + 1));
+    return SAGO_OK;
+}
+
+sago_status SAGO_CPU(add_scaled)(sago_device *device, sago_tensor out, sago_tensor in, float factor) {
+    int64_t count = sago_tensor_count(out), n = sago_cpu_chunks(count, GRAIN);
+    SAGO_TRY(
+        sago_check_shapes(sago_all_dtype(SAGO_F32, SAGO_TENSORS(out, in)) && count == sago_tensor_count(in),
+                          "add_scaled", "f32 out, in of one count", SAGO_TENSORS(out, in)));
+    float *o = out.data;
+    const float *x = in.data;
+#pragma omp parallel for schedule(static) num_threads(device->n_threads) if (n > 1)
+    for (int64_t c = 0; c < n; c++) {
+        int64_t first = sago_cpu_chunk_start(count, n, c), end = sago_cpu_chunk_start(count, n, c + 1);
+#pragma omp simd
+        for (int64_t i = first; i < end; i++) o[i] += factor * x[i];
+    }
+    return SAGO_OK;
+}
+
+sago_status SAGO_CPU(scale)(sago_device *device, sago_tensor out, float factor) {
+    SAGO_TRY(sago_check_shapes(sago_all_dtype(SAGO_F32, SAGO_TENSORS(out)), "scale", "f32 out",
+                               SAGO_TENSORS(out)));
+    float *o = out.data;
+    int64_t count = sago_tensor_count(out), n = sago_cpu_chunks(count, GRAIN);
+#pragma omp parallel for schedule(static) num_threads(device->n_threads) if (n > 1)
+    for (int64_t c = 0; c < n; c++) {
+        int64_t first = sago_cpu_chunk_start(count, n, c), end = sago_cpu_chunk_start(count, n, c + 1);
+#pragma omp simd
+        for (int64_t i = first; i < end; i++) o[i] *= factor;
+    }
+    return SAGO_OK;
+}
+
+static double square_sum(const float *x, int64_t first, int64_t end) {
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = first; i < end; i++) sum += (double)x[i] * (double)x[i];
+    return sum;
+}
+
+sago_status SAGO_CPU(sum_squares)(sago_device *device, double *out, const sago_tensor in[], int n) {
+    int64_t n_chunks = 0;
+    for (int t = 0; t < n; t++) {
+        SAGO_TRY(sago_check_shapes(sago_all_dtype(SAGO_F32, 1, &in[t]), "sum_squares", "f32 in", 1, &in[t]));
+        n_chunks += sago_cpu_chunks(sago_tensor_count(in[t]), GRAIN);
+    }
+    void *scratch;
+    SAGO_TRY(sago_cpu_scratch(device, (size_t)n_chunks * sizeof(double), &scratch));
+    double *partial = scratch;
+#pragma omp parallel num_threads(device->n_threads) if (n_chunks > 1)
+    {
+        int64_t base = 0;
+        for (int t = 0; t < n; t++) {
+            int64_t count = sago_tensor_count(in[t]), chunks = sago_cpu_chunks(count, GRAIN);
+#pragma omp for schedule(static) nowait
+            for (int64_t c = 0; c < chunks; c++)
+                partial[base + c] = square_sum(in[t].data, sago_cpu_chunk_start(count, chunks, c),
+                                               sago_cpu_chunk_start(count, chunks, c + 1));
+            base += chunks;
+        }
+    }
+    double sum = 0;
+    for (int64_t c = 0; c < n_chunks; c++) sum += partial[c];
+    *out = sum;
+    return SAGO_OK;
+}
