@@ -2,10 +2,10 @@
 /**
  * Configuration: one YAML file and --set key=value, checked against the schema in config_schema.c.
  *
- * The struct holds every key with its default filled in. Strings are never NULL ("" where unset) and belong to the
- * config. Paths are absolute after loading: relative ones of a file count from that file's folder, those of the
- * command line from the current directory. What each key means, its range and default: docs/config.md, which is
- * generated from the schema.
+ * The struct holds every key with its default filled in. Strings are never NULL ("" where unset) and belong
+ * to the config. Paths are absolute after loading: relative ones of a file count from that file's folder,
+ * those of the command line from the current directory. What each key means, its range and default:
+ * docs/config.md, which is generated from the schema.
  */
 #ifndef SAGO_CONFIG_H
 #define SAGO_CONFIG_H
@@ -24,11 +24,11 @@ typedef struct sago_string_list {
 /** One member of the mixture. */
 typedef struct sago_config_member {
     char *name;
-    char *format;   /* niv2 | jsonl | cot | table | ids */
-    char *path;     /* file or folder */
+    char *format;    /* niv2 | jsonl | cot | table | ids */
+    char *path;      /* file or folder */
     char *template_; /* key "template": template set for formats that need one; "" is the format's default */
-    double share;   /* relative weight of this member in the mixture */
-    int64_t cap;    /* examples a task counts for at most; 0: no cap */
+    double share;    /* relative weight of this member in the mixture */
+    int64_t cap;     /* examples a task counts for at most; 0: no cap */
     sago_string_list include, exclude; /* task name patterns; empty include: all */
 } sago_config_member;
 
@@ -39,8 +39,8 @@ typedef struct sago_config_group {
 } sago_config_group;
 
 typedef struct sago_config {
-    char *file;   /* the file it was read from, absolute; "" when none */
-    char *device; /* auto | cpu | ... */
+    char *file;      /* the file it was read from, absolute; "" when none */
+    char *device;    /* auto | cpu | ... */
     int64_t threads; /* host threads a rank; 0: cores of the node / ranks on it */
 
     struct {
@@ -52,6 +52,7 @@ typedef struct sago_config {
     struct {
         char *init;   /* checkpoint to start from; "": random weights */
         char *family; /* t5 (palm comes with sharded models) */
+        /* sizes of new weights; 0: as in the checkpoint of init, and the keys below are then its own too */
         int64_t vocab_size, d_model, n_heads, head_dim, d_ff, encoder_layers, decoder_layers;
         char *activation; /* gated-gelu | relu */
         bool tied_embeddings;
@@ -69,27 +70,28 @@ typedef struct sago_config {
         bool packing;
         int64_t pack_window; /* examples looked ahead to fill rows */
         int64_t input_length, target_length;
-        double few_shot, cot; /* proportions of prompts with exemplars; of chain-of-thought targets where a chain exists */
+        double few_shot,
+            cot; /* proportions of prompts with exemplars; of chain-of-thought targets where a chain exists */
         int64_t max_exemplars;
-        double eval_fraction; /* share of each task's examples kept for evaluation (by hash), never trained on */
-        char *templates;      /* folder of template files; "": the built-in ones */
-        char *cache_dir;      /* index cache; "": $XDG_CACHE_HOME/sago */
-        int64_t prefetch;     /* batches kept ready */
+        double
+            eval_fraction; /* share of each task's examples kept for evaluation (by hash), never trained on */
+        char *templates;   /* folder of template files; "": the built-in ones */
+        char *cache_dir;   /* index cache; "": $XDG_CACHE_HOME/sago */
+        int64_t prefetch;  /* batches kept ready */
     } data;
 
     struct {
         int64_t global_batch, micro_batch; /* rows; micro_batch 0: all rows of the rank at once */
         double dropout, z_loss, label_smoothing;
         bool recompute;
-        char *precision; /* fp32 | bf16 */
-        int64_t loss_chunk; /* tokens whose logits exist at once */
-        char *non_finite; /* skip | stop */
+        char *precision;     /* fp32 | bf16 */
+        int64_t loss_chunk;  /* tokens whose logits exist at once */
+        char *non_finite;    /* skip | stop */
         int64_t max_skipped; /* consecutive skipped steps before the run stops */
         struct {
             double threshold; /* a loss above threshold x its running median is a spike; 0: off */
             int64_t rewind_steps, skip_batches;
         } spike;
-        int64_t log_every;
     } train;
 
     struct {
@@ -120,7 +122,7 @@ typedef struct sago_config {
     } checkpoint;
 
     struct {
-        sago_string_list tasks;   /* task or category patterns */
+        sago_string_list tasks; /* task or category patterns */
         int64_t examples_per_task, batch, max_new_tokens, samples;
         double temperature, top_p;
         int64_t top_k;
@@ -132,8 +134,10 @@ typedef struct sago_config {
     } eval;
 } sago_config;
 
-/** Loads path ("" or NULL: defaults alone), applies n_sets "a.b=c" texts in order, checks types and ranges. */
-sago_status sago_config_load(const char *path, char *const sets[], int n_sets, sago_config **out) SAGO_MUST_CHECK;
+/** Loads path ("" or NULL: defaults alone), applies n_sets "a.b=c" texts in order, checks types and ranges.
+ */
+sago_status sago_config_load(const char *path, char *const sets[], int n_sets,
+                             sago_config **out) SAGO_MUST_CHECK;
 void sago_config_free(sago_config *config);
 
 /** The whole resolved configuration as YAML that sago_config_load reads back to the same values. */
@@ -143,9 +147,9 @@ void sago_config_write(const sago_config *config, sago_str *out);
 void sago_config_document(sago_str *out);
 
 /**
- * Compares what may not change when a run continues. Errors: SAGO_E_CONFIG naming the key, both values, and what may
- * change (run.steps, optimizer.*, mesh.*, device, threads, checkpoint.*, eval.*, train.micro_batch, train.recompute,
- * train.log_every, data.prefetch, data.cache_dir, run.dir).
+ * Compares what may not change when a run continues: all but run.dir, run.steps, optimizer.*, mesh.*, device,
+ * threads, checkpoint.*, eval.*, data.prefetch, data.cache_dir, train.micro_batch, recompute, loss_chunk,
+ * non_finite, max_skipped and train.spike.*. Errors: SAGO_E_CONFIG naming the key and both values.
  */
 sago_status sago_config_check_resume(const sago_config *before, const sago_config *now) SAGO_MUST_CHECK;
 
