@@ -10,7 +10,7 @@
 
 /* A run's folder stands for its config.yaml and its newest checkpoint. */
 static sago_status load_config(const sago_arguments *arguments, sago_config **config) {
-    const char *what = arguments->positional[0];
+    const char *what = arguments->n_positional ? arguments->positional[0] : "";
     char *path = sago_is_dir(what) ? sago_path_join(what, "config.yaml") : sago_strdup(what);
     sago_status status = sago_config_load(path, arguments->sets, arguments->n_sets, config);
     free(path);
@@ -61,6 +61,8 @@ static sago_status run(const sago_arguments *arguments) {
     const char *split = sago_argument(arguments, "--split"), *recorded = sago_argument(arguments, "--predictions");
     if (split && strcmp(split, "eval") != 0 && strcmp(split, "train") != 0)
         return sago_fail(SAGO_E_USAGE, "--split: %s is not a split; use eval or train", split);
+    if (arguments->n_positional == 0 && !recorded)
+        return sago_fail(SAGO_E_USAGE, "eval: needs a CONFIG.yaml or a run's folder (or --predictions FILE)");
     SAGO_TRY_TO(done, load_config(arguments, &config));
     choose_tasks(config, sago_argument(arguments, "--tasks"));
     SAGO_TRY_TO(done, sago_mesh_open(0, 1, (double)config->mesh.timeout_seconds, &mesh));
@@ -98,13 +100,14 @@ static const sago_option options[] = {
 const sago_command sago_command_eval = {
     .name = "eval",
     .summary = "score a model, or recorded outputs, on the tasks of a configuration",
-    .usage = "sago eval CONFIG.yaml|RUN [--checkpoint CKPT] [--tasks PATTERN,...] [--output DIR]",
+    .usage = "sago eval CONFIG.yaml|RUN [--checkpoint CKPT] [--tasks PATTERN,...] [--output DIR]\n"
+             "       sago eval --predictions FILE [--output DIR]",
     .details = "Asks the evaluation questions of the mixture (held-out tasks, and data.eval_fraction of the others) and "
                "writes exact match, token F1, ROUGE-L and accuracy by ranking options, a task, a category and overall, "
                "with 95 % bootstrap intervals, beside every prompt and output. The keys are eval.*.",
     .example = "sago eval runs/first --tasks 'arithmetic,*reverse*' --set eval.examples_per_task=50",
     .options = options,
-    .min_positional = 1,
+    .min_positional = 0,
     .max_positional = 1,
     .uses_mesh = true,
     .run = run,
