@@ -9,8 +9,8 @@
  * that much smaller). Self-attention adds the relative position table of its stack; cross-attention adds
  * nothing.
  */
-#ifndef SAGO_ATTENTION_H
-#define SAGO_ATTENTION_H
+#ifndef SAGO_MODEL_ATTENTION_H
+#define SAGO_MODEL_ATTENTION_H
 
 #include "model.h"
 #include "norm.h"

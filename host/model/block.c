@@ -15,16 +15,13 @@ void sago_block_plan(const sago_block *block, sago_arena *arena, int64_t tokens,
 
 void sago_block_plan_work(const sago_block *block, sago_arena *arena, int64_t tokens, int64_t memory_tokens,
                           sago_block_work *work) {
-    size_t start = sago_arena_mark(arena), end = start, at;
+    sago_overlap overlap = sago_overlap_begin(arena);
     sago_attention_plan_work(&block->self, arena, tokens, tokens, &work->self);
-    if ((at = sago_arena_mark(arena)) > end) end = at;
-    sago_arena_release(arena, start);
+    sago_overlap_next(&overlap, arena);
     if (block->has_cross) sago_attention_plan_work(&block->cross, arena, tokens, memory_tokens, &work->cross);
-    if ((at = sago_arena_mark(arena)) > end) end = at;
-    sago_arena_release(arena, start);
+    sago_overlap_next(&overlap, arena);
     sago_mlp_plan_work(&block->mlp, arena, tokens, &work->mlp);
-    if ((at = sago_arena_mark(arena)) > end) end = at;
-    sago_arena_release(arena, end);
+    sago_overlap_end(&overlap, arena);
 }
 
 static sago_tensor at(float *data, sago_tensor like) {

@@ -10,7 +10,7 @@ sago_status sago_embedding_declare(sago_embedding *layer, sago_registry *registr
 }
 
 void sago_embedding_plan(sago_arena *arena, int64_t tokens, sago_embedding_saved *saved) {
-    saved->ids = sago_arena_take(arena, (size_t)tokens * sizeof *saved->ids);
+    saved->ids = sago_arena_ints(arena, tokens);
 }
 
 static sago_tensor flat(sago_tensor t) {

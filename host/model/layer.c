@@ -66,3 +66,22 @@ sago_status sago_layer_declare(sago_registry *registry, int block, const char *p
 float *sago_arena_floats(sago_arena *arena, int64_t count) {
     return sago_arena_take(arena, (size_t)count * sizeof(float));
 }
+
+int32_t *sago_arena_ints(sago_arena *arena, int64_t count) {
+    return sago_arena_take(arena, (size_t)count * sizeof(int32_t));
+}
+
+sago_overlap sago_overlap_begin(const sago_arena *arena) {
+    return (sago_overlap){sago_arena_mark(arena), sago_arena_mark(arena)};
+}
+
+void sago_overlap_next(sago_overlap *overlap, sago_arena *arena) {
+    size_t at = sago_arena_mark(arena);
+    if (at > overlap->end) overlap->end = at;
+    sago_arena_release(arena, overlap->start);
+}
+
+void sago_overlap_end(sago_overlap *overlap, sago_arena *arena) {
+    sago_overlap_next(overlap, arena);
+    sago_arena_release(arena, overlap->end);
+}

@@ -79,8 +79,22 @@ sago_status sago_layer_declare(sago_registry *registry, int block, const char *p
                                int n_dims, const int64_t shape[], const sago_axis axes[], sago_init_kind init,
                                double deviation, int *index) SAGO_MUST_CHECK;
 
-/** count floats of an arena. */
+/** count floats, or int32, of an arena. */
 float *sago_arena_floats(sago_arena *arena, int64_t count);
+int32_t *sago_arena_ints(sago_arena *arena, int64_t count);
+
+/**
+ * Rooms that are never in use at the same time share their memory:
+ *     sago_overlap o = sago_overlap_begin(arena);
+ *     plan_a(arena); sago_overlap_next(&o, arena);
+ *     plan_b(arena); sago_overlap_end(&o, arena);
+ */
+typedef struct sago_overlap {
+    size_t start, end;
+} sago_overlap;
+sago_overlap sago_overlap_begin(const sago_arena *arena);
+void sago_overlap_next(sago_overlap *overlap, sago_arena *arena);
+void sago_overlap_end(sago_overlap *overlap, sago_arena *arena);
 
 /** [rows, tokens, width] and [rows, tokens, heads, head_dim] over a buffer. */
 static inline sago_tensor sago_tokens(float *data, int64_t rows, int64_t tokens, int64_t width) {

@@ -33,7 +33,7 @@ sago_status sago_model_shape_from_json(const json_t *json, sago_model_shape *out
 /** Checks that the sizes make a model: positive, heads that divide by the model axis, ... */
 sago_status sago_model_shape_check(const sago_model_shape *shape, int model_axis) SAGO_MUST_CHECK;
 
-/** Declares all parameters. Names and shapes: docs/architecture.md, "Parameters". */
+/** Declares all parameters. Names, shapes, formulas: docs/model.md. */
 sago_status sago_model_declare(const sago_model_shape *shape, sago_registry *registry) SAGO_MUST_CHECK;
 
 typedef struct sago_model_options {
@@ -63,7 +63,8 @@ typedef struct sago_loss_args {
 } sago_loss_args;
 
 typedef struct sago_loss {
-    double nll, z; /* sums over this micro-batch's targets: NLL, and z_loss * lse^2 */
+    double nll, z;    /* sums over this micro-batch's targets: NLL without smoothing, and z_loss * lse^2 */
+    double objective; /* the sum whose gradient is taken, before scale: NLL with label smoothing, and z */
     int64_t correct; /* targets whose logit was the largest */
     int64_t tokens;
 } sago_loss;
@@ -81,6 +82,7 @@ typedef struct sago_generate_args {
     int32_t eos_id;        /* 1 */
     sago_sample_args sample;
     const uint64_t *row_keys; /* [n_rows] a draw of row r, token t uses (key, mix(row_keys[r], t)); NULL: r */
+    const int32_t *input_lengths; /* [n_rows] ids of each row; NULL: up to the last one that is not 0 */
 } sago_generate_args;
 
 /**

@@ -7,10 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static sago_status declare_stack(sago_stack_layers *stack, const sago_model_shape *shape,
-                                 sago_registry *registry, const char *name, int64_t n_layers, int first_block,
-                                 bool decoder) {
-    *stack = (sago_stack_layers){.n_blocks = (int)n_layers, .first_block = first_block};
+static sago_status declare_stack(sago_stack *stack, const sago_model_shape *shape, sago_registry *registry,
+                                 const char *name, int64_t n_layers, int first_block, bool decoder) {
+    *stack = (sago_stack){.n_blocks = (int)n_layers,
+                          .first_block = first_block,
+                          .input_site = decoder ? SAGO_SITE_DECODER_INPUT : SAGO_SITE_ENCODER_INPUT,
+                          .final_site = decoder ? SAGO_SITE_DECODER_FINAL : SAGO_SITE_ENCODER_FINAL};
     stack->blocks = sago_alloc_zero((size_t)n_layers, sizeof *stack->blocks);
     int bias;
     SAGO_TRY(sago_layer_declare(registry, first_block, name, "relative_bias", 2,

@@ -17,19 +17,13 @@
 #ifndef SAGO_T5_H
 #define SAGO_T5_H
 
-#include "block.h"
 #include "embedding.h"
 #include "model.h"
-
-typedef struct sago_stack_layers {
-    int n_blocks, first_block; /* number of the first layer's block in the registry */
-    sago_block *blocks;
-    sago_norm final_norm;
-} sago_stack_layers;
+#include "stack.h"
 
 typedef struct sago_t5 {
     sago_embedding embedding;
-    sago_stack_layers encoder, decoder;
+    sago_stack encoder, decoder;
     int output;        /* matrix of the logits [V, D]; the embedding when tied */
     float logit_scale; /* d_model^-1/2 when tied, else 1 */
 } sago_t5;

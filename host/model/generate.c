@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "rng.h"
+#include "state.h"
+#include "str.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Rows being decoded stand in slots [0, decode->rows) of the caches. A row that ends leaves a slot that does
+   nothing; when half of the slots do nothing, the others close ranks. */
+typedef struct slot {
+    int64_t row; /* of the caller */
+    int32_t input_length;
+    bool ended;
+} slot;
+
+typedef struct generation {
+    sago_model *model;
+    sago_pass pass;
+    const sago_generate_args *args;
+    slot *slots;
+    uint64_t *draws;
+    int64_t live;
+} generation;
+
+static sago_status check(const sago_model *model, int64_t n_rows, int64_t input_length,
+                         const sago_generate_args *args) {
+    const sago_model_options *options = &model->options;
+    if (n_rows >= 0 && n_rows <= options->generate_rows && input_length >= 0 &&
+        input_length <= options->generate_inputs && args->max_new_tokens >= 0 &&
+        args->max_new_tokens <= options->generate_tokens)
+        return SAGO_OK;
+    return sago_fail(
+        SAGO_E_SHAPE,
+        "generate: %lld rows of %lld inputs and %d new tokens do not fit into %lld rows of %lld and %lld",
+        (long long)n_rows, (long long)input_length, args->max_new_tokens, (long long)options->generate_rows,
+        (long long)options->generate_inputs, (long long)options->generate_tokens);
+}
+
+/* Ids of a row: given, or all up to the last one that is not padding. */
+static int32_t length_of(const sago_generate_args *args, const int32_t *inputs, int64_t row,
+                         int64_t input_length) {
+    if (args->input_lengths) return args->input_lengths[row];
+    int64_t length = input_length;
+    while (length > 0 && inputs[row * input_length + length - 1] == 0) length--;
+    return (int32_t)length;
+}
+
+/* Encodes all rows, as many at a time as the encoder has room for, and fills the cross caches. */
+static sago_status read_inputs(generation *run, const int32_t *inputs, int64_t n_rows, int64_t input_length) {
+    sago_model *model = run->model;
+    sago_decode *decode = &model->decode;
+    int64_t longest = 0;
+    for (int64_t row = 0; row < n_rows; row++) {
+        int32_t length = length_of(run->args, inputs, row, input_length);
+        if (length < 0 || length > input_length)
+            return sago_fail(SAGO_E_SHAPE, "generate: row %lld has %d inputs of at most %lld", (long long)row,
+                             length, (long long)input_length);
+        run->slots[row] = (slot){.row = row, .input_length = length};
+        if (length > longest) longest = length;
+    }
+    decode->inputs = sago_model_round_length(longest, model->options.generate_inputs);
+    int64_t at_once = model->encoder_tokens / decode->inputs;
+    for (int64_t first = 0; first < n_rows; first += at_once) {
+        int64_t rows = n_rows - first < at_once ? n_rows - first : at_once;
+        for (int64_t row = 0; row < rows; row++) {
+            for (int64_t i = 0; i < decode->inputs; i++) {
+                bool used = i < run->slots[first + row].input_length;
+                int32_t id = used ? inputs[(first + row) * input_length + i] : -1;
+                if (used && (id < 0 || id >= model->shape.vocab_size))
+                    return sago_fail(
+                        SAGO_E_INPUT,
+                        "generate: row %lld, position %lld: id %d is not in the vocabulary of %lld",
+                        (long long)(first + row), (long long)i, id, (long long)model->shape.vocab_size);
+                model->host_ids[row * decode->inputs + i] = id;
+                model->host_segments[row * decode->inputs + i] = used;
+            }
+        }
+        sago_block_inputs ranges;
+        sago_tensor memory;
+        SAGO_TRY(sago_model_encode(model, &run->pass, rows, decode->inputs, &ranges, &memory));
+        SAGO_TRY(sago_decode_remember(&model->t5, &run->pass, decode, first, memory));
+    }
+    return SAGO_OK;
+}
+
+/* What the device needs to know before the step at this position; ids of slots hold the tokens of the step
+ * before. */
+static void tell(generation *run, const int32_t *ids, int64_t position) {
+    sago_decode *decode = &run->model->decode;
+    int64_t rows = decode->rows;
+    for (int64_t s = 0; s < rows; s++) {
+        const slot *at = &run->slots[s];
+        decode->host_step[SAGO_STEP_ID * rows + s] = at->ended ? -1 : ids[s];
+        decode->host_step[SAGO_STEP_POSITION * rows + s] = (int32_t)position;
+        decode->host_step[SAGO_STEP_LO * rows + s] = 0;
+        decode->host_step[SAGO_STEP_SELF_HI * rows + s] = at->ended ? 0 : (int32_t)position + 1;
+        decode->host_step[SAGO_STEP_CROSS_HI * rows + s] = at->ended ? 0 : at->input_length;
+        uint64_t row_key = run->args->row_keys ? run->args->row_keys[at->row] : (uint64_t)at->row;
+        run->draws[s] = sago_mix(row_key, (uint64_t)position);
+    }
+}
+
+/* Chooses the next token of every slot; decode->host_chosen and host_logprobs. */
+static sago_status choose(generation *run, sago_tensor logits) {
+    sago_device *device = run->model->device;
+    sago_decode *decode = &run->model->decode;
+    size_t bytes = (size_t)decode->rows * sizeof(int32_t);
+    SAGO_TRY(device->ops->sample(device, sago_tensor_1d(decode->chosen, SAGO_I32, decode->rows),
+                                 sago_tensor_1d(decode->logprobs, SAGO_F32, decode->rows), logits, run->draws,
+                                 &run->args->sample));
+    SAGO_TRY(device->ops->download(device, decode->host_chosen, decode->chosen, bytes));
+    return device->ops->download(device, decode->host_logprobs, decode->logprobs, bytes);
+}
+
+/* Live rows close ranks when half of the slots have ended: a step's cost goes with the number of slots. */
+static sago_status close_ranks(generation *run) {
+    sago_decode *decode = &run->model->decode;
+    if (run->live == 0 || 2 * run->live > decode->rows) return SAGO_OK;
+    int64_t to = 0;
+    for (int64_t from = 0; from < decode->rows; from++) {
+        if (run->slots[from].ended) continue;
+        if (to != from) {
+            SAGO_TRY(sago_decode_move(&run->model->t5, &run->pass, decode, to, from));
+            run->slots[to] = run->slots[from];
+            decode->host_chosen[to] = decode->host_chosen[from];
+        }
+        to++;
+    }
+    decode->rows = to;
+    return SAGO_OK;
+}
+
+static sago_status decode_all(generation *run, int32_t *out, int32_t *lengths, double *logprobs) {
+    sago_decode *decode = &run->model->decode;
+    const sago_generate_args *args = run->args;
+    memset(decode->host_chosen, 0,
+           (size_t)decode->rows * sizeof *decode->host_chosen); /* T5 starts from id 0 */
+    for (int64_t position = 0; position < args->max_new_tokens && run->live > 0; position++) {
+        SAGO_TRY(close_ranks(run));
+        tell(run, decode->host_chosen, position);
+        sago_tensor logits;
+        SAGO_TRY(sago_decode_step(&run->model->t5, &run->pass, decode, position, &logits));
+        SAGO_TRY(choose(run, logits));
+        for (int64_t s = 0; s < decode->rows; s++) {
+            slot *at = &run->slots[s];
+            if (at->ended) continue;
+            out[at->row * args->max_new_tokens + position] = decode->host_chosen[s];
+            lengths[at->row] = (int32_t)position + 1;
+            if (logprobs) logprobs[at->row] += (double)decode->host_logprobs[s];
+            at->ended = decode->host_chosen[s] == args->eos_id;
+            run->live -= at->ended;
+        }
+    }
+    return SAGO_OK;
+}
+
+sago_status sago_model_generate(sago_model *model, const float *values, const int32_t *inputs, int64_t n_rows,
+                                int64_t input_length, const sago_generate_args *args, int32_t *out,
+                                int32_t *lengths, double *logprobs) {
+    SAGO_TRY(check(model, n_rows, input_length, args));
+    memset(out, 0, (size_t)(n_rows * args->max_new_tokens) * sizeof *out);
+    memset(lengths, 0, (size_t)n_rows * sizeof *lengths);
+    if (logprobs) memset(logprobs, 0, (size_t)n_rows * sizeof *logprobs);
+    if (n_rows == 0) return SAGO_OK;
+    generation run = {.model = model,
+                      .pass = sago_model_pass(model, values),
+                      .args = args,
+                      .slots = sago_alloc_zero((size_t)n_rows, sizeof *run.slots),
+                      .draws = sago_alloc_zero((size_t)n_rows, sizeof *run.draws),
+                      .live = n_rows};
+    model->decode.rows = n_rows;
+    model->decode.tokens = args->max_new_tokens;
+    sago_status status = read_inputs(&run, inputs, n_rows, input_length);
+    if (status == SAGO_OK) status = decode_all(&run, out, lengths, logprobs);
+    free(run.slots);
+    free(run.draws);
+    return status;
+}
