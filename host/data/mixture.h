@@ -3,24 +3,23 @@
  * Mixture: named members (task sets) with shares, and the order in which their examples are drawn.
  *
  * Sampled order. Draw d is a pure function of (run.seed, d):
- *   member    the i-th member with share s_i gets draws so that after any d draws its count differs from d * s_i by
- *             less than the number of members (a digital line, no chance involved);
- *   task      the m-th draw of a member takes place m mod W of a pass, W = sum over its tasks of w_t,
- *             w_t = min(cap, training examples); a pass is a permutation named by (seed, member, pass), so a pass
- *             holds task t exactly w_t times;
- *   example   the k-th draw of a task is place k mod n of its own permutation: without replacement in an epoch;
- *   wording, few-shot or not, exemplars, chain of thought or not: hashes of (seed, d).
- * No state is kept, so any number of ranks sees one order, and a resume continues in it by knowing d alone.
+ *   member    the i-th member with share s_i gets draws so that after any d draws its count differs from d *
+ * s_i by less than the number of members (a digital line, no chance involved); task      the m-th draw of a
+ * member takes place m mod W of a pass, W = sum over its tasks of w_t, w_t = min(cap, training examples); a
+ * pass is a permutation named by (seed, member, pass), so a pass holds task t exactly w_t times; example the
+ * k-th draw of a task is place k mod n of its own permutation: without replacement in an epoch; wording,
+ * few-shot or not, exemplars, chain of thought or not: hashes of (seed, d). No state is kept, so any number
+ * of ranks sees one order, and a resume continues in it by knowing d alone.
  *
  * Sequential order: draw d is the d-th training example in file order over the members as listed, once.
  *
- * Tasks are numbered over all members: 0 <= task < sago_mixture_tasks(). The training split is what draws come from; a
- * task that data.holdout matches is never drawn. The evaluation split is data.eval_fraction of each other task, chosen
- * by the hash of the normalised input (equal inputs land on one side, in whatever task), and all of a held-out task but
- * for a few examples that serve as its exemplars.
+ * Tasks are numbered over all members: 0 <= task < sago_mixture_tasks(). The training split is what draws
+ * come from; a task that data.holdout matches is never drawn. The evaluation split is data.eval_fraction of
+ * each other task, chosen by the hash of the normalised input (equal inputs land on one side, in whatever
+ * task), and all of a held-out task but for a few examples that serve as its exemplars.
  *
- * After opening, everything here is read-only and safe from several threads. Memory: the indices are mapped files, and an
- * example is read from its file when drawn, so memory does not grow with the data.
+ * After opening, everything here is read-only and safe from several threads. Memory: the indices are mapped
+ * files, and an example is read from its file when drawn, so memory does not grow with the data.
  */
 #ifndef SAGO_MIXTURE_H
 #define SAGO_MIXTURE_H
@@ -43,9 +42,9 @@ sago_status sago_mixture_open(const sago_config *config, const sago_tokenizer *t
 void sago_mixture_close(sago_mixture *mixture);
 
 /**
- * Draw number draw_number, from 0. Fills texts, ids (EOS included, at most data.input_length and data.target_length)
- * and provenance; reuses the memory of *out, which starts zeroed. *end (may be NULL in sampled order) is true, and
- * *out untouched, when a sequential order is past its last example.
+ * Draw number draw_number, from 0. Fills texts, ids (EOS included, at most data.input_length and
+ * data.target_length) and provenance; reuses the memory of *out, which starts zeroed. *end (may be NULL in
+ * sampled order) is true, and *out untouched, when a sequential order is past its last example.
  */
 sago_status sago_mixture_draw(const sago_mixture *mixture, uint64_t draw_number, sago_example *out,
                               bool *end) SAGO_MUST_CHECK;
@@ -75,7 +74,8 @@ typedef struct sago_mixture_task {
 int sago_mixture_tasks(const sago_mixture *mixture);
 void sago_mixture_task_info(const sago_mixture *mixture, int task, sago_mixture_task *out);
 
-/** True when a pattern is the task's name, member or one of its categories (sago_glob_match, letter case ignored). */
+/** True when a pattern is the task's name, member or one of its categories (sago_glob_match, letter case
+ * ignored). */
 bool sago_mixture_task_matches(const sago_mixture *mixture, int task, const char *pattern);
 
 /** "multiple_choice/letters-answer": file and name of a wording; "" for -1. */
@@ -86,21 +86,22 @@ char *sago_mixture_example_where(const sago_mixture *mixture, int task, int64_t 
 
 /** How to render an example for evaluation. */
 typedef struct sago_render_options {
-    int wording;           /* number among the task's wordings that are not inverted; taken modulo their count */
-    int n_exemplars;       /* 0: zero-shot; at most 16; fewer when the prompt would not fit */
+    int wording;     /* number among the task's wordings that are not inverted; taken modulo their count */
+    int n_exemplars; /* 0: zero-shot; at most 16; fewer when the prompt would not fit */
     bool chain_of_thought; /* where the source has chains (or a wording asks for one) */
     uint64_t seed;         /* names the choice of exemplars and their delimiter */
 } sago_render_options;
 
 /** A prompt with what is right about it. */
 typedef struct sago_question {
-    sago_example example;      /* prompt; target_text is the first reference as trained */
-    char **references;         /* every right answer, as plain answers without a chain */
+    sago_example example; /* prompt; target_text is the first reference as trained */
+    char **references;    /* every right answer, as plain answers without a chain */
     int n_references;
-    char **options;            /* answers to rank, as the targets would spell them; n_options 0: free answer */
+    char **options; /* answers to rank, as the targets would spell them; n_options 0: free answer */
     int n_options;
     int right_option;          /* index of the right one; -1 unknown */
-    const char *answer_marker; /* the answer follows the last such text of an output ("the answer is"); "": all of it */
+    const char *answer_marker; /* the answer follows the last such text of an output ("the answer is"); "":
+                                  all of it */
 } sago_question;
 
 /**

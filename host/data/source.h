@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Sources: the published file formats. A source does two things with a file: scan it once into records (byte
+ * ranges with line, and hash of what the model is given), and parse one record into fields. One file is one
+ * task.
+ *
+ *     niv2   Super-NaturalInstructions JSON: Definition, Positive Examples, Instances (source_niv2.c)
+ *     jsonl  {"inputs": text, "targets": text or list of texts} a line             (source_jsonl.c)
+ *     ids    {"input_ids": [...], "target_ids": [...]} a line, used verbatim       (source_jsonl.c)
+ *     cot    TSV: question, answer, chain; \n escaped                              (source_cot.c)
+ *     table  CSV, TSV, JSONL, JSON through a mapping file                          (source_table.c)
+ */
+#ifndef SAGO_SOURCE_H
+#define SAGO_SOURCE_H
+
+#include "fields.h"
+#include "mapping.h"
+#include "status.h"
+
+enum {
+    SAGO_LINE_LIMIT_BYTES = 64 << 20, /* longest record; more is taken for a file of another kind */
+    SAGO_JSON_DEPTH = 128,
+    SAGO_MAX_LABELS = 12 /* a task with at most so many different answers is taken for a classification */
+};
+
+typedef enum sago_source_format {
+    SAGO_FORMAT_IDS,
+    SAGO_FORMAT_JSONL,
+    SAGO_FORMAT_NIV2,
+    SAGO_FORMAT_COT,
+    SAGO_FORMAT_TABLE
+} sago_source_format;
+
+typedef struct sago_source {
+    sago_source_format format;
+    const sago_mapping *mapping; /* format table only */
+} sago_source;
+
+/** One example's bytes in its file; the form stored in the index cache. */
+typedef struct sago_record {
+    uint64_t offset, hash;
+    uint32_t length, line;
+} sago_record;
+
+/** What a scan finds in one file. */
+typedef struct sago_scan {
+    sago_record *records;
+    size_t n_records, capacity;
+    size_t n_exemplars;  /* records at the end that are exemplars only (Positive Examples) */
+    sago_str note;       /* what parsing needs beside the record: definition, or header line */
+    sago_str categories; /* one a line */
+    sago_str
+        labels;     /* the answers, one a line, where a file has few different ones; empty for free answers */
+    int n_labels;   /* SAGO_MAX_LABELS + 1: too many */
+    int64_t max_id; /* format ids: largest id and the line of its first appearance */
+    uint32_t max_id_line;
+    sago_fields fields; /* scratch */
+} sago_scan;
+
+void sago_scan_free(sago_scan *scan);
+
+/** "niv2" and so on. SAGO_E_CONFIG lists the names. */
+sago_status sago_source_format_parse(const char *name, sago_source_format *out) SAGO_MUST_CHECK;
+
+/** Whether a folder's file of this name belongs to the source. */
+bool sago_source_takes(const sago_source *source, const char *file_name);
+
+/**
+ * Scans and checks a whole file. SAGO_E_INPUT with "FILE:LINE" for what can't be read: not JSON, missing
+ * fields, bytes that are no UTF-8, NUL bytes, records over SAGO_LINE_LIMIT_BYTES, no records at all. Cost:
+ * one pass over the file, memory for its longest record and 24 bytes an example.
+ */
+sago_status sago_source_scan(const sago_source *source, const char *path, sago_scan *out) SAGO_MUST_CHECK;
+
+/** Scans bytes as the contents of a file called path. */
+sago_status sago_source_scan_bytes(const sago_source *source, const char *path, const char *bytes,
+                                   size_t length, sago_scan *out) SAGO_MUST_CHECK;
+
+/** Parses one record of a file. note is the scan's. exemplar: the record is a Positive Example. */
+sago_status sago_source_parse(const sago_source *source, sago_where where, const char *note,
+                              const char *bytes, size_t length, sago_fields *out) SAGO_MUST_CHECK;
+
+/** For the sources: parses and hashes the record at these bytes, and adds it. */
+sago_status sago_scan_add(const sago_source *source, const char *path, int64_t line, const char *bytes,
+                          size_t offset, size_t length, sago_scan *scan) SAGO_MUST_CHECK;
+
+typedef sago_status sago_scan_function(const sago_source *source, const char *path, const char *bytes,
+                                       size_t length, sago_scan *scan);
+typedef sago_status sago_parse_function(const sago_source *source, sago_where where, const char *note,
+                                        const char *bytes, size_t length, sago_fields *out);
+sago_scan_function sago_scan_lines, sago_scan_niv2, sago_scan_table;
+sago_parse_function sago_parse_ids, sago_parse_jsonl, sago_parse_niv2, sago_parse_cot, sago_parse_table;
+
+#endif
