@@ -176,6 +176,7 @@ void comm_heartbeat_close(void);
 /* watch.c: what follows from it */
 void comm_watch_open(int64_t now_ns);
 void comm_watch(int64_t now_ns);
+void comm_watch_stood_still(int64_t now_ns);
 /** Milliseconds since this process computed, waited for a disk, or finished part of a collective. */
 int64_t comm_idle_ms(int64_t now_ns);
 

@@ -114,18 +114,23 @@ static bool start_unit(comm_channel *channel, comm_unit *unit) {
 }
 
 /* A message of another length than awaited: the ranks are not in the same collective. */
-static void check_message(const comm_unit *unit, int request, const MPI_Status *message) {
+static void check_message(const comm_unit *unit, int request, const MPI_Status *message, bool has_error) {
     char text[128];
-    int bytes = 0;
+    int bytes = 0, class = MPI_SUCCESS;
+    if (has_error && message->MPI_ERROR != MPI_SUCCESS && message->MPI_ERROR != MPI_ERR_PENDING) {
+        comm_check(MPI_Error_class(message->MPI_ERROR, &class), "MPI_Error_class");
+        if (class != MPI_ERR_TRUNCATE) comm_check(message->MPI_ERROR, comm_kind_name(unit->job->kind));
+    }
     if (unit->expected_bytes[request] < 0) return;
     comm_check(MPI_Get_count(message, MPI_BYTE, &bytes), "MPI_Get_count");
-    if (bytes != unit->expected_bytes[request])
-        comm_die(
-            1,
-            "%s sent %d bytes where %d were awaited in %s #%llu: the ranks have taken different paths or "
-            "sizes",
-            comm_rank_text(unit->peers[request], text), bytes, unit->expected_bytes[request],
-            comm_kind_name(unit->job->kind), (unsigned long long)unit->job->sequence);
+    if (bytes == unit->expected_bytes[request] && class == MPI_SUCCESS) return;
+    comm_die(
+        1,
+        "%s sent %s bytes than the %d that were awaited in %s #%llu: the ranks have taken different paths or "
+        "sizes",
+        comm_rank_text(unit->peers[request], text), class == MPI_SUCCESS ? "fewer" : "more",
+        unit->expected_bytes[request], comm_kind_name(unit->job->kind),
+        (unsigned long long)unit->job->sequence);
 }
 
 /* Tests the unit's messages and posts its next round when all are through. True when anything moved. */
@@ -134,11 +139,9 @@ static bool move_unit(comm_channel *channel, comm_unit *unit) {
     if (unit->n_open) {
         int n = 0;
         int code = MPI_Testsome(unit->n_requests, unit->requests, &n, finished_requests, finished_statuses);
-        if (code == MPI_ERR_IN_STATUS)
-            for (int i = 0; i < n; i++)
-                if (finished_statuses[i].MPI_ERROR != MPI_SUCCESS) code = finished_statuses[i].MPI_ERROR;
-        if (code != MPI_SUCCESS) comm_check(code, comm_kind_name(unit->job->kind));
-        for (int i = 0; i < n; i++) check_message(unit, finished_requests[i], &finished_statuses[i]);
+        if (code != MPI_ERR_IN_STATUS) comm_check(code, comm_kind_name(unit->job->kind));
+        for (int i = 0; i < n; i++)
+            check_message(unit, finished_requests[i], &finished_statuses[i], code == MPI_ERR_IN_STATUS);
         unit->n_open -= n;
         moved = n > 0;
     }

@@ -175,8 +175,10 @@ void comm_heartbeat_poll(int64_t now_ns) {
     /* This process itself stood still (SIGSTOP and SIGCONT, a suspended machine): the time does not count
      * against the others, who may have beaten all along. */
     int64_t gap = now_ns - gossip.polled_ns;
-    if (gap > 1000000000)
+    if (gap > 1000000000) {
         for (int r = 0; r < comm.size; r++) comm_heard_ns[r] += gap;
+        comm_watch_stood_still(now_ns);
+    }
     gossip.polled_ns = now_ns;
     take_in(now_ns);
 

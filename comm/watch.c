@@ -26,7 +26,8 @@ static struct {
     int64_t compute_ns; /* processor time of all threads but the communication thread */
     int64_t failed_ns;  /* since when a failed rank is known; 0: none */
     int failed_rank;
-    int64_t warn_at_ns[SAGO_MESH_CHANNELS]; /* wait after which the next warning comes; 0: the first */
+    int64_t trusted_ns; /* from when on the others' processes are judged again after this one stood still */
+    int64_t warn_at_ns[SAGO_MESH_CHANNELS]; /* wait after which the next warning comes */
     uint64_t warned[SAGO_MESH_CHANNELS];    /* about which collective */
 } watch;
 
@@ -44,6 +45,11 @@ void comm_watch_open(int64_t now_ns) {
     memset(&watch, 0, sizeof watch);
     watch.active_ns = watch.sampled_ns = now_ns;
     watch.failed_rank = -1;
+}
+
+/* Who wakes up amid the end of a run should not blame those that ended it. */
+void comm_watch_stood_still(int64_t now_ns) {
+    watch.trusted_ns = now_ns + 3000000000;
 }
 
 /* The letter of a process's or thread's state: R, S, D, T, Z ...; '?' when it can't be read. */
@@ -108,7 +114,7 @@ static void watch_alive(int64_t now_ns, double timeout) {
     char text[128], more[64] = "";
     for (int r = 0; r < comm.size; r++) {
         if (r == comm.rank) continue;
-        if (sees_process(r)) {
+        if (sees_process(r) && now_ns > watch.trusted_ns) {
             char state = process_state(r);
             if (state == 'X' || state == 'Z') {
                 let_lower_ranks_speak(now_ns, r, 300000000);
@@ -243,7 +249,8 @@ static void watch_late(int64_t now_ns, int c, const pending *job, double timeout
                      name, number, waited);
         return;
     }
-    if (watch.warned[c] != job->sequence) watch.warn_at_ns[c] = 0;
+    /* A little after the limit, so that a rank that is about to be found idle is not called working first. */
+    if (watch.warned[c] != job->sequence) watch.warn_at_ns[c] = (int64_t)(1.25e9 * timeout);
     watch.warned[c] = job->sequence;
     if (wait_ns < watch.warn_at_ns[c]) return;
     watch.warn_at_ns[c] = 2 * wait_ns;
