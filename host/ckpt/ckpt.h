@@ -6,13 +6,13 @@
  *                     shard-00000-of-00002.h5 ...      one serial HDF5 file a writer, contiguous datasets
  *                     tokenizer.model ...              small files that belong to the model
  *
- * MANIFEST.json: format version; step; meta (free JSON: data cursor, resolved config, model shape ...); a list of
- * tensors (name, dtype, global shape, pieces: file, dataset, offset, shape, xxh3); size and xxh3 of every file of the
- * directory; and a hash of its own bytes. docs/checkpoint-format.md has it in full.
+ * MANIFEST.json: format version; step; meta (free JSON: data cursor, resolved config, model shape ...); a
+ * list of tensors (name, dtype, global shape, pieces: file, dataset, offset, shape, xxh3); size and xxh3 of
+ * every file of the directory; and a hash of its own bytes. docs/checkpoint-format.md has it in full.
  *
- * Commit: written to step-N.tmp-ID/, every HDF5 id closed and checked, files fsynced, all ranks agree, rank 0 writes
- * and fsyncs MANIFEST.json and the directory, renames it to step-N/, fsyncs the parent. A reader trusts only a
- * directory whose MANIFEST holds; the newest one that does is the run's state.
+ * Commit: written to step-N.tmp-ID/, every HDF5 id closed and checked, files fsynced, all ranks agree, rank 0
+ * writes and fsyncs MANIFEST.json and the directory, renames it to step-N/, fsyncs the parent. A reader
+ * trusts only a directory whose MANIFEST holds; the newest one that does is the run's state.
  */
 #ifndef SAGO_CKPT_H
 #define SAGO_CKPT_H
@@ -27,11 +27,11 @@
 
 /** One local piece of one global tensor, in host memory. A replicated tensor is given by one rank alone. */
 typedef struct sago_piece {
-    const char *name;   /* "param/encoder.0.attention.query", "adafactor/row/..." */
+    const char *name; /* "param/encoder.0.attention.query", "adafactor/row/..." */
     sago_dtype dtype;
-    int n_dims;         /* 1 or 2 */
+    int n_dims; /* 1 or 2 */
     int64_t global_shape[2], offset[2], shape[2];
-    void *data;         /* contiguous; read by save, written by load */
+    void *data; /* contiguous; read by save, written by load */
 } sago_piece;
 
 /** Name of the side file that holds the model's tokenizer: a SentencePiece model, or the text "bytes". */
@@ -45,20 +45,21 @@ typedef struct sago_side_file {
 } sago_side_file;
 
 typedef struct sago_ckpt_save {
-    const char *dir;               /* the run's checkpoint folder; made if missing */
+    const char *dir; /* the run's checkpoint folder; made if missing */
     int64_t step;
-    const json_t *meta;            /* the same on every rank; rank 0's is written */
-    const sago_piece *pieces;      /* this rank's */
+    const json_t *meta;       /* the same on every rank; rank 0's is written */
+    const sago_piece *pieces; /* this rank's */
     int n_pieces;
-    const sago_side_file *files;   /* rank 0's */
+    const sago_side_file *files; /* rank 0's */
     int n_files;
-    int64_t keep, keep_every;      /* keep 0: all. Old steps go only after this one has verified. */
+    int64_t keep, keep_every; /* keep 0: all. Old steps go only after this one has verified. */
 } sago_ckpt_save;
 
 /**
- * A writer saves in the background: start copies the pieces into its own memory (the only time training waits) and
- * returns; the write, the hashes, the agreement of ranks and the rename happen on another thread. One save is in
- * flight at a time: start waits for the one before. Memory: one copy of this rank's pieces, kept between saves.
+ * A writer saves in the background: start copies the pieces into its own memory (the only time training
+ * waits) and returns; the write, the hashes, the agreement of ranks and the rename happen on another thread.
+ * One save is in flight at a time: start waits for the one before. Memory: one copy of this rank's pieces,
+ * kept between saves.
  */
 typedef struct sago_ckpt_writer sago_ckpt_writer;
 sago_status sago_ckpt_writer_open(sago_mesh *mesh, bool background, sago_ckpt_writer **out) SAGO_MUST_CHECK;
@@ -71,9 +72,9 @@ void sago_ckpt_writer_close(sago_ckpt_writer *writer); /* waits */
 typedef struct sago_ckpt sago_ckpt;
 
 /**
- * Opens a checkpoint given a step directory, a run's or checkpoints' folder (then its newest that verifies; damaged
- * newer ones are warned about, by file), or the folder made by import. MANIFEST and file sizes are checked here, each
- * tensor's hash when it is read; verify_all checks everything at once.
+ * Opens a checkpoint given a step directory, a run's or checkpoints' folder (then its newest that verifies;
+ * damaged newer ones are warned about, by file), or the folder made by import. MANIFEST and file sizes are
+ * checked here, each tensor's hash when it is read; verify_all checks everything at once.
  */
 sago_status sago_ckpt_open(const char *path, bool verify_all, sago_ckpt **out) SAGO_MUST_CHECK;
 void sago_ckpt_close(sago_ckpt *ckpt);
@@ -86,7 +87,8 @@ const json_t *sago_ckpt_meta(const sago_ckpt *ckpt);
 bool sago_ckpt_exists(const char *path);
 
 /** The global shape of a tensor; false if there is none of that name. */
-bool sago_ckpt_find(const sago_ckpt *ckpt, const char *name, sago_dtype *dtype, int *n_dims, int64_t shape[2]);
+bool sago_ckpt_find(const sago_ckpt *ckpt, const char *name, sago_dtype *dtype, int *n_dims,
+                    int64_t shape[2]);
 
 /** Calls visit for every tensor, in the order of the MANIFEST; stops at the first failure. */
 typedef struct sago_ckpt_tensor {
@@ -99,7 +101,8 @@ typedef struct sago_ckpt_tensor {
 int sago_ckpt_count(const sago_ckpt *ckpt);
 sago_ckpt_tensor sago_ckpt_at(const sago_ckpt *ckpt, int index);
 
-/** Fills pieces (any cut of the global tensors) from whatever pieces the files hold; hashes of what is read are checked. */
+/** Fills pieces (any cut of the global tensors) from whatever pieces the files hold; hashes of what is read
+ * are checked. */
 sago_status sago_ckpt_load(sago_ckpt *ckpt, sago_piece pieces[], int n_pieces) SAGO_MUST_CHECK;
 
 /** Reads a side file into new bytes; SAGO_E_INPUT when the checkpoint has none of that name. */
@@ -107,8 +110,9 @@ sago_status sago_ckpt_read_file(sago_ckpt *ckpt, const char *name, sago_str *out
 bool sago_ckpt_has_file(const sago_ckpt *ckpt, const char *name);
 
 /**
- * Checks every byte of a step directory: MANIFEST's own hash, no file missing or added, each file's size and hash. Each
- * damaged file is named once to report(text, context), with the tensor whose bytes are touched where that is known.
+ * Checks every byte of a step directory: MANIFEST's own hash, no file missing or added, each file's size and
+ * hash. Each damaged file is named once to report(text, context), with the tensor whose bytes are touched
+ * where that is known.
  */
 sago_status sago_ckpt_verify(const char *step_dir, void (*report)(const char *text, void *context),
                              void *context) SAGO_MUST_CHECK;
