@@ -24,7 +24,7 @@ void sago_mapping_free(sago_mapping *mapping) {
     free_list(mapping->columns, mapping->n_columns);
     free_list(mapping->categories, mapping->n_categories);
     free_list(mapping->labels, 2 * mapping->n_labels);
-    free(mapping->name), free(mapping->category), free(mapping->records);
+    free(mapping->name), free(mapping->category), free(mapping->records), free(mapping->answer_after);
     free(mapping);
 }
 
@@ -108,6 +108,7 @@ static sago_status read_key(sago_yaml *yaml, const char *key, yaml_node_t *value
     int choice = 0;
     if (!strcmp(key, "category")) return sago_yaml_read_text(yaml, value, key, &out->category);
     if (!strcmp(key, "records")) return sago_yaml_read_text(yaml, value, key, &out->records);
+    if (!strcmp(key, "answer_after")) return sago_yaml_read_text(yaml, value, key, &out->answer_after);
     if (!strcmp(key, "columns")) return sago_yaml_read_list(yaml, value, key, &out->columns, &out->n_columns);
     if (!strcmp(key, "categories"))
         return sago_yaml_read_list(yaml, value, key, &out->categories, &out->n_categories);
@@ -130,7 +131,7 @@ static sago_status read_key(sago_yaml *yaml, const char *key, yaml_node_t *value
         return sago_yaml_fail(
             yaml, value,
             "unknown key \"%s\"; there are category, kind, records, columns, categories, fields, "
-            "answer, answer_is, chain, labels, option_prefix, inverted",
+            "answer, answer_is, answer_after, chain, labels, option_prefix, inverted",
             key);
     if (!value || value->type != YAML_MAPPING_NODE)
         return sago_yaml_fail(yaml, value, "fields: pairs are needed");
@@ -157,6 +158,7 @@ sago_status sago_mapping_parse(const char *name, const char *file, const char *t
     mapping->name = sago_strdup(name);
     mapping->category = sago_strdup("");
     mapping->records = sago_strdup("");
+    mapping->answer_after = sago_strdup("");
     mapping->inverted = true;
     mapping->hash = sago_hash_bytes(text, length);
     sago_status status = sago_yaml_parse(&yaml, file, text, length);

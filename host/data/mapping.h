@@ -57,6 +57,7 @@ typedef struct sago_mapping {
     sago_mapping_field *fields; /* in the order of the file */
     int n_fields;
     sago_answer_kind answer_is;
+    char *answer_after; /* the answer follows this mark, what stands before it is the chain; "": no mark */
     bool option_prefix; /* options bear "A)" or "(A)" themselves, which is taken off */
     bool inverted;      /* inverted wordings may be used */
     char **labels;      /* pairs: value in the record, text for the model */

@@ -17,7 +17,7 @@ static bool has_field(const sago_source *source, const char *name) {
     if (source->format == SAGO_FORMAT_TABLE) {
         for (int i = 0; i < source->mapping->n_fields; i++)
             if (!strcmp(source->mapping->fields[i].name, name)) return true;
-        return false;
+        return source->mapping->answer_after[0] && !strcmp(name, "chain");
     }
     const char *const *names = source->format == SAGO_FORMAT_NIV2  ? niv2
                                : source->format == SAGO_FORMAT_COT ? cot

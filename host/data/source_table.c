@@ -242,7 +242,10 @@ static sago_status resolve(const json_t *value, const char *path, const char *fi
     }
     sago_str text = {0};
     sago_status status = sago_json_text(value, path, where, &text);
-    if (status == SAGO_OK) json_array_append_new(out, json_stringn(sago_str_text(&text), text.length));
+    const char *start = sago_str_text(&text), *end = start + text.length;
+    while (start < end && isspace((unsigned char)*start)) start++;
+    while (end > start && isspace((unsigned char)end[-1])) end--;
+    if (status == SAGO_OK) json_array_append_new(out, json_stringn(start, (size_t)(end - start)));
     sago_str_free(&text);
     return status;
 }
@@ -252,7 +255,10 @@ static sago_status fill_pattern(const json_t *record, const char *pattern, const
                                 sago_where where, sago_str *out) {
     for (const char *p = pattern; *p;) {
         if (*p != '{') {
-            sago_str_putc(out, *p++);
+            /* A full stop after a text that ends with one would be the second. */
+            bool doubled = *p == '.' && out->length && out->data[out->length - 1] == '.';
+            if (!doubled) sago_str_putc(out, *p);
+            p++;
             continue;
         }
         const char *end = strchr(p, '}');
@@ -306,6 +312,23 @@ static void take_prefix_off(sago_str *text) {
     while (t[skip] == ' ') skip++;
     memmove(text->data, text->data + skip, text->length - skip + 1);
     text->length -= skip;
+}
+
+/* "reasoning #### 72": what stands before the mark becomes the chain. */
+static void split_answer(const char *mark, sago_fields *out) {
+    const sago_field *answer = sago_fields_find(out, "answer");
+    const char *text = sago_str_text(&out->texts[answer->first]);
+    const char *at = strstr(text, mark);
+    if (!at) return;
+    char *chain = sago_strndup(text, (size_t)(at - text)), *right = sago_strdup(at + strlen(mark));
+    sago_str *to = &out->texts[answer->first];
+    char *start = right + strspn(right, " \n\t"), *end = start + strlen(start);
+    while (end > start && isspace((unsigned char)end[-1])) *--end = '\0';
+    sago_str_clear(to);
+    sago_str_puts(to, start);
+    for (end = chain + strlen(chain); end > chain && isspace((unsigned char)end[-1]);) *--end = '\0';
+    if (*chain && !sago_fields_find(out, "chain")) sago_str_puts(sago_fields_add(out, "chain"), chain);
+    free(chain), free(right);
 }
 
 /* Sets right_option, and the answer's text where the record names an option. */
@@ -363,6 +386,7 @@ sago_status sago_parse_table(const sago_source *source, sago_where where, const 
                            (long long)where.line);
     for (int i = 0; status == SAGO_OK && i < mapping->n_fields; i++)
         status = fill_field(record, &mapping->fields[i], where, out);
+    if (status == SAGO_OK && mapping->answer_after[0]) split_answer(mapping->answer_after, out);
     if (status == SAGO_OK) status = settle_answer(mapping, where, out);
     json_decref(record);
     return status;
