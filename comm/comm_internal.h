@@ -119,8 +119,9 @@ typedef struct comm_identity {
 
 /** The one state of the process; start and finish set it up and down (comm_mpi.c). */
 typedef struct comm_state {
-    bool started; /* MPI is initialised */
-    int rank, size, local_rank, local_size, n_nodes, thread_level, tag_limit;
+    bool started, owns_mpi; /* MPI is initialised; by sago_mesh_start */
+    int rank, size, local_rank, local_size, n_nodes, thread_level;
+    char library[128]; /* "Open MPI v4.1.4" */
     comm_identity *identities;
     size_t chunk_bytes;
 

@@ -172,6 +172,27 @@ static void *watch_start(void *done) {
     _exit(1);
 }
 
+/* A program that has business of its own with MPI (benchmarks/comm) starts it before and ends it after. */
+static sago_status start_mpi(void) {
+    int initialized = 0, code = MPI_Initialized(&initialized);
+    if (code == MPI_SUCCESS && initialized) {
+        code = MPI_Query_thread(&comm.thread_level);
+    } else if (code == MPI_SUCCESS) {
+        set_transport_defaults();
+        widen_default_binding();
+        code = MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &comm.thread_level);
+        comm.owns_mpi = true;
+    }
+    if (code != MPI_SUCCESS) return sago_fail(SAGO_E_COMM, "MPI_Init_thread failed with code %d", code);
+    comm.started = true;
+    char library[MPI_MAX_LIBRARY_VERSION_STRING] = "MPI";
+    int length = 0;
+    comm_check(MPI_Get_library_version(library, &length), "MPI_Get_library_version");
+    library[strcspn(library, ",\n")] = '\0';
+    snprintf(comm.library, sizeof comm.library, "%.120s", library);
+    return SAGO_OK;
+}
+
 sago_status sago_mesh_start(void) {
     const char *tasks = getenv("SLURM_STEP_NUM_TASKS");
     if (!sago_mesh_launched()) {
@@ -184,14 +205,10 @@ sago_status sago_mesh_start(void) {
         return SAGO_OK;
     }
     if (comm.started) return sago_fail(SAGO_E_INTERNAL, "sago_mesh_start was called twice");
-    set_transport_defaults();
-    widen_default_binding();
     atomic_bool ready = false;
     pthread_t watcher;
     bool watched = pthread_create(&watcher, NULL, watch_start, &ready) == 0;
-    int code = MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &comm.thread_level);
-    if (code != MPI_SUCCESS) return sago_fail(SAGO_E_COMM, "MPI_Init_thread failed with code %d", code);
-    comm.started = true;
+    SAGO_TRY(start_mpi());
     comm_check(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     comm_check(MPI_Comm_rank(MPI_COMM_WORLD, &comm.rank), "MPI_Comm_rank");
     comm_check(MPI_Comm_size(MPI_COMM_WORLD, &comm.size), "MPI_Comm_size");
@@ -232,13 +249,13 @@ void sago_mesh_finish(int exit_code) {
         comm_heartbeat_close();
         comm_engine_close();
     }
-    if (comm.started) {
-        alarm(
-            30); /* the others are about to call this too; whoever is stopped right here must not hold them */
+    if (comm.owns_mpi) {
+        /* The others are about to end too, and whoever stops right here must not hold them. */
+        alarm(30);
         MPI_Finalize();
         alarm(0);
-        comm.started = false;
     }
+    comm.started = comm.owns_mpi = false;
     free(comm.identities);
     comm.identities = NULL;
     comm.rank = 0;

@@ -335,14 +335,10 @@ void sago_mesh_describe(const sago_mesh *mesh, char text[256]) {
         snprintf(text, 256, "one process, no MPI launcher");
         return;
     }
-    char library[MPI_MAX_LIBRARY_VERSION_STRING] = "MPI";
-    int length = 0, level = 0;
-    MPI_Get_library_version(library, &length);
-    library[strcspn(library, ",\n")] = '\0';
-    level = comm.thread_level == MPI_THREAD_MULTIPLE     ? 3
-            : comm.thread_level == MPI_THREAD_SERIALIZED ? 2
-            : comm.thread_level == MPI_THREAD_FUNNELED   ? 1
-                                                         : 0;
-    snprintf(text, 256, "%.120s, %d rank%s on %d node%s, thread level %s", library, mesh->size,
+    int level = comm.thread_level == MPI_THREAD_MULTIPLE     ? 3
+                : comm.thread_level == MPI_THREAD_SERIALIZED ? 2
+                : comm.thread_level == MPI_THREAD_FUNNELED   ? 1
+                                                             : 0;
+    snprintf(text, 256, "%s, %d rank%s on %d node%s, thread level %s", comm.library, mesh->size,
              mesh->size == 1 ? "" : "s", comm.n_nodes, comm.n_nodes == 1 ? "" : "s", levels[level]);
 }
