@@ -20,8 +20,6 @@ enum { KEPT = false, CHANGES = true };
 #define TEXTS(path, member, change, doc)                                                                     \
     { path, CONFIG_TEXTS, FIELD(member), "[]", 0, 0, NULL, change, doc }
 
-#define LARGEST 1e15 /* whole numbers up to here are exact in a double as well */
-
 const config_section config_sections[] = {
     {"", "The machine."},
     {"run", "One training run and its folder."},
@@ -50,7 +48,7 @@ static const config_key member_keys[] = {
      "Template set for tables: its name in the templates folder. Empty: the format's own."},
     {"share", CONFIG_NUMBER, offsetof(sago_config_member, share), "1", 0, 1e9, NULL, KEPT,
      "Weight in the mixture, relative to the sum over all members."},
-    {"cap", CONFIG_INT, offsetof(sago_config_member, cap), "0", 0, LARGEST, NULL, KEPT,
+    {"cap", CONFIG_INT, offsetof(sago_config_member, cap), "0", 0, CONFIG_LARGEST, NULL, KEPT,
      "Examples that a task counts for at most inside the member. 0: no cap."},
     {"include", CONFIG_TEXTS, offsetof(sago_config_member, include), "[]", 0, 0, NULL, KEPT,
      "Patterns (`*`, `?`) of the tasks that belong to it. Empty: all."},
@@ -78,9 +76,9 @@ const config_key config_keys[] = {
 
     PATH("run.dir", run.dir, NULL, CHANGES,
          "Folder of the run; made if missing. A run that is there is continued."),
-    INT("run.steps", run.steps, "1000", 0, LARGEST, CHANGES,
+    INT("run.steps", run.steps, "1000", 0, CONFIG_LARGEST, CHANGES,
         "Steps of training, counted from the run's beginning."),
-    INT("run.seed", run.seed, "1", 0, LARGEST, KEPT,
+    INT("run.seed", run.seed, "1", 0, CONFIG_LARGEST, KEPT,
         "Seed of everything random: weights, order of data, dropout."),
 
     PATH("model.init", model.init, NULL, KEPT,
@@ -158,14 +156,14 @@ const config_key config_keys[] = {
     CHOICE(
         "train.non_finite", train.non_finite, "skip", "skip|stop", CHANGES,
         "What to do with a step whose loss or gradient is not finite. Either way the weights never see it."),
-    INT("train.max_skipped", train.max_skipped, "10", 0, LARGEST, CHANGES,
+    INT("train.max_skipped", train.max_skipped, "10", 0, CONFIG_LARGEST, CHANGES,
         "Steps that may be skipped one after another before the run stops."),
 
     NUMBER("train.spike.threshold", train.spike.threshold, "0", 0, 1e6, CHANGES,
            "A loss above this multiple of its running median is a spike; above 1. 0: the rule is off."),
-    INT("train.spike.rewind_steps", train.spike.rewind_steps, "100", 1, LARGEST, CHANGES,
+    INT("train.spike.rewind_steps", train.spike.rewind_steps, "100", 1, CONFIG_LARGEST, CHANGES,
         "Steps to go back, to the last checkpoint at least so old."),
-    INT("train.spike.skip_batches", train.spike.skip_batches, "200", 0, LARGEST, CHANGES,
+    INT("train.spike.skip_batches", train.spike.skip_batches, "200", 0, CONFIG_LARGEST, CHANGES,
         "Batches to leave out then."),
 
     CHOICE("optimizer.name", optimizer.name, "adafactor", "adafactor", CHANGES, "The optimizer."),
@@ -173,9 +171,9 @@ const config_key config_keys[] = {
            "Highest learning rate."),
     CHOICE("optimizer.schedule", optimizer.schedule, "constant", "constant|rsqrt|cosine|linear", CHANGES,
            "How the rate goes on after the warm-up."),
-    INT("optimizer.warmup_steps", optimizer.warmup_steps, "0", 0, LARGEST, CHANGES,
+    INT("optimizer.warmup_steps", optimizer.warmup_steps, "0", 0, CONFIG_LARGEST, CHANGES,
         "Steps from 0 to the full rate."),
-    INT("optimizer.schedule_steps", optimizer.schedule_steps, "0", 0, LARGEST, CHANGES,
+    INT("optimizer.schedule_steps", optimizer.schedule_steps, "0", 0, CONFIG_LARGEST, CHANGES,
         "Length of the schedule: where cosine and linear end, and where rsqrt begins to fall. Not tied to "
         "`run.steps`."),
     NUMBER("optimizer.final_learning_rate", optimizer.final_learning_rate, "0", 0, 100, CHANGES,
@@ -202,7 +200,7 @@ const config_key config_keys[] = {
          "Makes updates proportional to the root mean square of the parameter."),
     CHOICE("optimizer.second_moments", optimizer.second_moments, "keep", "keep|reset", CHANGES,
            "Whether a new run takes over the second moments of `model.init`, where it has them."),
-    INT("optimizer.step_offset", optimizer.step_offset, "0", 0, LARGEST, CHANGES,
+    INT("optimizer.step_offset", optimizer.step_offset, "0", 0, CONFIG_LARGEST, CHANGES,
         "Step from which the age of second moments counts."),
     {"optimizer.groups", CONFIG_RECORDS, FIELD(optimizer.groups), NULL, 0, 0, NULL, CHANGES,
      "Factors on the learning rate by parameter name; the first pattern that matches counts.", &group_record,
@@ -217,18 +215,18 @@ const config_key config_keys[] = {
     TEXTS("mesh.rules", mesh.rules, CHANGES,
           "Which logical axis lies on which mesh axis, as \"heads: model\"."),
 
-    INT("checkpoint.every", checkpoint.every, "1000", 0, LARGEST, CHANGES,
+    INT("checkpoint.every", checkpoint.every, "1000", 0, CONFIG_LARGEST, CHANGES,
         "Steps between saves; the last step is always saved. 0: that one alone."),
-    INT("checkpoint.keep", checkpoint.keep, "3", 0, LARGEST, CHANGES,
+    INT("checkpoint.keep", checkpoint.keep, "3", 0, CONFIG_LARGEST, CHANGES,
         "Newest checkpoints that stay. 0: all."),
-    INT("checkpoint.keep_every", checkpoint.keep_every, "0", 0, LARGEST, CHANGES,
+    INT("checkpoint.keep_every", checkpoint.keep_every, "0", 0, CONFIG_LARGEST, CHANGES,
         "Checkpoints of steps that this divides stay for good. 0: none."),
     BOOL("checkpoint.background", checkpoint.background, "true", CHANGES,
          "Writes while training goes on, from a copy in memory."),
 
     TEXTS("eval.tasks", eval.tasks, CHANGES,
           "Patterns of tasks, members or categories to evaluate. Empty: all."),
-    INT("eval.examples_per_task", eval.examples_per_task, "100", 1, LARGEST, CHANGES,
+    INT("eval.examples_per_task", eval.examples_per_task, "100", 1, CONFIG_LARGEST, CHANGES,
         "Examples of a task, at most."),
     INT("eval.batch", eval.batch, "8", 1, 1 << 16, CHANGES, "Prompts that are answered at once by a rank."),
     INT("eval.max_new_tokens", eval.max_new_tokens, "64", 1, 1 << 16, CHANGES, "Longest answer in tokens."),
@@ -245,7 +243,7 @@ const config_key config_keys[] = {
     INT("eval.few_shot", eval.few_shot, "0", 0, 16, CHANGES, "Solved examples in each prompt."),
     BOOL("eval.cot", eval.cot, "false", CHANGES,
          "Asks for a chain of thought before the answer, where tasks have one."),
-    INT("eval.every", eval.every, "0", 0, LARGEST, CHANGES,
+    INT("eval.every", eval.every, "0", 0, CONFIG_LARGEST, CHANGES,
         "Steps between evaluations during training. 0: none."),
     {NULL},
 };

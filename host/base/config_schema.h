@@ -28,6 +28,9 @@ typedef enum config_kind {
 
 typedef struct config_record config_record;
 
+/* The upper end of ranges that have none: whole numbers up to here are exact in a double as well. */
+#define CONFIG_LARGEST 1e15
+
 typedef struct config_key {
     const char *path; /* "run.steps"; inside a record the bare name */
     config_kind kind;

@@ -26,7 +26,11 @@ void config_value_range(const config_key *key, sago_str *out) {
         sago_str_puts(out, "true or false");
         break;
     case CONFIG_INT:
-        sago_str_printf(out, "a whole number from %lld to %lld", (long long)key->low, (long long)key->high);
+        sago_str_printf(out, "a whole number from %lld", (long long)key->low);
+        if (key->high < CONFIG_LARGEST)
+            sago_str_printf(out, " to %lld", (long long)key->high);
+        else
+            sago_str_puts(out, " up");
         break;
     case CONFIG_NUMBER:
         sago_str_puts(out, "a number from ");

@@ -37,9 +37,9 @@ sago_status sago_file_read(const char *path, size_t limit_bytes, sago_str *out) 
         if (got < block) break;
         if (block < (1u << 24)) block *= 2;
     }
-    bool failed = ferror(file);
+    sago_status status = ferror(file) ? sago_fail_errno(SAGO_E_IO, "%s: cannot read", path) : SAGO_OK;
     fclose(file);
-    return failed ? sago_fail_errno(SAGO_E_IO, "%s: cannot read", path) : SAGO_OK;
+    return status;
 }
 
 sago_status sago_file_close_synced(FILE *file, const char *path) {
@@ -105,14 +105,17 @@ sago_status sago_dir_sync(const char *path) {
     return SAGO_OK;
 }
 
-static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int by_name(const void *a, const void *b) {
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
 
 sago_status sago_dir_list(const char *path, sago_names *out) {
     *out = (sago_names){0};
     DIR *dir = opendir(path);
     if (!dir) return sago_fail_errno(SAGO_E_IO, "%s: cannot list the folder", path);
     size_t room = 0;
-    for (struct dirent *entry; (entry = readdir(dir));) {
+    errno = 0;
+    for (struct dirent *entry; (entry = readdir(dir)); errno = 0) {
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
         if (out->count == room) {
             room = room ? 2 * room : 16;
@@ -120,7 +123,12 @@ sago_status sago_dir_list(const char *path, sago_names *out) {
         }
         out->names[out->count++] = sago_strdup(entry->d_name);
     }
+    sago_status status = errno ? sago_fail_errno(SAGO_E_IO, "%s: cannot list the folder", path) : SAGO_OK;
     closedir(dir);
+    if (status != SAGO_OK) {
+        sago_names_free(out);
+        return status;
+    }
     if (out->count) qsort(out->names, out->count, sizeof *out->names, by_name);
     return SAGO_OK;
 }
@@ -132,6 +140,9 @@ void sago_names_free(sago_names *names) {
 }
 
 sago_status sago_dir_remove(const char *path) {
+    struct stat itself;
+    if (lstat(path, &itself) == 0 && S_ISLNK(itself.st_mode))
+        return unlink(path) == 0 ? SAGO_OK : sago_fail_errno(SAGO_E_IO, "%s: cannot remove", path);
     sago_names inside;
     SAGO_TRY(sago_dir_list(path, &inside));
     sago_status status = SAGO_OK;
@@ -159,27 +170,44 @@ bool sago_is_dir(const char *path) {
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
+enum { BLOCK_BYTES = 1 << 16 };
+
 sago_status sago_lines_open(sago_line_reader *reader, const char *path, size_t limit_bytes) {
     *reader = (sago_line_reader){.limit_bytes = limit_bytes};
     SAGO_TRY(sago_file_open(path, "rb", &reader->file));
     reader->path = sago_strdup(path);
+    reader->block = sago_alloc(BLOCK_BYTES);
+    return SAGO_OK;
+}
+
+/* Reads the next block; an empty one at the end of the file. */
+static sago_status fill_block(sago_line_reader *reader) {
+    reader->block_at = 0;
+    reader->block_end = fread(reader->block, 1, BLOCK_BYTES, reader->file);
+    if (ferror(reader->file)) return sago_fail_errno(SAGO_E_IO, "%s: cannot read", reader->path);
     return SAGO_OK;
 }
 
 sago_status sago_lines_next(sago_line_reader *reader, bool *more) {
-    reader->offset = ftello(reader->file);
+    reader->offset = reader->next_offset;
     reader->number++;
     sago_str_clear(&reader->line);
     *more = false;
-    for (int c; (c = getc_unlocked(reader->file)) != EOF;) {
+    for (bool ended = false; !ended;) {
+        if (reader->block_at == reader->block_end) SAGO_TRY(fill_block(reader));
+        size_t left = reader->block_end - reader->block_at;
+        if (left == 0) break;
         *more = true;
-        if (c == '\n') break;
-        if (reader->limit_bytes && reader->line.length >= reader->limit_bytes)
+        const char *from = reader->block + reader->block_at, *newline = memchr(from, '\n', left);
+        size_t length = newline ? (size_t)(newline - from) : left;
+        if (reader->limit_bytes && reader->line.length + length > reader->limit_bytes)
             return sago_fail(SAGO_E_INPUT, "%s:%lld: the line is longer than %zu bytes", reader->path,
                              (long long)reader->number, reader->limit_bytes);
-        sago_str_putc(&reader->line, (char)c);
+        sago_str_add(&reader->line, from, length);
+        ended = newline != NULL;
+        reader->block_at += length + ended;
+        reader->next_offset += (int64_t)length + ended;
     }
-    if (ferror(reader->file)) return sago_fail_errno(SAGO_E_IO, "%s: cannot read", reader->path);
     if (reader->line.length && reader->line.data[reader->line.length - 1] == '\r')
         reader->line.data[--reader->line.length] = '\0';
     return SAGO_OK;
@@ -188,6 +216,7 @@ sago_status sago_lines_next(sago_line_reader *reader, bool *more) {
 void sago_lines_close(sago_line_reader *reader) {
     if (reader->file) fclose(reader->file);
     free(reader->path);
+    free(reader->block);
     sago_str_free(&reader->line);
     *reader = (sago_line_reader){0};
 }

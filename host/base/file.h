@@ -13,7 +13,8 @@
 /** Reads a whole file of at most limit_bytes (0: no limit). */
 sago_status sago_file_read(const char *path, size_t limit_bytes, sago_str *out) SAGO_MUST_CHECK;
 
-/** Replaces path by these bytes or leaves it as it was: temporary file beside it, fsync, rename, fsync of the folder. */
+/** Replaces path by these bytes or leaves it as it was: temporary file beside it, fsync, rename, fsync of the
+ * folder. */
 sago_status sago_file_replace(const char *path, const void *bytes, size_t length) SAGO_MUST_CHECK;
 
 /** fopen with a message; mode as fopen's. */
@@ -46,13 +47,18 @@ bool sago_is_dir(const char *path);
 typedef struct sago_line_reader {
     FILE *file;
     char *path;
-    sago_str line;     /* the present line without its "\n" or "\r\n"; may hold NUL bytes */
-    int64_t number;    /* from 1 */
-    int64_t offset;    /* of the present line's first byte */
+    sago_str line;  /* the present line without its "\n" or "\r\n"; may hold NUL bytes */
+    int64_t number; /* from 1 */
+    int64_t offset; /* of the present line's first byte */
     size_t limit_bytes;
+    char *block; /* what was read ahead: bytes [block_at, block_end) of it come next, the first of them at
+                    next_offset */
+    size_t block_at, block_end;
+    int64_t next_offset;
 } sago_line_reader;
 sago_status sago_lines_open(sago_line_reader *reader, const char *path, size_t limit_bytes) SAGO_MUST_CHECK;
-/** Next line; *more is false at the end. SAGO_E_INPUT for a line over the limit, with file and line number. */
+/** Next line; *more is false at the end. SAGO_E_INPUT for a line over the limit, with file and line number.
+ */
 sago_status sago_lines_next(sago_line_reader *reader, bool *more) SAGO_MUST_CHECK;
 void sago_lines_close(sago_line_reader *reader);
 

@@ -5,7 +5,8 @@
 
 #include <stdlib.h>
 
-sago_status sago_json_parse(const char *text, size_t length, const char *name, int64_t at_line, json_t **out) {
+sago_status sago_json_parse(const char *text, size_t length, const char *name, int64_t at_line,
+                            json_t **out) {
     json_error_t error;
     *out = json_loadb(text, length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
     if (*out) return SAGO_OK;
@@ -28,7 +29,8 @@ static int append(const char *bytes, size_t length, void *out) {
 }
 
 void sago_json_add(sago_str *out, const json_t *value, int digits) {
-    json_dump_callback(value, append, out, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION((size_t)digits));
+    json_dump_callback(value, append, out,
+                       JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION((size_t)digits));
 }
 
 sago_status sago_json_write(const char *path, const json_t *value) {
@@ -44,7 +46,6 @@ void sago_json_quote(sago_str *out, const char *bytes, size_t length) {
     sago_str_putc(out, '"');
     for (size_t i = 0; i < length; i++) {
         unsigned char c = (unsigned char)bytes[i];
-        size_t wrong;
         if (c == '"' || c == '\\') {
             sago_str_putc(out, '\\');
             sago_str_putc(out, (char)c);
@@ -57,8 +58,8 @@ void sago_json_quote(sago_str *out, const char *bytes, size_t length) {
         } else if (c < 0x80) {
             sago_str_putc(out, (char)c);
         } else {
-            size_t step = c >= 0xF0 ? 4 : c >= 0xE0 ? 3 : 2;
-            if (i + step <= length && sago_utf8_valid(bytes + i, step, &wrong)) {
+            size_t step = sago_utf8_step(bytes + i, length - i);
+            if (step) {
                 sago_str_add(out, bytes + i, step);
                 i += step - 1;
             } else {

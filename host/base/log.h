@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Log: lines for a person on standard error. Rank 0 speaks; other ranks only warn, with their number in front.
- * On a terminal one progress line is redrawn in place; elsewhere progress comes as plain lines now and then.
+ * Log: lines for a person on standard error. Rank 0 speaks; other ranks only warn, with their number in
+ * front. On a terminal one progress line is redrawn in place; elsewhere progress comes as plain lines now and
+ * then.
  */
 #ifndef SAGO_LOG_H
 #define SAGO_LOG_H
@@ -15,11 +16,12 @@
 void sago_log_identity(int rank, int n_ranks);
 void sago_log_quiet(bool quiet); /* only warnings and errors */
 
-void sago_info(const char *format, ...) SAGO_PRINTF(1, 2);  /* rank 0 only */
-void sago_warn(const char *format, ...) SAGO_PRINTF(1, 2);  /* any rank: "sago: rank 2: warning: ..." */
-void sago_error_line(const char *message);                  /* any rank: "sago: rank 2: error: ..." */
+void sago_info(const char *format, ...) SAGO_PRINTF(1, 2); /* rank 0 only */
+void sago_warn(const char *format, ...) SAGO_PRINTF(1, 2); /* any rank: "sago: rank 2: warning: ..." */
+void sago_error_line(const char *message);                 /* any rank: "sago: rank 2: error: ..." */
 
-/** Progress of a stage: fraction in [0, 1], and text. Throttled: a terminal 10 times a second, else every 5 s. */
+/** Progress of a stage: fraction in [0, 1], and text. Throttled: a terminal 10 times a second, else every 5
+ * s. */
 void sago_progress(const char *stage, double fraction, const char *format, ...) SAGO_PRINTF(3, 4);
 void sago_progress_end(void); /* leaves the last state of the line standing */
 

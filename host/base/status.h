@@ -2,10 +2,10 @@
 /**
  * Status: how every fallible function of sago reports.
  *
- * A function that can fail returns sago_status and leaves its message in a record of the calling thread. Callers
- * pass a failure up with SAGO_TRY, or add where they were with sago_wrap(). The message is one line and says what,
- * where, and what to do; only host/cli prints it. A thread that hands its failure to another one copies the record
- * (sago_error_take on one side, sago_error_give on the other).
+ * A function that can fail returns sago_status and leaves its message in a record of the calling thread.
+ * Callers pass a failure up with SAGO_TRY, or add where they were with sago_wrap(). The message is one line
+ * and says what, where, and what to do; only host/cli prints it. A thread that hands its failure to another
+ * one copies the record (sago_error_take on one side, sago_error_give on the other).
  */
 #ifndef SAGO_STATUS_H
 #define SAGO_STATUS_H
@@ -39,11 +39,12 @@ typedef struct sago_error {
     char message[SAGO_ERROR_BYTES];
 } sago_error;
 
-#define SAGO_PRINTF(format_index, first_argument)                                                                \
+#define SAGO_PRINTF(format_index, first_argument)                                                            \
     __attribute__((format(printf, format_index, first_argument)))
 #define SAGO_MUST_CHECK __attribute__((warn_unused_result))
 
-/** Records the message for this thread and returns status. Control characters of the text are made visible. */
+/** Records the message for this thread and returns status. Control characters of the text are made visible.
+ */
 sago_status sago_fail(sago_status status, const char *format, ...) SAGO_PRINTF(2, 3);
 
 /** sago_fail with errno's text at the end: "FORMAT: No such file or directory". */
@@ -68,17 +69,17 @@ const char *sago_status_name(sago_status status);
 int sago_status_exit_code(sago_status status);
 
 /** Returns the status of expression from this function when it failed. */
-#define SAGO_TRY(expression)                                                                                     \
-    do {                                                                                                         \
-        sago_status sago_try_status = (expression);                                                              \
-        if (sago_try_status != SAGO_OK) return sago_try_status;                                                  \
+#define SAGO_TRY(expression)                                                                                 \
+    do {                                                                                                     \
+        sago_status sago_try_status = (expression);                                                          \
+        if (sago_try_status != SAGO_OK) return sago_try_status;                                              \
     } while (0)
 
 /** Stores the status in the local variable `status` and jumps to label when it failed. */
-#define SAGO_TRY_TO(label, expression)                                                                           \
-    do {                                                                                                         \
-        status = (expression);                                                                                   \
-        if (status != SAGO_OK) goto label;                                                                       \
+#define SAGO_TRY_TO(label, expression)                                                                       \
+    do {                                                                                                     \
+        status = (expression);                                                                               \
+        if (status != SAGO_OK) goto label;                                                                   \
     } while (0)
 
 #endif

@@ -12,15 +12,21 @@ static void *checked(void *memory, size_t bytes) {
     exit(1);
 }
 
-void *sago_alloc(size_t bytes) { return checked(malloc(bytes ? bytes : 1), bytes); }
+void *sago_alloc(size_t bytes) {
+    return checked(malloc(bytes ? bytes : 1), bytes);
+}
 
 void *sago_alloc_zero(size_t count, size_t bytes) {
     return checked(calloc(count ? count : 1, bytes ? bytes : 1), count * bytes);
 }
 
-void *sago_realloc(void *old, size_t bytes) { return checked(realloc(old, bytes ? bytes : 1), bytes); }
+void *sago_realloc(void *old, size_t bytes) {
+    return checked(realloc(old, bytes ? bytes : 1), bytes);
+}
 
-char *sago_strdup(const char *text) { return sago_strndup(text, strlen(text)); }
+char *sago_strdup(const char *text) {
+    return sago_strndup(text, strlen(text));
+}
 
 char *sago_strndup(const char *text, size_t length) {
     char *copy = sago_alloc(length + 1);
@@ -54,9 +60,13 @@ void sago_str_add(sago_str *s, const char *bytes, size_t length) {
     s->data[s->length] = '\0';
 }
 
-void sago_str_puts(sago_str *s, const char *text) { sago_str_add(s, text, strlen(text)); }
+void sago_str_puts(sago_str *s, const char *text) {
+    sago_str_add(s, text, strlen(text));
+}
 
-void sago_str_putc(sago_str *s, char c) { sago_str_add(s, &c, 1); }
+void sago_str_putc(sago_str *s, char c) {
+    sago_str_add(s, &c, 1);
+}
 
 static void add_formatted(sago_str *s, const char *format, va_list arguments) {
     va_list again;
@@ -77,7 +87,9 @@ void sago_str_printf(sago_str *s, const char *format, ...) {
     va_end(arguments);
 }
 
-const char *sago_str_text(const sago_str *s) { return s->data ? s->data : ""; }
+const char *sago_str_text(const sago_str *s) {
+    return s->data ? s->data : "";
+}
 
 char *sago_format(const char *format, ...) {
     sago_str s = {0};
@@ -175,8 +187,10 @@ bool sago_glob_match(const char *pattern, const char *text) {
     return *pattern == '\0';
 }
 
-/* The length of the well-formed UTF-8 sequence at s (RFC 3629: no surrogates, nothing over-long), else 0. */
-static size_t utf8_sequence(const unsigned char *s, size_t left) {
+/* RFC 3629: no surrogates, nothing over-long. */
+size_t sago_utf8_step(const char *text, size_t left) {
+    const unsigned char *s = (const unsigned char *)text;
+    if (left == 0) return 0;
     if (s[0] < 0x80) return 1;
     size_t length = s[0] >= 0xF0 ? 4 : s[0] >= 0xE0 ? 3 : 2;
     if (s[0] < 0xC2 || s[0] > 0xF4 || left < length) return 0;
@@ -191,7 +205,7 @@ static size_t utf8_sequence(const unsigned char *s, size_t left) {
 
 bool sago_utf8_valid(const char *bytes, size_t length, size_t *at) {
     for (size_t i = 0; i < length;) {
-        size_t step = utf8_sequence((const unsigned char *)bytes + i, length - i);
+        size_t step = sago_utf8_step(bytes + i, length - i);
         if (step == 0) {
             if (at) *at = i;
             return false;

@@ -57,6 +57,9 @@ int sago_edit_distance(const char *a, const char *b);
 /** Shell-style pattern with '*' and '?' over the whole text; '*' also matches '/'. */
 bool sago_glob_match(const char *pattern, const char *text);
 
+/** Bytes of the UTF-8 sequence at text (1 to 4), or 0 when none that is well-formed fits in left bytes. */
+size_t sago_utf8_step(const char *text, size_t left);
+
 /** True if bytes are valid UTF-8; else *at is the offset of the first wrong byte. NUL counts as valid. */
 bool sago_utf8_valid(const char *bytes, size_t length, size_t *at);
 
