@@ -148,7 +148,6 @@ static sago_status run_steps(sago_trainer *t, const sago_train_hooks *hooks, sag
             }
             SAGO_TRY(apply(t, sums, started_ns));
         }
-        SAGO_TRY(sago_ckpt_writer_poll(t->writer));
         if (sums->stop_requested > 0) {
             if (t->saved_step != t->step) SAGO_TRY(save(t));
             return SAGO_E_INTERRUPTED;
