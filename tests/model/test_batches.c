@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+/* One batch, cut, packed, padded or recomputed in any way, is one loss and one gradient. */
+#include "small_t5.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static sago_batch packed(void) {
+    return small_batch(4, (int[]){2, 3, 0, 1}, (int[]){9, 12, 5, 1, 10, 21}, (int[]){6, 7, 4, 1, 5, 13}, 3);
+}
+
+static sago_loss_args arguments(float dropout) {
+    return (sago_loss_args){.dropout = dropout, .dropout_key = 7, .z_loss = 1e-3f, .scale = 1.0 / 36};
+}
+
+/* Largest difference relative to the largest gradient of the parameter it belongs to. */
+static double worst_difference(const small_t5 *t5, const float *a, const float *b) {
+    double worst = 0;
+    for (int p = 0; p < t5->registry.n_params; p++) {
+        const sago_param *param = &t5->registry.params[p];
+        double most = 0, difference = 0;
+        for (int64_t i = 0; i < param->local_shape[0] * param->local_shape[1]; i++) {
+            int64_t at = param->offset + i;
+            most = fmax(most, fabs((double)a[at]));
+            difference = fmax(difference, fabs((double)a[at] - (double)b[at]));
+        }
+        worst = fmax(worst, difference / most);
+    }
+    return worst;
+}
+
+static float *keep_gradients(const small_t5 *t5) {
+    size_t bytes = (size_t)t5->registry.n_elements * sizeof(float);
+    return memcpy(malloc(bytes), t5->gradients, bytes);
+}
+
+static void repeats_and_recomputes_bit_for_bit(void **state) {
+    (void)state;
+    for (int version = 0; version < 2; version++) {
+        small_t5 plain, again;
+        small_open(&plain, version, (small_options){0});
+        small_open(&again, version, (small_options){.recompute = true});
+        assert_true(sago_model_bytes(again.model) < sago_model_bytes(plain.model));
+        sago_batch batch = packed();
+        const sago_loss_args args = arguments(0.1f);
+        sago_loss first = small_loss(&plain, &batch, 0, 4, &args),
+                  second = small_loss(&again, &batch, 0, 4, &args);
+        size_t bytes = (size_t)plain.registry.n_elements * sizeof(float);
+        assert_memory_equal(plain.gradients, again.gradients, bytes);
+        assert_memory_equal(&first, &second, sizeof first);
+        small_clear_gradients(&again);
+        second = small_loss(&again, &batch, 0, 4, &args);
+        assert_memory_equal(plain.gradients, again.gradients, bytes);
+        small_batch_free(&batch);
+        small_close(&plain);
+        small_close(&again);
+    }
+}
+
+static void micro_batches_add_up(void **state) {
+    (void)state;
+    for (int version = 0; version < 2; version++) {
+        for (int dropped = 0; dropped < 2; dropped++) {
+            small_t5 t5;
+            small_open(&t5, version, (small_options){0});
+            sago_batch batch = packed();
+            const sago_loss_args args = arguments(dropped ? 0.25f : 0);
+            sago_loss whole = small_loss(&t5, &batch, 0, 4, &args);
+            float *gradients = keep_gradients(&t5);
+            small_clear_gradients(&t5);
+            double nll = 0;
+            for (int row = 0; row < 4; row++) nll += small_loss(&t5, &batch, row, 1, &args).nll;
+            assert_true(fabs(nll - whole.nll) < 1e-5 * whole.nll);
+            assert_true(worst_difference(&t5, gradients, t5.gradients) < 1e-5);
+            /* Other masks would be far away. */
+            if (dropped) {
+                sago_batch moved = batch;
+                moved.first_row = 1;
+                assert_true(fabs(small_loss(&t5, &moved, 0, 4, &args).nll - whole.nll) > 1e-3 * whole.nll);
+            }
+            free(gradients);
+            small_batch_free(&batch);
+            small_close(&t5);
+        }
+    }
+}
+
+static void packing_changes_nothing(void **state) {
+    (void)state;
+    for (int version = 0; version < 2; version++) {
+        small_t5 t5;
+        small_open(&t5, version, (small_options){.max_rows = 6});
+        sago_batch rows = packed();
+        const int lengths[] = {9, 12, 5, 1, 10, 21}, targets[] = {6, 7, 4, 1, 5, 13};
+        sago_batch alone = small_batch(6, (int[]){1, 1, 1, 1, 1, 1}, lengths, targets, 3);
+        const sago_loss_args args = arguments(0);
+        sago_loss a = small_loss(&t5, &rows, 0, 4, &args);
+        float *gradients = keep_gradients(&t5);
+        small_clear_gradients(&t5);
+        sago_loss b = small_loss(&t5, &alone, 0, 6, &args);
+        assert_int_equal(a.tokens, b.tokens);
+        assert_int_equal(a.correct, b.correct);
+        assert_true(fabs(a.nll - b.nll) < 1e-5 * a.nll);
+        assert_true(fabs(a.z - b.z) < 1e-5 * a.z);
+        assert_true(worst_difference(&t5, gradients, t5.gradients) < 1e-5);
+        free(gradients);
+        small_batch_free(&rows);
+        small_batch_free(&alone);
+        small_close(&t5);
+    }
+}
+
+static void padding_weighs_nothing(void **state) {
+    (void)state;
+    small_t5 t5;
+    small_open(&t5, true, (small_options){0});
+    sago_batch batch = packed();
+    const sago_loss_args args = arguments(0);
+    sago_loss whole = small_loss(&t5, &batch, 0, 4, &args);
+    float *gradients = keep_gradients(&t5);
+    small_clear_gradients(&t5);
+    /* Whatever stands in padding is never read. */
+    for (int i = 0; i < 4 * SMALL_INPUTS; i++)
+        if (batch.input_segments[i] == 0) batch.inputs[i] = 1000 + i;
+    for (int i = 0; i < 4 * SMALL_TARGETS; i++)
+        if (batch.target_segments[i] == 0) batch.decoder_inputs[i] = batch.targets[i] = -i;
+    sago_loss padded = small_loss(&t5, &batch, 0, 4, &args);
+    assert_memory_equal(&whole, &padded, sizeof whole);
+    assert_memory_equal(gradients, t5.gradients, (size_t)t5.registry.n_elements * sizeof(float));
+    /* A micro-batch without any example adds nothing. */
+    sago_loss empty = small_loss(&t5, &batch, 2, 1, &args);
+    assert_int_equal(empty.tokens, 0);
+    assert_true(empty.nll == 0 && empty.z == 0);
+    assert_memory_equal(gradients, t5.gradients, (size_t)t5.registry.n_elements * sizeof(float));
+    free(gradients);
+    small_batch_free(&batch);
+    small_close(&t5);
+}
+
+typedef struct watch {
+    const small_t5 *t5;
+    int next;
+    float *at_call; /* gradients of each block when it was called final */
+} watch;
+
+static sago_status block_done(void *context, int block) {
+    watch *w = context;
+    if (block != w->next) return sago_fail(SAGO_E_INTERNAL, "block %d where %d comes next", block, w->next);
+    w->next--;
+    int64_t first, end;
+    sago_registry_block_range(&w->t5->registry, block, &first, &end);
+    memcpy(w->at_call + first, w->t5->gradients + first, (size_t)(end - first) * sizeof(float));
+    return SAGO_OK;
+}
+
+static void blocks_are_final_when_they_are_called_so(void **state) {
+    (void)state;
+    for (int version = 0; version < 2; version++) {
+        small_t5 t5;
+        small_open(&t5, version, (small_options){0});
+        sago_batch batch = packed();
+        watch w = {&t5, t5.registry.n_blocks - 1, calloc((size_t)t5.registry.n_elements, sizeof(float))};
+        sago_loss_args args = arguments(0.1f);
+        args.block_done = block_done;
+        args.context = &w;
+        (void)small_loss(&t5, &batch, 0, 4, &args);
+        assert_int_equal(w.next, -1);
+        assert_memory_equal(w.at_call, t5.gradients, (size_t)t5.registry.n_elements * sizeof(float));
+        w.next = t5.registry.n_blocks - 1;
+        (void)small_loss(&t5, &batch, 2, 1, &args); /* also where there is nothing to do */
+        assert_int_equal(w.next, -1);
+        free(w.at_call);
+        small_batch_free(&batch);
+        small_close(&t5);
+    }
+}
+
+static void scores_are_log_probabilities(void **state) {
+    (void)state;
+    for (int version = 0; version < 2; version++) {
+        for (int inference = 0; inference < 2; inference++) {
+            small_t5 t5;
+            small_open(&t5, version, (small_options){.inference = inference, .max_rows = 3, .chunk = 40});
+            sago_batch batch = packed();
+            float logprobs[4 * SMALL_TARGETS];
+            assert_int_equal(sago_model_score(t5.model, t5.values, &batch, logprobs), SAGO_OK);
+            reference r = small_reference(&t5);
+            double *all = malloc(sizeof(double) * (size_t)(SMALL_TARGETS * t5.shape.vocab_size));
+            for (int row = 0; row < 4; row++) {
+                if (batch.input_segments[row * SMALL_INPUTS]) reference_logprobs(&r, &batch, row, all);
+                for (int i = 0; i < SMALL_TARGETS; i++) {
+                    int at = row * SMALL_TARGETS + i;
+                    double expected =
+                        batch.weights[at] > 0 ? all[i * t5.shape.vocab_size + batch.targets[at]] : 0;
+                    assert_true(fabs((double)logprobs[at] - expected) < 1e-5);
+                }
+            }
+            free(all);
+            free(r.values);
+            small_batch_free(&batch);
+            small_close(&t5);
+        }
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(repeats_and_recomputes_bit_for_bit),
+        cmocka_unit_test(micro_batches_add_up),
+        cmocka_unit_test(packing_changes_nothing),
+        cmocka_unit_test(padding_weighs_nothing),
+        cmocka_unit_test(blocks_are_final_when_they_are_called_so),
+        cmocka_unit_test(scores_are_log_probabilities),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Decoding with the KV cache against the whole decoder run again for every token. */
+#include "small_t5.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { ROWS = 6, TOKENS = SMALL_GENERATE_TOKENS };
+
+/* The next token by float64 over all tokens so far, and its log-probability; *margin to the second best. */
+static int32_t best_next(const reference *r, const int32_t *inputs, int n_inputs, const int32_t *so_far,
+                         int n, double *logprob, double *margin) {
+    sago_batch batch = small_batch(1, (int[]){1}, &n_inputs, (int[]){n + 1}, 1);
+    memcpy(batch.inputs, inputs, (size_t)n_inputs * sizeof *inputs);
+    for (int i = 0; i < n; i++) batch.decoder_inputs[i + 1] = so_far[i];
+    int64_t v = r->shape.vocab_size;
+    double *all = malloc(sizeof(double) * (size_t)(SMALL_TARGETS * v)), *last = all + n * v;
+    reference_logprobs(r, &batch, 0, all);
+    int32_t best = 0;
+    for (int32_t i = 1; i < v; i++)
+        if (last[i] > last[best]) best = i;
+    *logprob = last[best];
+    *margin = INFINITY;
+    for (int32_t i = 0; i < v; i++)
+        if (i != best) *margin = fmin(*margin, last[best] - last[i]);
+    free(all);
+    small_batch_free(&batch);
+    return best;
+}
+
+static const int input_lengths[ROWS] = {21, 5, 13, 1, 9, 16};
+
+static void fill_inputs(int32_t *inputs) {
+    memset(inputs, 0, ROWS * SMALL_INPUTS * sizeof *inputs);
+    for (int row = 0; row < ROWS; row++)
+        for (int i = 0; i < input_lengths[row]; i++)
+            inputs[row * SMALL_INPUTS + i] = 2 + (row * 31 + i * 17) % 50;
+}
+
+/* A token that at least half of the rows make, and that another row does not make within two steps after
+ * them. */
+static int32_t early_end(const int32_t *out) {
+    for (int32_t id = 0; id < 53; id++) {
+        int at[ROWS], early = 0, late = 0, half = TOKENS;
+        for (int row = 0; row < ROWS; row++)
+            for (at[row] = 0; at[row] < TOKENS && out[row * TOKENS + at[row]] != id;) at[row]++;
+        for (int end = 0; end < TOKENS && half == TOKENS; end++) {
+            early = 0;
+            for (int row = 0; row < ROWS; row++) early += at[row] <= end;
+            if (2 * early >= ROWS && early < ROWS) half = end;
+        }
+        for (int row = 0; row < ROWS; row++) late += at[row] > half + 2;
+        if (half < TOKENS && late > 0) return id;
+    }
+    return -1;
+}
+
+static void greedy_equals_the_decoder_without_a_cache(void **state) {
+    (void)state;
+    for (int version = 0; version < 2; version++) {
+        small_t5 t5;
+        int32_t inputs[ROWS * SMALL_INPUTS], out[ROWS * TOKENS], lengths[ROWS];
+        double logprobs[ROWS];
+        fill_inputs(inputs);
+        sago_generate_args args = {.max_new_tokens = TOKENS, .eos_id = -1, .sample = {.top_p = 1}};
+        /* Weights whose rows end at different steps, so that live rows close ranks. One row of the encoder at
+           a time, so that the cross caches are filled in pieces. */
+        for (int seed = 1; args.eos_id < 0; seed++) {
+            assert_true(seed < 100);
+            if (seed > 1) small_close(&t5);
+            small_open(&t5, version, (small_options){.inference = true, .max_rows = 1, .seed = seed});
+            assert_int_equal(sago_model_generate(t5.model, t5.values, inputs, ROWS, SMALL_INPUTS, &args, out,
+                                                 lengths, logprobs),
+                             SAGO_OK);
+            args.eos_id = early_end(out);
+        }
+        assert_int_equal(sago_model_generate(t5.model, t5.values, inputs, ROWS, SMALL_INPUTS, &args, out,
+                                             lengths, logprobs),
+                         SAGO_OK);
+        reference r = small_reference(&t5);
+        int ended = 0;
+        for (int row = 0; row < ROWS; row++) {
+            const int32_t *mine = out + row * TOKENS;
+            double sum = 0;
+            for (int n = 0; n < lengths[row]; n++) {
+                double logprob, margin;
+                int32_t best = best_next(&r, inputs + row * SMALL_INPUTS, input_lengths[row], mine, n,
+                                         &logprob, &margin);
+                assert_true(margin > 1e-5); /* else the case says nothing */
+                assert_int_equal(mine[n], best);
+                sum += logprob;
+            }
+            assert_true(fabs(logprobs[row] - sum) < 1e-4);
+            bool eos = mine[lengths[row] - 1] == args.eos_id;
+            ended += eos && lengths[row] < TOKENS;
+            assert_true(eos || lengths[row] == TOKENS);
+            for (int n = lengths[row]; n < TOKENS; n++) assert_int_equal(mine[n], 0);
+        }
+        assert_true(ended >= ROWS / 2);
+        free(r.values);
+        small_close(&t5);
+    }
+}
+
+static void a_row_alone_or_among_others_is_the_same(void **state) {
+    (void)state;
+    small_t5 t5;
+    small_open(&t5, true, (small_options){.inference = true});
+    int32_t inputs[ROWS * SMALL_INPUTS], out[ROWS * TOKENS], lengths[ROWS], one[TOKENS], length;
+    fill_inputs(inputs);
+    uint64_t keys[ROWS] = {11, 12, 13, 14, 15, 16};
+    const sago_sample_args samples[] = {{.top_p = 1}, {.temperature = 0.9f, .top_p = 1, .key = 4}};
+    for (int s = 0; s < 2; s++) {
+        sago_generate_args args = {
+            .max_new_tokens = TOKENS, .eos_id = 1, .sample = samples[s], .row_keys = keys};
+        assert_int_equal(
+            sago_model_generate(t5.model, t5.values, inputs, ROWS, SMALL_INPUTS, &args, out, lengths, NULL),
+            SAGO_OK);
+        for (int row = 0; row < ROWS; row++) {
+            args.row_keys = keys + row;
+            assert_int_equal(sago_model_generate(t5.model, t5.values, inputs + row * SMALL_INPUTS, 1,
+                                                 SMALL_INPUTS, &args, one, &length, NULL),
+                             SAGO_OK);
+            assert_int_equal(length, lengths[row]);
+            assert_memory_equal(one, out + row * TOKENS, sizeof one);
+        }
+    }
+    small_close(&t5);
+}
+
+static void samples_follow_their_seed(void **state) {
+    (void)state;
+    small_t5 t5;
+    small_open(&t5, false, (small_options){.inference = true});
+    int32_t inputs[ROWS * SMALL_INPUTS], a[ROWS * TOKENS], b[ROWS * TOKENS], lengths[ROWS];
+    fill_inputs(inputs);
+    sago_generate_args args = {.max_new_tokens = TOKENS,
+                               .eos_id = 1,
+                               .sample = {.temperature = 1, .top_k = 20, .top_p = 0.95f, .key = 1}};
+    for (int again = 0; again < 2; again++)
+        assert_int_equal(sago_model_generate(t5.model, t5.values, inputs, ROWS, SMALL_INPUTS, &args,
+                                             again ? b : a, lengths, NULL),
+                         SAGO_OK);
+    assert_memory_equal(a, b, sizeof a);
+    args.sample.key = 2;
+    assert_int_equal(
+        sago_model_generate(t5.model, t5.values, inputs, ROWS, SMALL_INPUTS, &args, b, lengths, NULL),
+        SAGO_OK);
+    assert_true(memcmp(a, b, sizeof a) != 0);
+    small_close(&t5);
+}
+
+static void limits_are_checked(void **state) {
+    (void)state;
+    small_t5 t5;
+    small_open(&t5, true, (small_options){.inference = true});
+    int32_t inputs[ROWS * SMALL_INPUTS], out[ROWS * TOKENS], lengths[ROWS];
+    fill_inputs(inputs);
+    sago_generate_args args = {.max_new_tokens = TOKENS + 1, .eos_id = 1};
+    assert_int_equal(
+        sago_model_generate(t5.model, t5.values, inputs, ROWS, SMALL_INPUTS, &args, out, lengths, NULL),
+        SAGO_E_SHAPE);
+    args.max_new_tokens = 1;
+    assert_int_equal(
+        sago_model_generate(t5.model, t5.values, inputs, ROWS + 1, SMALL_INPUTS, &args, out, lengths, NULL),
+        SAGO_E_SHAPE);
+    inputs[2] = 53;
+    assert_int_equal(
+        sago_model_generate(t5.model, t5.values, inputs, 1, SMALL_INPUTS, &args, out, lengths, NULL),
+        SAGO_E_INPUT);
+    assert_non_null(strstr(sago_message(), "53"));
+    assert_int_equal(
+        sago_model_generate(t5.model, t5.values, inputs, 0, SMALL_INPUTS, &args, out, lengths, NULL),
+        SAGO_OK);
+    small_close(&t5);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(greedy_equals_the_decoder_without_a_cache),
+        cmocka_unit_test(a_row_alone_or_among_others_is_the_same),
+        cmocka_unit_test(samples_follow_their_seed),
+        cmocka_unit_test(limits_are_checked),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
