@@ -86,6 +86,10 @@ const json_t *sago_ckpt_meta(const sago_ckpt *ckpt);
 /** Does path hold any committed checkpoint? Looks at names only. */
 bool sago_ckpt_exists(const char *path);
 
+/** The folder whose step-N/ are meant by path: path itself or its "checkpoints"; NULL when path is a step
+ * directory. New memory. */
+char *sago_ckpt_steps_folder(const char *path);
+
 /** The global shape of a tensor; false if there is none of that name. */
 bool sago_ckpt_find(const sago_ckpt *ckpt, const char *name, sago_dtype *dtype, int *n_dims,
                     int64_t shape[2]);

@@ -72,28 +72,37 @@ static sago_status open_step(const char *dir, bool verify_all, sago_ckpt **out) 
     return status;
 }
 
-/* The folder under path that holds step directories: path itself, or its "checkpoints". */
-static char *steps_folder(const char *path) {
+static bool holds_steps(const char *folder) {
     int64_t *steps = NULL;
     int n_steps = 0;
-    char *below = sago_path_join(path, "checkpoints");
-    bool here = sago_steps_list(path, &steps, &n_steps) == SAGO_OK && n_steps > 0;
+    bool holds = sago_is_dir(folder) && sago_steps_list(folder, &steps, &n_steps) == SAGO_OK && n_steps > 0;
     free(steps);
-    if (!here && sago_is_dir(below)) return below;
-    free(below);
-    return sago_strdup(path);
+    return holds;
+}
+
+/* A step directory is one by its name or its MANIFEST, even when the other is damaged or gone. */
+static bool is_step(const char *absolute) {
+    int64_t step;
+    char *manifest = sago_path_join(absolute, SAGO_MANIFEST_NAME);
+    bool found = sago_is_file(manifest) || sago_step_parse(sago_path_base(absolute), &step);
+    free(manifest);
+    return found;
+}
+
+char *sago_ckpt_steps_folder(const char *path) {
+    char *absolute = sago_path_absolute(path), *folder = NULL;
+    if (!is_step(absolute)) {
+        char *below = sago_path_join(absolute, "checkpoints");
+        folder = sago_strdup(!holds_steps(absolute) && sago_is_dir(below) ? below : absolute);
+        free(below);
+    }
+    free(absolute);
+    return folder;
 }
 
 bool sago_ckpt_exists(const char *path) {
-    char *manifest = sago_path_join(path, SAGO_MANIFEST_NAME), *folder = NULL;
-    bool found = sago_is_file(manifest);
-    if (!found && sago_is_dir(path)) {
-        int64_t *steps = NULL;
-        int n_steps = 0;
-        folder = steps_folder(path);
-        found = sago_steps_list(folder, &steps, &n_steps) == SAGO_OK && n_steps > 0;
-        free(steps);
-    }
+    char *manifest = sago_path_join(path, SAGO_MANIFEST_NAME), *folder = sago_ckpt_steps_folder(path);
+    bool found = sago_is_file(manifest) || (folder && holds_steps(folder));
     free(folder);
     free(manifest);
     return found;
@@ -121,19 +130,10 @@ static sago_status open_newest(const char *folder, bool verify_all, sago_ckpt **
 
 sago_status sago_ckpt_open(const char *path, bool verify_all, sago_ckpt **out) {
     *out = NULL;
-    int64_t step;
-    char *absolute = sago_path_absolute(path), *manifest = sago_path_join(absolute, SAGO_MANIFEST_NAME);
-    sago_status status;
-    if (!sago_is_dir(absolute)) {
-        status = sago_fail(SAGO_E_IO, "%s: no such folder", path);
-    } else if (sago_is_file(manifest) || sago_step_parse(sago_path_base(absolute), &step)) {
-        status = open_step(absolute, verify_all, out);
-    } else {
-        char *folder = steps_folder(absolute);
-        status = open_newest(folder, verify_all, out);
-        free(folder);
-    }
-    free(manifest);
+    if (!sago_is_dir(path)) return sago_fail(SAGO_E_IO, "%s: no such folder", path);
+    char *absolute = sago_path_absolute(path), *folder = sago_ckpt_steps_folder(path);
+    sago_status status = folder ? open_newest(folder, verify_all, out) : open_step(absolute, verify_all, out);
+    free(folder);
     free(absolute);
     return status;
 }

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Hugging Face: T5 models (1.0, v1.1 and their descendants: Flan-T5, LM-adapted T5, mT5, ByT5) in and out.
+ *
+ * A folder holds config.json, model.safetensors (or its parts with model.safetensors.index.json) and perhaps
+ * spiece.model. Matrices lie as [out, in] on both sides, so weights are copied byte by byte.
+ */
+#ifndef SAGO_HF_H
+#define SAGO_HF_H
+
+#include "json.h"
+#include "model.h"
+#include "registry.h"
+#include "status.h"
+
+/**
+ * Reads the model in model_dir and writes it as step 0 of the checkpoint folder ckpt_dir, whose meta holds
+ * "model" (the shape), "source", "hf_config" (config.json as it was) and "hf_names" (second names of shared
+ * matrices). F16 and BF16 become fp32. Errors: SAGO_E_INPUT names file and key or tensor; SAGO_E_SHAPE names
+ * tensor, its shape and the one that config.json asks for; SAGO_E_BUSY when ckpt_dir holds the steps of a
+ * run.
+ */
+sago_status sago_hf_import(const char *model_dir, const char *ckpt_dir) SAGO_MUST_CHECK;
+
+/**
+ * Writes the newest checkpoint of path that verifies as config.json, generation_config.json,
+ * model.safetensors (fp32), and spiece.model with tokenizer_config.json where it holds a SentencePiece model.
+ * Files of these names in out_dir are replaced, all after everything was written. Memory: the largest tensor.
+ */
+sago_status sago_hf_export(const char *path, const char *out_dir) SAGO_MUST_CHECK;
+
+/** Copies "source", "hf_config" and "hf_names" from one checkpoint's meta to another's, so that a finetuned
+ * model is exported as the model that it came from. */
+void sago_hf_carry_meta(const json_t *from, json_t *to);
+
+/* --- parts, a file each
+ * -------------------------------------------------------------------------------------------- */
+
+enum { SAGO_HF_NAME_BYTES = 160 };
+
+/** hf_names.c: "encoder.0.mlp.gate" -> "encoder.block.0.layer.1.DenseReluDense.wi_0.weight". */
+sago_status sago_hf_name(const char *param, char out[SAGO_HF_NAME_BYTES]) SAGO_MUST_CHECK;
+
+/** Names that some files have for a matrix that stands elsewhere already: "encoder.embed_tokens.weight" is
+ *  "shared.embedding", and "lm_head.weight" too when tied. NULL when name is no such name. */
+const char *sago_hf_second_name_of(const char *name, bool tied);
+
+/** Tensors that old T5 1.0 files hold although no T5 reads them. */
+bool sago_hf_is_unread(const char *name);
+
+/** hf_config.c: config.json to a shape, checked; path is for messages. */
+sago_status sago_hf_read_config(const json_t *config, const char *path,
+                                sago_model_shape *out) SAGO_MUST_CHECK;
+
+/** A shape as config.json that transformers' T5ForConditionalGeneration loads; before: the imported one, or
+ * NULL. */
+json_t *sago_hf_write_config(const sago_model_shape *shape, const json_t *before);
+
+#endif
