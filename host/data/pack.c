@@ -154,9 +154,7 @@ static sago_status fill_from_window(sago_packer *packer) {
         const sago_example *e = &packer->waiting[i]->example;
         packer->items[i] = (sago_fill_item){(int32_t)e->inputs.length, (int32_t)e->targets.length};
     }
-    bool oldest_first = packer->n_rows - packer->waiting[0]->since >= packer->options.window;
-    packer->n_row =
-        sago_fill_row(packer->fill, packer->items, packer->n_waiting, oldest_first, packer->chosen);
+    packer->n_row = sago_fill_row(packer->fill, packer->items, packer->n_waiting, packer->chosen);
     int64_t kept = 0, taken = 0;
     for (int64_t i = 0; i < packer->n_waiting; i++) {
         if (taken < packer->n_row && packer->chosen[taken] == i)

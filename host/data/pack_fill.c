@@ -65,17 +65,12 @@ static void add_item(int32_t *least, unsigned char *taken, int64_t room, sago_fi
     }
 }
 
-int64_t sago_fill_row(sago_fill *fill, const sago_fill_item items[], int64_t n, bool first_item,
-                      int64_t chosen[]) {
-    int64_t begin = 0, n_chosen = 0, n_candidates = 0, used = 0;
-    if (!first_item)
-        for (int64_t i = 1; i < n; i++)
-            if (hardness(fill, items[i]) > hardness(fill, items[begin])) begin = i;
-    chosen[n_chosen++] = begin;
-    int64_t room = fill->input_length - items[begin].inputs,
-            target_room = fill->target_length - items[begin].targets;
-    for (int64_t i = 0; i < n; i++)
-        if (i != begin && items[i].inputs <= room && items[i].targets <= target_room)
+int64_t sago_fill_row(sago_fill *fill, const sago_fill_item items[], int64_t n, int64_t chosen[]) {
+    int64_t n_chosen = 0, n_candidates = 0, used = 0;
+    chosen[n_chosen++] = 0;
+    int64_t room = fill->input_length - items[0].inputs, target_room = fill->target_length - items[0].targets;
+    for (int64_t i = 1; i < n; i++)
+        if (items[i].inputs <= room && items[i].targets <= target_room)
             fill->candidates[n_candidates++] = (candidate){i, hardness(fill, items[i])};
     qsort(fill->candidates, (size_t)n_candidates, sizeof *fill->candidates, by_hardness);
 

@@ -18,12 +18,11 @@ sago_fill *sago_fill_open(int64_t input_length, int64_t target_length, int64_t m
 void sago_fill_close(sago_fill *fill);
 
 /**
- * Chooses a row out of n >= 1 items, each of which fits a row alone. It begins with item 0 (first_item), else
- * with the one of the largest max(inputs / input_length, targets / target_length), the lowest index among
- * equals. To it come the items whose inputs add up to the most that fits while their targets fit. chosen[]
- * gets the indices in ascending order; returns how many.
+ * Chooses a row out of n >= 1 items, each of which fits a row alone. It holds item 0, and those of the others
+ * whose inputs add up to the most that fits while their targets fit; among such subsets, one that was found
+ * with the hardest items, of the largest max(inputs / input_length, targets / target_length). chosen[] gets
+ * the indices in ascending order; returns how many.
  */
-int64_t sago_fill_row(sago_fill *fill, const sago_fill_item items[], int64_t n, bool first_item,
-                      int64_t chosen[]);
+int64_t sago_fill_row(sago_fill *fill, const sago_fill_item items[], int64_t n, int64_t chosen[]);
 
 #endif
