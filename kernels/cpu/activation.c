@@ -4,18 +4,27 @@
 #include "dropout_mask.h"
 #include "vector_math.h"
 
+#include <math.h>
+
 enum { GRAIN = 4096 };
 
 /*
- * gelu(x) = x / 2 (1 + tanh u) = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3): by the sigmoid nothing
- * cancels where x is very negative. sqrt(8 / pi) (1 + 3 * 0.044715 x^2) is the derivative of 2 u.
+ * gelu(x) = x / 2 (1 + tanh u) = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3); sqrt(8 / pi) (1 + 3 *
+ * 0.044715 x^2) is the derivative of 2 u. All comes from e = exp(-|2 u|): then nothing cancels and nothing
+ * overflows in either tail, and the sigmoid's slope is e / (1 + e)^2.
  */
-static inline float gelu_gate(float x) {
-    return sago_sigmoid(1.59576912f * (x + 0.044715f * (x * x * x)));
-}
+typedef struct gelu_parts {
+    float gate;  /* gelu(x) / x */
+    float slope; /* gelu'(x) */
+} gelu_parts;
 
-static inline float gelu_slope(float x, float gate) {
-    return gate + x * gate * (1.0f - gate) * (1.59576912f * (1.0f + 0.134145f * (x * x)));
+static inline gelu_parts gelu_of(float x) {
+    float square = x * x, twice = 1.59576912f * (x + 0.044715f * (x * square));
+    float e = sago_exp(-fabsf(twice)), inverse = 1.0f / (1.0f + e), other = e * inverse;
+    gelu_parts parts;
+    parts.gate = twice < 0.0f ? other : inverse;
+    parts.slope = parts.gate + x * (inverse * other) * (1.59576912f * (1.0f + 0.134145f * square));
+    return parts;
 }
 
 /* The parts of an elementwise operation on one piece; keep is NULL without dropout. */
@@ -62,12 +71,12 @@ static void geglu_forward_piece(const streams *s, int64_t at, const float *keep,
     if (keep) {
 #pragma omp simd
         for (int64_t i = 0; i < count; i++) {
-            float value = gate[i] * gelu_gate(gate[i]) * linear[i];
+            float value = gate[i] * gelu_of(gate[i]).gate * linear[i];
             y[i] = keep[i] > 0.0f ? value * keep[i] : 0.0f;
         }
     } else {
 #pragma omp simd
-        for (int64_t i = 0; i < count; i++) y[i] = gate[i] * gelu_gate(gate[i]) * linear[i];
+        for (int64_t i = 0; i < count; i++) y[i] = gate[i] * gelu_of(gate[i]).gate * linear[i];
     }
 }
 
@@ -78,16 +87,18 @@ static void geglu_backward_piece(const streams *s, int64_t at, const float *keep
 #pragma omp simd
         for (int64_t i = 0; i < count; i++) {
             float d = keep[i] > 0.0f ? d_y[i] * keep[i] : 0.0f;
-            float x = gate[i], g = gelu_gate(x), l = linear[i];
-            d_linear[i] = d * (x * g);
-            d_gate[i] = d * l * gelu_slope(x, g);
+            float x = gate[i], l = linear[i];
+            gelu_parts gelu = gelu_of(x);
+            d_linear[i] = d * (x * gelu.gate);
+            d_gate[i] = d * l * gelu.slope;
         }
     } else {
 #pragma omp simd
         for (int64_t i = 0; i < count; i++) {
-            float d = d_y[i], x = gate[i], g = gelu_gate(x), l = linear[i];
-            d_linear[i] = d * (x * g);
-            d_gate[i] = d * l * gelu_slope(x, g);
+            float d = d_y[i], x = gate[i], l = linear[i];
+            gelu_parts gelu = gelu_of(x);
+            d_linear[i] = d * (x * gelu.gate);
+            d_gate[i] = d * l * gelu.slope;
         }
     }
 }
