@@ -1,61 +1,302 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "attention.h"
+/**
+ * Backward attention (Dao et al. 2022, algorithm 4): probabilities are computed again from the scores and
+ * lse. One work item is a query head of a row; with P = softmax, dP = dropout(dO V^T) and D = rowsum(dO O),
+ *     dS = P (dP - D),  dV = dropout(P)^T dO,  dQ = scale dS K,  dK = scale dS^T Q,  d_bias = sums of dS by
+ * bucket.
+ */
+#include "attention_tile.h"
 #include "check.h"
-#include "cpu_ops.h"
-#include "rng.h"
 
 #include <math.h>
-#include <string.h>
+#include <omp.h>
 
-static float keep(const sago_dropout *d, int64_t row, int64_t token, int64_t column, int64_t width) {
-    if (d->rate == 0) return 1;
-    uint64_t i = (uint64_t)(((d->first_row + row) * d->row_tokens + token) * width + column);
-    uint32_t w[4];
-    sago_philox(d->key, i / 4, 0, w);
-    return (double)w[i % 4] >= (double)d->rate * 0x1p32 ? 1 / (1 - d->rate) : 0;
+typedef struct problem {
+    sago_attention_sizes z;
+    const sago_attention_args *args;
+    attention_bias bias;
+    sago_mask mask;
+    const float *q, *k, *v, *o, *lse, *d_o;
+    float *d_q;
+    double *d_bias; /* [B, H, n_buckets] */
+} problem;
+
+/** One thread's memory. Panels of keys begin at `first_key`; `panel` is the distance of two of them. */
+typedef struct workspace {
+    float *k_across, *v_across; /* K and V transposed, in panels */
+    float *k, *d_k, *d_v;       /* panels over the keys */
+    float *q, *d_o;             /* [TILE_QUERIES, width] */
+    float *q_panels, *d_o_panels, *d_q;
+    float *p, *d_s;   /* [TILE_QUERIES, TILE_KEYS] */
+    float *keep;      /* [TILE_KEYS] */
+    float *diagonals; /* sums of dS by distance, as attention_bias counts it */
+    int64_t first_key, panel;
+} workspace;
+
+static size_t workspace_floats(const sago_attention_sizes *z, const attention_bias *bias) {
+    int64_t keys = lanes_up(z->keys) + LANES, width = lanes_up(z->width);
+    return (size_t)(5 * keys * width + TILE_QUERIES * (5 * width + 2 * TILE_KEYS) + TILE_KEYS + bias->stride);
+}
+
+static workspace workspace_over(float *memory, const sago_attention_sizes *z) {
+    int64_t keys = (lanes_up(z->keys) + LANES) * lanes_up(z->width), tile = TILE_QUERIES * lanes_up(z->width);
+    workspace w = {.k_across = memory};
+    w.v_across = w.k_across + keys;
+    w.k = w.v_across + keys;
+    w.d_k = w.k + keys;
+    w.d_v = w.d_k + keys;
+    w.q = w.d_v + keys;
+    w.d_o = w.q + tile;
+    w.q_panels = w.d_o + tile;
+    w.d_o_panels = w.q_panels + tile;
+    w.d_q = w.d_o_panels + tile;
+    w.p = w.d_q + tile;
+    w.d_s = w.p + TILE_QUERIES * TILE_KEYS;
+    w.keep = w.d_s + TILE_QUERIES * TILE_KEYS;
+    w.diagonals = w.keep + TILE_KEYS;
+    return w;
+}
+
+/**
+ * One query and one key tile: s (scores) becomes dropout(P) and d (dO V^T) becomes dS. Keys outside [from,
+ * to) get zeros. diagonals is NULL without a bias, keep without dropout.
+ */
+ALWAYS_INLINE void differentiate_row(float *s, float *d, int64_t count, int64_t from, int64_t to, float lse,
+                                     float delta, const float *bias, float *diagonals, const float *keep) {
+    for (int64_t j = 0; j < from; j++) s[j] = -INFINITY;
+    for (int64_t j = to; j < count; j++) s[j] = -INFINITY;
+    for (int64_t j = 0; j < count; j += LANES) {
+        vec x = vec_load(s + j), d_p = vec_load(d + j);
+        if (bias) x += vec_load(bias + j);
+        vec p = vec_exp_negative(x - lse), dropped = p;
+        if (keep) {
+            vec factor = vec_load(keep + j);
+            dropped = p * factor, d_p *= factor;
+        }
+        vec d_s = p * (d_p - delta);
+        vec_store(s + j, dropped);
+        vec_store(d + j, d_s);
+        if (diagonals) vec_store(diagonals + j, vec_load(diagonals + j) + d_s);
+    }
+}
+
+/**
+ * a . b with the roundings of product_block, so that D and the dP of a query with a single key are the same
+ * bits and its dS is 0. Left to itself the compiler multiplies by vectors and rounds before it adds.
+ */
+static float dot_in_order(const float *a, const float *b, int64_t width) {
+    float sum = 0.0f;
+#if defined(__FMA__)
+    for (int64_t e = 0; e < width; e++) sum = __builtin_fmaf(a[e], b[e], sum);
+#else
+    for (int64_t e = 0; e < width; e++) sum += a[e] * b[e];
+#endif
+    return sum;
+}
+
+static void copy_rows(float *to, float *panels, const float *from, int64_t stride, int64_t count,
+                      int64_t width, float factor) {
+    int64_t padded = lanes_up(width);
+    for (int64_t i = 0; i < count; i++) {
+        for (int64_t e = 0; e < width; e++) to[i * padded + e] = from[i * stride + e] * factor;
+        for (int64_t e = width; e < padded; e++) to[i * padded + e] = 0.0f;
+    }
+    memset(to + count * padded, 0, (size_t)((TILE_QUERIES - count) * padded) * sizeof(float));
+    panels_pack(panels, TILE_QUERIES * LANES, to, padded, count, count, padded);
+}
+
+static void run_tile(const problem *p, const workspace *w, int64_t b, int64_t h, attention_tile tile) {
+    const sago_attention_sizes *z = &p->z;
+    int64_t width = lanes_up(z->width), panels = width / LANES, tile_panel = TILE_QUERIES * LANES;
+    const int32_t *lo = (const int32_t *)p->args->lo.data + b * z->queries + tile.first;
+    const int32_t *hi = (const int32_t *)p->args->hi.data + b * z->queries + tile.first;
+    const float *lse = p->lse + (b * z->heads + h) * z->queries + tile.first;
+    int64_t at = ((b * z->queries + tile.first) * z->heads + h) * z->width, stride = z->heads * z->width;
+    int64_t room = (tile.count + PRODUCT_ROWS - 1) / PRODUCT_ROWS * PRODUCT_ROWS;
+    float delta[TILE_QUERIES];
+    copy_rows(w->q, w->q_panels, p->q + at, stride, tile.count, z->width, p->args->scale);
+    copy_rows(w->d_o, w->d_o_panels, p->d_o + at, stride, tile.count, z->width, 1.0f);
+    for (int64_t i = 0; i < tile.count; i++)
+        delta[i] = dot_in_order(p->o + at + i * stride, p->d_o + at + i * stride, z->width);
+    memset(w->d_q, 0, (size_t)(tile_panel * panels) * sizeof(float));
+
+    for (int64_t start = tile.lo / TILE_KEYS * TILE_KEYS; start < tile.hi; start += TILE_KEYS) {
+        int64_t from = start > lanes_down(tile.lo) ? start : lanes_down(tile.lo);
+        int64_t to = start + TILE_KEYS < lanes_up(tile.hi) ? start + TILE_KEYS : lanes_up(tile.hi);
+        int64_t count = to - from, offset = from - w->first_key;
+        product(w->p, TILE_KEYS, LANES, w->q, width, 1, w->k_across + offset * z->width, z->width * LANES,
+                z->width, room, count / LANES, false);
+        product(w->d_s, TILE_KEYS, LANES, w->d_o, width, 1, w->v_across + offset * z->width, z->width * LANES,
+                z->width, room, count / LANES, false);
+        for (int64_t i = 0; i < tile.count; i++) {
+            int64_t first = lo[i] > from ? lo[i] - from : 0, last = hi[i] < to ? hi[i] - from : count;
+            float *s = w->p + i * TILE_KEYS, *d = w->d_s + i * TILE_KEYS, *keep = NULL;
+            if (first >= last) {
+                memset(s, 0, (size_t)count * sizeof(float));
+                memset(d, 0, (size_t)count * sizeof(float));
+                continue;
+            }
+            if (p->args->dropout.rate > 0) {
+                int64_t token = h * z->queries + tile.first + i;
+                int64_t row = (p->args->dropout.first_row + b) * p->args->dropout.row_tokens + token;
+                keep = w->keep;
+                memset(keep, 0, TILE_KEYS * sizeof(float));
+                sago_mask_run(keep + first, &p->mask, row * z->keys + from + first, last - first);
+            }
+            int64_t distance = (z->queries - 1) + from - (tile.first + i);
+            if (p->bias.rows)
+                differentiate_row(s, d, count, first, last, lse[i], delta[i],
+                                  p->bias.rows + h * p->bias.stride + distance, w->diagonals + distance,
+                                  keep);
+            else
+                differentiate_row(s, d, count, first, last, lse[i], delta[i], NULL, NULL, keep);
+        }
+        product(w->d_v + offset * LANES, LANES, w->panel, w->p, 1, TILE_KEYS, w->d_o_panels, tile_panel,
+                tile.count, count, panels, true);
+        product(w->d_k + offset * LANES, LANES, w->panel, w->d_s, 1, TILE_KEYS, w->q_panels, tile_panel,
+                tile.count, count, panels, true);
+        product(w->d_q, LANES, tile_panel, w->d_s, TILE_KEYS, 1, w->k + offset * LANES, w->panel, count, room,
+                panels, true);
+    }
+    panels_unpack(p->d_q + at, stride, w->d_q, tile_panel, tile.count, z->width, p->args->scale);
+}
+
+/** All queries of head h of row b. d_k and d_v: where this head's gradients of the keys go, rows `out_stride`
+ * apart. */
+static void run_head(const problem *p, workspace *w, int64_t b, int64_t h, float *d_k, float *d_v,
+                     int64_t out_stride) {
+    const sago_attention_sizes *z = &p->z;
+    const int32_t *lo = (const int32_t *)p->args->lo.data + b * z->queries;
+    const int32_t *hi = (const int32_t *)p->args->hi.data + b * z->queries;
+    int64_t first, last, stride = z->groups * z->width;
+    attention_span(lo, hi, 0, z->queries, &first, &last);
+    first = lanes_down(first);
+    int64_t at = ((b * z->keys + first) * z->groups + h / (z->heads / z->groups)) * z->width,
+            count = last - first;
+    int64_t panels = lanes_up(z->width) / LANES;
+    w->first_key = first, w->panel = lanes_up(count) * LANES;
+    panels_pack_transposed(w->k_across, p->k + at, stride, count, z->width);
+    panels_pack_transposed(w->v_across, p->v + at, stride, count, z->width);
+    panels_pack(w->k, w->panel, p->k + at, stride, count, lanes_up(count), z->width);
+    memset(w->d_k, 0, (size_t)(panels * w->panel) * sizeof(float));
+    memset(w->d_v, 0, (size_t)(panels * w->panel) * sizeof(float));
+    if (p->bias.rows) memset(w->diagonals, 0, (size_t)p->bias.stride * sizeof(float));
+    for (int64_t i = 0; i < z->queries; i++)
+        if (lo[i] >= hi[i])
+            memset(p->d_q + ((b * z->queries + i) * z->heads + h) * z->width, 0,
+                   (size_t)z->width * sizeof(float));
+    for (attention_tile tile = attention_next_tile(lo, hi, 0, z->queries); tile.count > 0;
+         tile = attention_next_tile(lo, hi, tile.first + tile.count, z->queries))
+        run_tile(p, w, b, h, tile);
+
+    for (int64_t j = 0; j < z->keys; j++) {
+        if (j == first) j = last;
+        if (j >= z->keys) break;
+        memset(d_k + j * out_stride, 0, (size_t)z->width * sizeof(float));
+        memset(d_v + j * out_stride, 0, (size_t)z->width * sizeof(float));
+    }
+    panels_unpack(d_k + first * out_stride, out_stride, w->d_k, w->panel, count, z->width, 1.0f);
+    panels_unpack(d_v + first * out_stride, out_stride, w->d_v, w->panel, count, z->width, 1.0f);
+    if (!p->bias.rows) return;
+    double *sums = p->d_bias + (b * z->heads + h) * z->n_buckets;
+    for (int64_t d = 0; d < z->queries + z->keys - 1; d++) sums[p->bias.buckets[d]] += w->diagonals[d];
+}
+
+/** Sums over the query heads of each key/value head, in the order of the heads. partial: [H, Sk, E], out:
+ * [Sk, G, E] */
+static void add_heads(const sago_attention_sizes *z, float *out, const float *partial, int n_threads) {
+    int64_t shared = z->heads / z->groups, piece = z->keys * z->width;
+#pragma omp parallel for schedule(static) num_threads(n_threads)
+    for (int64_t j = 0; j < z->keys; j++)
+        for (int64_t g = 0; g < z->groups; g++)
+            for (int64_t e = 0; e < z->width; e++) {
+                float sum = 0.0f;
+                for (int64_t h = g * shared; h < (g + 1) * shared; h++)
+                    sum += partial[h * piece + j * z->width + e];
+                out[(j * z->groups + g) * z->width + e] = sum;
+            }
+}
+
+static sago_status check(sago_tensor d_q, sago_tensor d_k, sago_tensor d_v, sago_tensor d_bias,
+                         sago_tensor d_o, sago_tensor q, sago_tensor k, const sago_attention_args *args) {
+    bool fits = sago_tensor_same_shape(d_q, q) && sago_tensor_same_shape(d_o, q) &&
+                sago_tensor_same_shape(d_k, k) && sago_tensor_same_shape(d_v, k) &&
+                sago_all_dtype(SAGO_F32, SAGO_TENSORS(d_q, d_k, d_v, d_o));
+    SAGO_TRY(sago_check_shapes(fits, "attention_backward", "d_q and d_o as q, d_k and d_v as k, q, k",
+                               SAGO_TENSORS(d_q, d_o, d_k, d_v, q, k)));
+    if (args->bias.data)
+        SAGO_TRY(sago_check_shapes(
+            sago_tensor_same_shape(d_bias, args->bias) && sago_all_dtype(SAGO_F32, SAGO_TENSORS(d_bias)),
+            "attention_backward", "d_bias as bias[n_buckets, H]", SAGO_TENSORS(d_bias, args->bias)));
+    return SAGO_OK;
 }
 
 sago_status SAGO_CPU(attention_backward)(sago_device *device, sago_tensor d_q, sago_tensor d_k,
                                          sago_tensor d_v, sago_tensor d_bias, sago_tensor d_o, sago_tensor o,
                                          sago_tensor lse, sago_tensor q, sago_tensor k, sago_tensor v,
                                          const sago_attention_args *args) {
-    sago_attention_sizes z;
-    (void)device;
-    SAGO_TRY(sago_attention_check("attention_backward", o, lse, q, k, v, args, &z));
-    const float *Q = q.data, *K = k.data, *V = v.data, *bias = args->bias.data, *DO = d_o.data;
-    const float *O = o.data, *L = lse.data;
-    float *DQ = d_q.data, *DK = d_k.data, *DV = d_v.data, *DB = bias ? d_bias.data : NULL;
-    const int32_t *lo = args->lo.data, *hi = args->hi.data;
-    int64_t H = z.heads, G = z.groups, E = z.width, Sq = z.queries, Sk = z.keys;
-    memset(DQ, 0, sago_tensor_bytes(d_q));
-    memset(DK, 0, sago_tensor_bytes(d_k));
-    memset(DV, 0, sago_tensor_bytes(d_v));
-    for (int64_t t = 0; t < z.batch * H * Sq; t++) {
-        int64_t b = t / (H * Sq), h = t / Sq % H, i = t % Sq, g = h / (H / G),
-                at = ((b * Sq + i) * H + h) * E;
-        float D = 0;
-        for (int64_t e = 0; e < E; e++) D += DO[at + e] * O[at + e];
-        for (int64_t j = lo[b * Sq + i]; j < hi[b * Sq + i]; j++) {
-            int64_t kat = ((b * Sk + j) * G + g) * E, bucket = 0;
-            float s = 0, dp = 0;
-            for (int64_t e = 0; e < E; e++) s += Q[at + e] * K[kat + e], dp += DO[at + e] * V[kat + e];
-            s *= args->scale;
-            if (bias) {
-                bucket = sago_attention_bucket(j - i - args->query_offset, z.n_buckets,
-                                               args->bias_bidirectional, args->bias_max_distance) *
-                             H +
-                         h;
-                s += bias[bucket];
-            }
-            float kept = keep(&args->dropout, b, h * Sq + i, j, Sk), p = expf(s - L[t]),
-                  ds = p * (dp * kept - D);
-            if (DB) DB[bucket] += ds;
-            for (int64_t e = 0; e < E; e++) {
-                DV[kat + e] += p * kept * DO[at + e];
-                DQ[at + e] += args->scale * ds * K[kat + e];
-                DK[kat + e] += args->scale * ds * Q[at + e];
+    problem p = {.args = args,
+                 .q = q.data,
+                 .k = k.data,
+                 .v = v.data,
+                 .o = o.data,
+                 .lse = lse.data,
+                 .d_o = d_o.data,
+                 .d_q = d_q.data};
+    sago_attention_sizes *z = &p.z;
+    SAGO_TRY(sago_attention_check("attention_backward", o, lse, q, k, v, args, z));
+    SAGO_TRY(check(d_q, d_k, d_v, d_bias, d_o, q, k, args));
+
+    int n_threads = device->n_threads;
+    bool grouped = z->heads != z->groups;
+    int64_t bias_sums = z->batch * z->heads * z->n_buckets, piece = z->keys * z->width;
+    size_t bias_bytes = attention_bias_bytes(z),
+           sums_bytes = (size_t)(bias_sums + 7) / 8 * 8 * sizeof(double);
+    size_t partial_floats = grouped ? (size_t)lanes_up(z->heads * piece) : 0;
+    p.bias.stride = (int64_t)(bias_bytes / sizeof(float)) / (z->heads + 1);
+    size_t floats = workspace_floats(z, &p.bias);
+    size_t bytes =
+        bias_bytes + sums_bytes + (2 * partial_floats + floats * (size_t)n_threads) * sizeof(float);
+    char *memory;
+    SAGO_TRY(sago_cpu_scratch(device, bytes, (void **)&memory));
+    p.bias = SAGO_CPU(attention_bias_fill)(memory, z, args);
+    p.mask = sago_mask_make(&args->dropout, z->heads * z->queries, z->keys);
+    p.d_bias = (double *)(memory + bias_bytes);
+    memset(p.d_bias, 0, sums_bytes);
+    float *partial_k = (float *)(memory + bias_bytes + sums_bytes), *partial_v = partial_k + partial_floats;
+    float *threads = partial_v + partial_floats;
+
+    /* With shared key/value heads each query head's share goes to memory of its own first, a row of the batch
+     * at a time. */
+    int64_t rows = grouped ? 1 : z->batch;
+    for (int64_t first = 0; first < z->batch; first += rows) {
+        float *row_k = (float *)d_k.data + first * z->keys * z->groups * z->width;
+        float *row_v = (float *)d_v.data + first * z->keys * z->groups * z->width;
+#pragma omp parallel num_threads(n_threads)
+        {
+            workspace w = workspace_over(threads + floats * (size_t)omp_get_thread_num(), z);
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t item = 0; item < rows * z->heads; item++) {
+                int64_t b = item / z->heads, h = item % z->heads;
+                if (grouped)
+                    run_head(&p, &w, first, h, partial_k + h * piece, partial_v + h * piece, z->width);
+                else
+                    run_head(&p, &w, b, h, row_k + (b * z->keys * z->heads + h) * z->width,
+                             row_v + (b * z->keys * z->heads + h) * z->width, z->heads * z->width);
             }
         }
+        if (grouped) {
+            add_heads(z, row_k, partial_k, n_threads);
+            add_heads(z, row_v, partial_v, n_threads);
+        }
     }
+    float *bias_out = d_bias.data;
+    for (int64_t bucket = 0; bucket < z->n_buckets; bucket++)
+        for (int64_t h = 0; h < z->heads; h++) {
+            double sum = 0;
+            for (int64_t b = 0; b < z->batch; b++)
+                sum += p.d_bias[(b * z->heads + h) * z->n_buckets + bucket];
+            bias_out[bucket * z->heads + h] += (float)sum;
+        }
     return SAGO_OK;
 }

@@ -1,49 +1,202 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "attention.h"
-#include "cpu_ops.h"
-#include "rng.h"
+/**
+ * Forward attention (FlashAttention's recurrence: Dao et al. 2022, algorithm 1). One work item is a head of a
+ * row, or a piece of its queries where there are few heads; docs/kernels/attention.md tells the whole.
+ */
+#include "attention_tile.h"
 
 #include <math.h>
+#include <omp.h>
 
-static float keep(const sago_dropout *d, int64_t row, int64_t token, int64_t column, int64_t width) {
-    if (d->rate == 0) return 1;
-    uint64_t i = (uint64_t)(((d->first_row + row) * d->row_tokens + token) * width + column);
-    uint32_t w[4];
-    sago_philox(d->key, i / 4, 0, w);
-    return (double)w[i % 4] >= (double)d->rate * 0x1p32 ? 1 / (1 - d->rate) : 0;
+/** Below any score, and finite so that a difference of two is no NaN. */
+#define LOWEST (-1.0e38f)
+
+typedef struct problem {
+    sago_attention_sizes z;
+    const sago_attention_args *args;
+    attention_bias bias;
+    sago_mask mask;
+    const float *q, *k, *v;
+    float *o, *lse;
+} problem;
+
+/** One thread's memory; panels of K and V hold the keys from `first_key` on. */
+typedef struct workspace {
+    float *k, *v; /* K transposed in panels; V in panels */
+    float *q;     /* [TILE_QUERIES, width], times scale */
+    float *s;     /* [TILE_QUERIES, TILE_KEYS]: scores, then probabilities */
+    float *o;     /* panels of the tile's sums, not yet divided */
+    float *keep;  /* [TILE_KEYS] dropout factors */
+    int64_t first_key, v_panel;
+} workspace;
+
+static size_t workspace_floats(const sago_attention_sizes *z) {
+    int64_t keys = lanes_up(z->keys) + LANES, width = lanes_up(z->width);
+    return (size_t)(2 * keys * width + TILE_QUERIES * (2 * width + TILE_KEYS) + TILE_KEYS);
+}
+
+static workspace workspace_over(float *memory, const sago_attention_sizes *z) {
+    int64_t keys = lanes_up(z->keys) + LANES, width = lanes_up(z->width);
+    workspace w = {.k = memory};
+    w.v = w.k + keys * width;
+    w.q = w.v + keys * width;
+    w.o = w.q + TILE_QUERIES * width;
+    w.s = w.o + TILE_QUERIES * width;
+    w.keep = w.s + TILE_QUERIES * TILE_KEYS;
+    return w;
+}
+
+/**
+ * Scores of one query and one key tile become probabilities relative to the largest score so far. *top and
+ * *sum are the query's running largest and (by lanes) sum; its sums in `o` shrink when the largest grows.
+ */
+static void softmax_row(float *s, int64_t count, const float *bias, const float *keep, float *top, vec *sum,
+                        float *o, int64_t o_panel, int64_t o_panels) {
+    vec largest = vec_splat(*top);
+    if (bias) {
+        for (int64_t j = 0; j < count; j += LANES) {
+            vec x = vec_load(s + j) + vec_load(bias + j);
+            vec_store(s + j, x);
+            largest = vec_max(x, largest);
+        }
+    } else {
+        for (int64_t j = 0; j < count; j += LANES) largest = vec_max(vec_load(s + j), largest);
+    }
+    float now = vec_largest(largest);
+    if (now > *top) {
+        if (*top > LOWEST) {
+            float shrink = expf(*top - now);
+            *sum *= shrink;
+            for (int64_t p = 0; p < o_panels; p++)
+                vec_store(o + p * o_panel, vec_load(o + p * o_panel) * shrink);
+        }
+        *top = now;
+    }
+    vec total = *sum;
+    for (int64_t j = 0; j < count; j += LANES) {
+        vec p = vec_exp_negative(vec_load(s + j) - now);
+        total += p;
+        vec_store(s + j, keep ? p * vec_load(keep + j) : p);
+    }
+    *sum = total;
+}
+
+/** Keys outside [from, to) of a row of scores are as if they were not there. */
+static void cut_row(float *s, int64_t count, int64_t from, int64_t to) {
+    for (int64_t j = 0; j < from; j++) s[j] = -INFINITY;
+    for (int64_t j = to; j < count; j++) s[j] = -INFINITY;
+}
+
+static void run_tile(const problem *p, const workspace *w, int64_t b, int64_t h, attention_tile tile) {
+    const sago_attention_sizes *z = &p->z;
+    int64_t width = lanes_up(z->width), panels = width / LANES, o_panel = TILE_QUERIES * LANES;
+    const int32_t *lo = (const int32_t *)p->args->lo.data + b * z->queries + tile.first;
+    const int32_t *hi = (const int32_t *)p->args->hi.data + b * z->queries + tile.first;
+    float top[TILE_QUERIES];
+    vec sum[TILE_QUERIES];
+    const float *q = p->q + ((b * z->queries + tile.first) * z->heads + h) * z->width;
+    int64_t stride = z->heads * z->width,
+            room = (tile.count + PRODUCT_ROWS - 1) / PRODUCT_ROWS * PRODUCT_ROWS;
+    for (int64_t i = 0; i < tile.count; i++) {
+        for (int64_t e = 0; e < z->width; e++) w->q[i * width + e] = q[i * stride + e] * p->args->scale;
+        top[i] = LOWEST, sum[i] = (vec){0};
+    }
+    memset(w->q + tile.count * width, 0, (size_t)((room - tile.count) * width) * sizeof(float));
+    memset(w->o, 0, (size_t)(o_panel * panels) * sizeof(float));
+
+    for (int64_t start = tile.lo / TILE_KEYS * TILE_KEYS; start < tile.hi; start += TILE_KEYS) {
+        int64_t from = start > lanes_down(tile.lo) ? start : lanes_down(tile.lo);
+        int64_t to = start + TILE_KEYS < lanes_up(tile.hi) ? start + TILE_KEYS : lanes_up(tile.hi);
+        int64_t count = to - from, offset = from - w->first_key;
+        product(w->s, TILE_KEYS, LANES, w->q, width, 1, w->k + offset * z->width, z->width * LANES, z->width,
+                room, count / LANES, false);
+        for (int64_t i = 0; i < tile.count; i++) {
+            float *s = w->s + i * TILE_KEYS;
+            int64_t first = lo[i] > from ? lo[i] - from : 0, last = hi[i] < to ? hi[i] - from : count;
+            if (first >= last) {
+                memset(s, 0, (size_t)count * sizeof(float));
+                continue;
+            }
+            cut_row(s, count, first, last);
+            const float *keep = NULL;
+            if (p->args->dropout.rate > 0) {
+                int64_t token = h * z->queries + tile.first + i;
+                int64_t row = (p->args->dropout.first_row + b) * p->args->dropout.row_tokens + token;
+                memset(w->keep, 0, TILE_KEYS * sizeof(float));
+                sago_mask_run(w->keep + first, &p->mask, row * z->keys + from + first, last - first);
+                keep = w->keep;
+            }
+            const float *bias = NULL;
+            if (p->bias.rows)
+                bias = p->bias.rows + h * p->bias.stride + (z->queries - 1) + from - (tile.first + i);
+            softmax_row(s, count, bias, keep, &top[i], &sum[i], w->o + i * LANES, o_panel, panels);
+        }
+        product(w->o, LANES, o_panel, w->s, TILE_KEYS, 1, w->v + offset * LANES, w->v_panel, count, room,
+                panels, true);
+    }
+
+    float *o = p->o + ((b * z->queries + tile.first) * z->heads + h) * z->width;
+    for (int64_t i = 0; i < tile.count; i++) {
+        float total = vec_sum(sum[i]);
+        p->lse[(b * z->heads + h) * z->queries + tile.first + i] = top[i] + logf(total);
+        panels_unpack(o + i * stride, stride, w->o + i * LANES, o_panel, 1, z->width, 1.0f / total);
+    }
+}
+
+/** Queries [from, end) of head h of row b. */
+static void run_queries(const problem *p, workspace *w, int64_t b, int64_t h, int64_t from, int64_t end) {
+    const sago_attention_sizes *z = &p->z;
+    const int32_t *lo = (const int32_t *)p->args->lo.data + b * z->queries;
+    const int32_t *hi = (const int32_t *)p->args->hi.data + b * z->queries;
+    int64_t first, last, stride = z->groups * z->width;
+    attention_span(lo, hi, from, end, &first, &last);
+    first = lanes_down(first);
+    int64_t at = ((b * z->keys + first) * z->groups + h / (z->heads / z->groups)) * z->width;
+    w->first_key = first, w->v_panel = lanes_up(last - first) * LANES;
+    panels_pack_transposed(w->k, p->k + at, stride, last - first, z->width);
+    panels_pack(w->v, w->v_panel, p->v + at, stride, last - first, lanes_up(last - first), z->width);
+    for (int64_t i = from; i < end; i++) {
+        if (lo[i] < hi[i]) continue;
+        memset(p->o + ((b * z->queries + i) * z->heads + h) * z->width, 0, (size_t)z->width * sizeof(float));
+        p->lse[(b * z->heads + h) * z->queries + i] = -INFINITY;
+    }
+    for (attention_tile tile = attention_next_tile(lo, hi, from, end); tile.count > 0;
+         tile = attention_next_tile(lo, hi, tile.first + tile.count, end))
+        run_tile(p, w, b, h, tile);
 }
 
 sago_status SAGO_CPU(attention_forward)(sago_device *device, sago_tensor o, sago_tensor lse, sago_tensor q,
                                         sago_tensor k, sago_tensor v, const sago_attention_args *args) {
-    sago_attention_sizes z;
-    SAGO_TRY(sago_attention_check("attention_forward", o, lse, q, k, v, args, &z));
-    const float *Q = q.data, *K = k.data, *V = v.data, *bias = args->bias.data;
-    float *O = o.data, *L = lse.data;
-    const int32_t *lo = args->lo.data, *hi = args->hi.data;
-    int64_t H = z.heads, G = z.groups, E = z.width, Sq = z.queries, Sk = z.keys;
-#pragma omp parallel for num_threads(device->n_threads)
-    for (int64_t t = 0; t < z.batch * H * Sq; t++) {
-        int64_t b = t / (H * Sq), h = t / Sq % H, i = t % Sq, g = h / (H / G);
-        const float *qi = Q + ((b * Sq + i) * H + h) * E;
-        float *oi = O + ((b * Sq + i) * H + h) * E, top = -INFINITY, sum = 0;
-        for (int64_t e = 0; e < E; e++) oi[e] = 0;
-        for (int64_t j = lo[b * Sq + i]; j < hi[b * Sq + i]; j++) {
-            const float *kj = K + ((b * Sk + j) * G + g) * E, *vj = V + ((b * Sk + j) * G + g) * E;
-            float s = 0;
-            for (int64_t e = 0; e < E; e++) s += qi[e] * kj[e];
-            s *= args->scale;
-            if (bias)
-                s += bias[sago_attention_bucket(j - i - args->query_offset, z.n_buckets,
-                                                args->bias_bidirectional, args->bias_max_distance) *
-                              H +
-                          h];
-            float next = s > top ? s : top, shrink = expf(top - next), p = expf(s - next);
-            float w = p * keep(&args->dropout, b, h * Sq + i, j, Sk);
-            top = next, sum = sum * shrink + p;
-            for (int64_t e = 0; e < E; e++) oi[e] = oi[e] * shrink + w * vj[e];
+    problem p = {.args = args, .q = q.data, .k = k.data, .v = v.data, .o = o.data, .lse = lse.data};
+    sago_attention_sizes *z = &p.z;
+    SAGO_TRY(sago_attention_check("attention_forward", o, lse, q, k, v, args, z));
+    if (z->queries < PRODUCT_ROWS / 2) return SAGO_CPU(attention_decode)(device, o, lse, q, k, v, args, z);
+
+    int n_threads = device->n_threads;
+    size_t bias_bytes = attention_bias_bytes(z), floats = workspace_floats(z);
+    char *memory;
+    SAGO_TRY(
+        sago_cpu_scratch(device, bias_bytes + floats * sizeof(float) * (size_t)n_threads, (void **)&memory));
+    p.bias = SAGO_CPU(attention_bias_fill)(memory, z, args);
+    p.mask = sago_mask_make(&args->dropout, z->heads * z->queries, z->keys);
+
+    /* A few pieces a thread even out their lengths; queries in one piece share the work of packing K and V.
+     */
+    int64_t heads = z->batch * z->heads,
+            pieces = heads >= 4 * n_threads ? 1 : (4 * n_threads + heads - 1) / heads;
+    if (pieces > (z->queries + TILE_QUERIES - 1) / TILE_QUERIES)
+        pieces = (z->queries + TILE_QUERIES - 1) / TILE_QUERIES;
+    int64_t length = (z->queries + pieces - 1) / pieces;
+#pragma omp parallel num_threads(n_threads)
+    {
+        workspace w =
+            workspace_over((float *)(memory + bias_bytes) + floats * (size_t)omp_get_thread_num(), z);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t item = 0; item < heads * pieces; item++) {
+            int64_t head = item / pieces, from = item % pieces * length;
+            int64_t end = from + length < z->queries ? from + length : z->queries;
+            if (from < end) run_queries(&p, &w, head / z->heads, head % z->heads, from, end);
         }
-        L[t] = sum > 0 ? top + logf(sum) : -INFINITY;
-        for (int64_t e = 0; e < E; e++) oi[e] = sum > 0 ? oi[e] / sum : 0;
     }
     return SAGO_OK;
 }

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Small matrix products whose operands lie in cache, in a block of PRODUCT_ROWS x PRODUCT_PANELS registers.
+ *
+ * The right operand and often the result are in panels: a matrix [n, width] is cut into pieces of LANES
+ * columns, and piece p holds its n rows of LANES floats one after the other, at p * panel. So the innermost
+ * loop reads memory in order, whatever the widths are.
+ */
+#ifndef SAGO_PRODUCT_H
+#define SAGO_PRODUCT_H
+
+#include "vector.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+/** One block: c[m][n] = or += sum over t of a[m * a_row + t * a_step] * b[n * b_panel + t * LANES ...]. */
+ALWAYS_INLINE void product_block(float *c, int64_t c_row, int64_t c_panel, const float *a, int64_t a_row,
+                                 int64_t a_step, const float *b, int64_t b_panel, int64_t steps,
+                                 const int panels, bool add) {
+    vec sum[PRODUCT_ROWS][PRODUCT_PANELS];
+#pragma GCC unroll 8
+    for (int m = 0; m < PRODUCT_ROWS; m++)
+#pragma GCC unroll 4
+        for (int n = 0; n < panels; n++) sum[m][n] = add ? vec_load(c + m * c_row + n * c_panel) : (vec){0};
+    for (int64_t t = 0; t < steps; t++) {
+        vec right[PRODUCT_PANELS];
+#pragma GCC unroll 4
+        for (int n = 0; n < panels; n++) right[n] = vec_load(b + n * b_panel + t * LANES);
+#pragma GCC unroll 8
+        for (int m = 0; m < PRODUCT_ROWS; m++) {
+            vec left = vec_splat(a[m * a_row + t * a_step]);
+#pragma GCC unroll 4
+            for (int n = 0; n < panels; n++) sum[m][n] += left * right[n];
+        }
+    }
+#pragma GCC unroll 8
+    for (int m = 0; m < PRODUCT_ROWS; m++)
+#pragma GCC unroll 4
+        for (int n = 0; n < panels; n++) vec_store(c + m * c_row + n * c_panel, sum[m][n]);
+}
+
+/**
+ * c = or += a b over `rows` rows (rounded up to PRODUCT_ROWS: a and c have room) and `panels` panels of b.
+ * Each sum runs over t in order, so a row's result does not depend on the rows beside it.
+ */
+ALWAYS_INLINE void product(float *c, int64_t c_row, int64_t c_panel, const float *a, int64_t a_row,
+                           int64_t a_step, const float *b, int64_t b_panel, int64_t steps, int64_t rows,
+                           int64_t panels, bool add) {
+    int64_t n = 0;
+    for (; n + PRODUCT_PANELS <= panels; n += PRODUCT_PANELS)
+        for (int64_t m = 0; m < rows; m += PRODUCT_ROWS)
+            product_block(c + m * c_row + n * c_panel, c_row, c_panel, a + m * a_row, a_row, a_step,
+                          b + n * b_panel, b_panel, steps, PRODUCT_PANELS, add);
+    for (; n < panels; n++)
+        for (int64_t m = 0; m < rows; m += PRODUCT_ROWS)
+            product_block(c + m * c_row + n * c_panel, c_row, c_panel, a + m * a_row, a_row, a_step,
+                          b + n * b_panel, b_panel, steps, 1, add);
+}
+
+/** Rows [0, count) of `width` floats, `stride` apart, into panels; rows up to `room` and columns past width
+ * are 0. */
+static inline void panels_pack(float *to, int64_t panel, const float *from, int64_t stride, int64_t count,
+                               int64_t room, int64_t width) {
+    int64_t whole = lanes_down(width), p = 0;
+    for (; p * LANES < whole; p++)
+        for (int64_t i = 0; i < count; i++)
+            vec_store(to + p * panel + i * LANES, vec_load(from + i * stride + p * LANES));
+    if (whole < width)
+        for (int64_t i = 0; i < count; i++) {
+            float *row = to + p * panel + i * LANES;
+            memset(row, 0, LANES * sizeof(float));
+            memcpy(row, from + i * stride + whole, (size_t)(width - whole) * sizeof(float));
+        }
+    for (p = 0; p * LANES < width; p++)
+        memset(to + p * panel + count * LANES, 0, (size_t)((room - count) * LANES) * sizeof(float));
+}
+
+/** The way back: out[i * stride + column] = factor * panels. */
+static inline void panels_unpack(float *out, int64_t stride, const float *from, int64_t panel, int64_t count,
+                                 int64_t width, float factor) {
+    int64_t whole = lanes_down(width), p = 0;
+    for (; p * LANES < whole; p++)
+        for (int64_t i = 0; i < count; i++)
+            vec_store(out + i * stride + p * LANES, vec_load(from + p * panel + i * LANES) * factor);
+    for (int64_t e = whole; e < width; e++)
+        for (int64_t i = 0; i < count; i++)
+            out[i * stride + e] = from[p * panel + i * LANES + e - whole] * factor;
+}
+
+/** Four rows of four floats, stride apart, turned into four columns LANES apart. */
+ALWAYS_INLINE void transpose_4x4(float *to, const float *from, int64_t stride) {
+    vec4 r0 = *(const vec4_unaligned *)from, r1 = *(const vec4_unaligned *)(from + stride);
+    vec4 r2 = *(const vec4_unaligned *)(from + 2 * stride), r3 = *(const vec4_unaligned *)(from + 3 * stride);
+    vec4 a = __builtin_shufflevector(r0, r1, 0, 4, 1, 5), b = __builtin_shufflevector(r2, r3, 0, 4, 1, 5);
+    vec4 c = __builtin_shufflevector(r0, r1, 2, 6, 3, 7), d = __builtin_shufflevector(r2, r3, 2, 6, 3, 7);
+    *(vec4_unaligned *)to = __builtin_shufflevector(a, b, 0, 1, 4, 5);
+    *(vec4_unaligned *)(to + LANES) = __builtin_shufflevector(a, b, 2, 3, 6, 7);
+    *(vec4_unaligned *)(to + 2 * LANES) = __builtin_shufflevector(c, d, 0, 1, 4, 5);
+    *(vec4_unaligned *)(to + 3 * LANES) = __builtin_shufflevector(c, d, 2, 3, 6, 7);
+}
+
+/**
+ * The transpose of rows [0, count) in panels: LANES rows become a panel [width][LANES]. Rows past count are
+ * 0. Panels are width * LANES apart.
+ */
+static inline void panels_pack_transposed(float *to, const float *from, int64_t stride, int64_t count,
+                                          int64_t width) {
+    for (int64_t i = 0; i < count; i += LANES, to += width * LANES, from += LANES * stride) {
+        int64_t here = count - i < LANES ? count - i : LANES;
+        int64_t e = 0;
+        if (here == LANES)
+            for (; e + 4 <= width; e += 4)
+                for (int64_t l = 0; l < LANES; l += 4)
+                    transpose_4x4(to + e * LANES + l, from + l * stride + e, stride);
+        for (; e < width; e++)
+            for (int64_t l = 0; l < LANES; l++) to[e * LANES + l] = l < here ? from[l * stride + e] : 0.0f;
+    }
+}
+
+#endif

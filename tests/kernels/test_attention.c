@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "reference.h"
+#include "suite.h"
+
+static inline double ref_log(double x) {
+    return log(x);
+}
+static inline float plain_log(float x) {
+    return logf(x);
+}
+#define REAL      double
+#define REF(name) ref_##name
+#include "attention_reference.inc"
+#undef REAL
+#undef REF
+#define REAL      float
+#define REF(name) plain_##name
+#include "attention_reference.inc"
+#undef REAL
+#undef REF
+
+enum layout { WHOLE, CAUSAL, SEGMENTS, PACKED_CAUSAL, RAGGED, HOLES };
+
+typedef struct attention_case {
+    const char *what;
+    int64_t batch, queries, keys, heads, groups, width;
+    enum layout layout;
+    float scale;
+    int n_buckets, max_distance;
+    bool bidirectional;
+    int64_t query_offset;
+    float rate;
+    int64_t first_row;
+} attention_case;
+
+static const attention_case cases[] = {
+    {"one", 1, 1, 1, 1, 1, 1, WHOLE, 1.0f},
+    {"primes", 2, 37, 53, 3, 3, 13, RAGGED, 0.3f, 32, 128, true},
+    {"T5 encoder", 2, 200, 200, 3, 3, 64, WHOLE, 0.125f, 32, 128, true},
+    {"T5 encoder, packed", 2, 300, 300, 2, 2, 64, SEGMENTS, 0.125f, 32, 128, true},
+    {"T5 decoder", 1, 150, 150, 2, 2, 64, CAUSAL, 0.125f, 32, 128, false},
+    {"T5 decoder, packed", 2, 141, 141, 2, 2, 32, PACKED_CAUSAL, 0.2f, 32, 128, false},
+    {"few buckets, near", 1, 40, 40, 2, 2, 16, WHOLE, 0.25f, 8, 20, true},
+    {"cross, packed", 2, 70, 190, 2, 2, 64, SEGMENTS, 0.125f},
+    {"holes of padding", 2, 90, 90, 2, 2, 48, HOLES, 0.2f, 32, 128, true},
+    {"dropout", 2, 75, 131, 3, 3, 33, RAGGED, 0.2f, 32, 128, true, 0, 0.3f, 5},
+    {"dropout, packed", 2, 130, 130, 2, 2, 64, PACKED_CAUSAL, 0.125f, 32, 128, false, 0, 0.1f, 0},
+    {"shared heads", 2, 65, 140, 6, 2, 24, RAGGED, 0.2f, 32, 128, true},
+    {"one shared head, wide", 1, 33, 64, 4, 1, 256, CAUSAL, 0.0625f},
+    {"width 160", 1, 20, 30, 2, 2, 160, WHOLE, 0.08f},
+    {"few queries", 3, 2, 77, 4, 2, 40, RAGGED, 0.15f, 32, 128, false, 60},
+    {"few queries, dropout", 2, 3, 200, 3, 3, 64, RAGGED, 0.125f, 32, 128, false, 150, 0.2f, 3},
+    {"far scores", 1, 130, 130, 2, 2, 64, WHOLE, 4.0f, 32, 128, true},
+};
+
+/** The published formula of the bucket, in fp32 as the published models compute it. */
+static int bucket_of(int64_t relative, int n_buckets, bool bidirectional, int max_distance) {
+    int first = 0;
+    int64_t n = relative < 0 ? -relative : 0;
+    if (bidirectional) {
+        n_buckets /= 2;
+        first = relative > 0 ? n_buckets : 0;
+        n = relative < 0 ? -relative : relative;
+    }
+    int exact = n_buckets / 2;
+    if (n < exact) return first + (int)n;
+    float share = logf((float)n / (float)exact) / (float)log((double)max_distance / exact);
+    int large = exact + (int)(share * (float)(n_buckets - exact));
+    return first + (large < n_buckets - 1 ? large : n_buckets - 1);
+}
+
+/** Everything that one case needs, in float; and what may be attended. */
+typedef struct attention_data {
+    const attention_case *c;
+    int64_t n_q, n_k, n_bias, n_lse, n_pairs;
+    float *q, *k, *v, *bias, *d_o, *d_bias, *o, *lse, *keep;
+    int32_t *lo, *hi;
+    int *bucket;
+} attention_data;
+
+static uint64_t draw(uint64_t key, int64_t below) {
+    return sago_below(sago_mix(key, 77), (uint64_t)below);
+}
+
+static void make_ranges(attention_data *d) {
+    const attention_case *c = d->c;
+    for (int64_t b = 0; b < c->batch; b++) {
+        int64_t from = 0, key_from = 0;
+        int64_t end = 0, key_end = 0;
+        for (int64_t i = 0; i < c->queries; i++) {
+            int64_t lo = 0, hi = c->keys;
+            if (c->layout == CAUSAL) hi = i + 1 < c->keys ? i + 1 : c->keys;
+            if (c->layout == SEGMENTS || c->layout == PACKED_CAUSAL) {
+                if (i == end) {
+                    uint64_t seed = (uint64_t)(b * 1000 + i);
+                    from = end, key_from = key_end;
+                    end += 1 + (int64_t)draw(seed, 60);
+                    key_end = c->keys == c->queries ? end : key_end + (int64_t)draw(seed + 500, 50);
+                    if (key_end > c->keys) key_end = c->keys;
+                }
+                lo = key_from, hi = key_end;
+                if (c->layout == PACKED_CAUSAL) hi = i + 1;
+                if (i > c->queries - 20) lo = hi = 0; /* trailing padding */
+                (void)from;
+            }
+            if (c->layout == RAGGED || c->layout == HOLES) {
+                lo = (int64_t)draw((uint64_t)(b * 7919 + i), c->keys);
+                hi = lo + (int64_t)draw((uint64_t)(b * 104729 + i), c->keys - lo + 1);
+            }
+            if (c->layout == HOLES && i % 5 < 3) lo = 3, hi = 3;
+            d->lo[b * c->queries + i] = (int32_t)lo;
+            d->hi[b * c->queries + i] = (int32_t)hi;
+        }
+    }
+}
+
+static void make_keep(attention_data *d) {
+    const attention_case *c = d->c;
+    int64_t row_tokens = c->heads * c->queries;
+    for (int64_t at = 0; at < d->n_pairs; at++) {
+        int64_t j = at % c->keys, i = at / c->keys % c->queries, h = at / c->keys / c->queries % c->heads;
+        int64_t b = at / c->keys / c->queries / c->heads;
+        bool allowed = j >= d->lo[b * c->queries + i] && j < d->hi[b * c->queries + i];
+        d->keep[at] = allowed ? 1.0f : -1.0f;
+        if (!allowed || c->rate == 0) continue;
+        uint64_t element = (uint64_t)(((c->first_row + b) * row_tokens + h * c->queries + i) * c->keys + j);
+        uint32_t words[4];
+        sago_philox(99, element / 4, 0, words);
+        d->keep[at] =
+            (double)words[element % 4] >= (double)c->rate * 4294967296.0 ? 1.0f / (1.0f - c->rate) : 0.0f;
+    }
+}
+
+static attention_data make(const attention_case *c) {
+    attention_data d = {.c = c,
+                        .n_q = c->batch * c->queries * c->heads * c->width,
+                        .n_k = c->batch * c->keys * c->groups * c->width,
+                        .n_bias = c->n_buckets * c->heads,
+                        .n_lse = c->batch * c->heads * c->queries};
+    d.n_pairs = d.n_lse * c->keys;
+    d.q = suite_normal(d.n_q, 1), d.k = suite_normal(d.n_k, 2), d.v = suite_normal(d.n_k, 3);
+    d.bias = suite_normal(d.n_bias, 4), d.d_o = suite_normal(d.n_q, 5), d.d_bias = suite_normal(d.n_bias, 6);
+    d.o = plain_array(d.n_q), d.lse = plain_array(d.n_lse), d.keep = plain_array(d.n_pairs);
+    d.lo = calloc((size_t)(c->batch * c->queries), sizeof(int32_t));
+    d.hi = calloc((size_t)(c->batch * c->queries), sizeof(int32_t));
+    d.bucket = calloc((size_t)(c->queries * c->keys), sizeof(int));
+    assert_true(d.lo && d.hi && d.bucket);
+    make_ranges(&d);
+    make_keep(&d);
+    for (int64_t i = 0; c->n_buckets && i < c->queries; i++)
+        for (int64_t j = 0; j < c->keys; j++)
+            d.bucket[i * c->keys + j] =
+                bucket_of(j - i - c->query_offset, c->n_buckets, c->bidirectional, c->max_distance);
+    return d;
+}
+
+static void drop(attention_data *d) {
+    free(d->q), free(d->k), free(d->v), free(d->bias), free(d->d_o), free(d->d_bias), free(d->o),
+        free(d->lse);
+    free(d->keep), free(d->lo), free(d->hi), free(d->bucket);
+}
+
+#define DESCRIBE(real, name)                                                                                 \
+    static name##_attention name##_describe(const attention_data *d, const real *keep, const real *bias) {   \
+        const attention_case *c = d->c;                                                                      \
+        return (name##_attention){c->batch,       c->queries, c->keys,                                       \
+                                  c->heads,       c->groups,  c->width,                                      \
+                                  (real)c->scale, keep,       c->n_buckets ? d->bucket : NULL,               \
+                                  c->n_buckets,   bias};                                                     \
+    }
+DESCRIBE(double, ref)
+DESCRIBE(float, plain)
+
+static sago_attention_args arguments(suite_run *run, const attention_data *d) {
+    const attention_case *c = d->c;
+    sago_attention_args args = {.scale = c->scale,
+                                .lo = suite_i32(run, d->lo, DIMS(c->batch, c->queries)),
+                                .hi = suite_i32(run, d->hi, DIMS(c->batch, c->queries)),
+                                .bias_bidirectional = c->bidirectional,
+                                .bias_max_distance = c->max_distance,
+                                .query_offset = c->query_offset,
+                                .dropout = {c->rate, 99, c->first_row, c->heads * c->queries}};
+    if (c->n_buckets) args.bias = suite_f32(run, d->bias, DIMS(c->n_buckets, c->heads));
+    return args;
+}
+
+#define Q_DIMS(c) DIMS((c)->batch, (c)->queries, (c)->heads, (c)->width)
+#define K_DIMS(c) DIMS((c)->batch, (c)->keys, (c)->groups, (c)->width)
+
+static void forward_body(suite_run *run, const void *context) {
+    const attention_data *d = context;
+    const attention_case *c = d->c;
+    sago_attention_args args = arguments(run, d);
+    sago_tensor o = suite_f32(run, NULL, Q_DIMS(c)),
+                lse = suite_f32(run, NULL, DIMS(c->batch, c->heads, c->queries));
+    sago_tensor q = suite_f32(run, d->q, Q_DIMS(c)), k = suite_f32(run, d->k, K_DIMS(c)),
+                v = suite_f32(run, d->v, K_DIMS(c));
+    suite_ok(run->device->ops->attention_forward(run->device, o, lse, q, k, v, &args));
+    suite_output(run, "attention o", o);
+    suite_output(run, "attention lse", lse);
+}
+
+/** lse of queries without keys is -inf; such entries leave the comparison as zeros. */
+static void take_empty_out(const attention_data *d, float *lse) {
+    const attention_case *c = d->c;
+    for (int64_t at = 0; at < d->n_lse; at++) {
+        int64_t token = at / c->queries / c->heads * c->queries + at % c->queries;
+        if (d->lo[token] < d->hi[token]) continue;
+        assert_true(isinf(lse[at]) && lse[at] < 0);
+        lse[at] = 0;
+    }
+}
+
+static void test_forward(void **state) {
+    (void)state;
+    for (int n = 0; n < LENGTH(cases); n++) {
+        const attention_case *c = &cases[n];
+        attention_data d = make(c);
+        suite_result result;
+        print_message("forward: %s\n", c->what);
+        suite_run_op(forward_body, &d, SUITE_SAME_BITS, &result);
+        double *q = ref_from(d.q, d.n_q), *k = ref_from(d.k, d.n_k), *v = ref_from(d.v, d.n_k);
+        double *bias = ref_from(d.bias, d.n_bias), *keep = ref_from(d.keep, d.n_pairs);
+        double *o = ref_array(d.n_q), *lse = ref_array(d.n_lse);
+        ref_attention exact = ref_describe(&d, keep, bias);
+        plain_attention plain = plain_describe(&d, d.keep, d.bias);
+        ref_attention_forward(o, lse, &exact, q, k, v);
+        plain_attention_forward(d.o, d.lse, &plain, d.q, d.k, d.v);
+        suite_close("attention o", suite_floats(&result, "attention o"), o, d.o, d.n_q);
+        float *got = plain_from(suite_floats(&result, "attention lse"), d.n_lse);
+        take_empty_out(&d, got);
+        suite_close("attention lse", got, lse, d.lse, d.n_lse);
+        suite_free(&result);
+        free(q), free(k), free(v), free(bias), free(keep), free(o), free(lse), free(got);
+        drop(&d);
+    }
+}
+
+static void backward_body(suite_run *run, const void *context) {
+    const attention_data *d = context;
+    const attention_case *c = d->c;
+    sago_attention_args args = arguments(run, d);
+    sago_tensor d_q = suite_f32(run, NULL, Q_DIMS(c)), d_k = suite_f32(run, NULL, K_DIMS(c));
+    sago_tensor d_v = suite_f32(run, NULL, K_DIMS(c)), d_bias = {0};
+    sago_tensor o = suite_f32(run, NULL, Q_DIMS(c)),
+                lse = suite_f32(run, NULL, DIMS(c->batch, c->heads, c->queries));
+    sago_tensor q = suite_f32(run, d->q, Q_DIMS(c)), k = suite_f32(run, d->k, K_DIMS(c)),
+                v = suite_f32(run, d->v, K_DIMS(c));
+    sago_tensor d_o = suite_f32(run, d->d_o, Q_DIMS(c));
+    if (c->n_buckets) d_bias = suite_f32(run, d->d_bias, DIMS(c->n_buckets, c->heads));
+    suite_ok(run->device->ops->attention_forward(run->device, o, lse, q, k, v, &args));
+    suite_ok(run->device->ops->attention_backward(run->device, d_q, d_k, d_v, d_bias, d_o, o, lse, q, k, v,
+                                                  &args));
+    suite_output(run, "attention o", o);
+    suite_output(run, "attention lse", lse);
+    suite_output(run, "attention d_q", d_q);
+    suite_output(run, "attention d_k", d_k);
+    suite_output(run, "attention d_v", d_v);
+    if (c->n_buckets) suite_output(run, "attention d_bias", d_bias);
+}
+
+static void test_backward(void **state) {
+    (void)state;
+    for (int n = 0; n < LENGTH(cases); n++) {
+        const attention_case *c = &cases[n];
+        attention_data d = make(c);
+        print_message("backward: %s\n", c->what);
+        double *q = ref_from(d.q, d.n_q), *k = ref_from(d.k, d.n_k), *v = ref_from(d.v, d.n_k),
+               *d_o = ref_from(d.d_o, d.n_q);
+        double *bias = ref_from(d.bias, d.n_bias), *keep = ref_from(d.keep, d.n_pairs),
+               *d_bias = ref_from(d.d_bias, d.n_bias);
+        double *o = ref_array(d.n_q), *lse = ref_array(d.n_lse);
+        double *d_q = ref_array(d.n_q), *d_k = ref_array(d.n_k), *d_v = ref_array(d.n_k);
+        float *plain_q = plain_array(d.n_q), *plain_k = plain_array(d.n_k), *plain_v = plain_array(d.n_k);
+        float *plain_bias = plain_from(d.d_bias, d.n_bias);
+        ref_attention exact = ref_describe(&d, keep, bias);
+        plain_attention plain = plain_describe(&d, d.keep, d.bias);
+        plain_attention_forward(d.o, d.lse, &plain, d.q, d.k, d.v);
+        suite_result result;
+        suite_run_op(backward_body, &d, SUITE_SAME_BITS, &result);
+        ref_attention_forward(o, lse, &exact, q, k, v);
+        ref_attention_backward(d_q, d_k, d_v, d_bias, &exact, d_o, o, lse, q, k, v);
+        plain_attention_backward(plain_q, plain_k, plain_v, plain_bias, &plain, d.d_o, d.o, d.lse, d.q, d.k,
+                                 d.v);
+        suite_close("attention d_q", suite_floats(&result, "attention d_q"), d_q, plain_q, d.n_q);
+        suite_close("attention d_k", suite_floats(&result, "attention d_k"), d_k, plain_k, d.n_k);
+        suite_close("attention d_v", suite_floats(&result, "attention d_v"), d_v, plain_v, d.n_k);
+        if (c->n_buckets)
+            suite_close("attention d_bias", suite_floats(&result, "attention d_bias"), d_bias, plain_bias,
+                        d.n_bias);
+        suite_free(&result);
+        free(q), free(k), free(v), free(d_o), free(bias), free(keep), free(d_bias), free(d_q), free(d_k),
+            free(d_v);
+        free(plain_q), free(plain_k), free(plain_v), free(plain_bias), free(o), free(lse);
+        drop(&d);
+    }
+}
+
+static const struct CMUnitTest tests[] = {cmocka_unit_test(test_forward), cmocka_unit_test(test_backward)};
+SUITE_MAIN(tests)
