@@ -25,7 +25,8 @@ typedef struct sago_device {
 } sago_device;
 
 /**
- * Opens a device. name: "auto" (the best that this machine has) or a device's name. n_threads: 0 means all cores this
+ * Opens a device. name: "auto" (the best that this machine has) or a device's name; "cpu:base", "cpu:v3" and "cpu:v4"
+ * open the cpu device with the loops of that x86-64 level, to compare them. n_threads: 0 means all cores this
  * process may use. Errors: SAGO_E_DEVICE with the reason and the names that exist.
  */
 sago_status sago_device_open(const char *name, int n_threads, sago_device **out) SAGO_MUST_CHECK;

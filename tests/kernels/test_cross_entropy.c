@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "reference.h"
+#include "suite.h"
+
+typedef struct loss_case {
+    int64_t rows, width;
+    sago_cross_entropy_args args;
+    const float *logits, *lse, *weights;
+    const int32_t *targets;
+} loss_case;
+
+static void forward_body(suite_run *run, const void *context) {
+    const loss_case *c = context;
+    sago_tensor stats = suite_f32(run, NULL, DIMS(c->rows, SAGO_CE_STATS));
+    sago_tensor logits = suite_f32(run, c->logits, DIMS(c->rows, c->width));
+    sago_tensor targets = suite_i32(run, c->targets, DIMS(c->rows));
+    suite_ok(run->device->ops->cross_entropy_forward(run->device, stats, logits, targets, &c->args));
+    suite_output(run, "stats", stats);
+}
+
+static void backward_body(suite_run *run, const void *context) {
+    const loss_case *c = context;
+    sago_tensor logits = suite_f32(run, c->logits, DIMS(c->rows, c->width)),
+                lse = suite_f32(run, c->lse, DIMS(c->rows));
+    sago_tensor targets = suite_i32(run, c->targets, DIMS(c->rows)),
+                weights = suite_f32(run, c->weights, DIMS(c->rows));
+    suite_ok(run->device->ops->cross_entropy_backward(run->device, logits, lse, targets, weights, &c->args));
+    suite_output(run, "d_logits", logits);
+}
+
+static const int64_t shapes[][2] = {{1, 1}, {1, 32128}, {7, 13}, {3, 2048}, {5, 4099}, {64, 31}, {0, 16}};
+
+/* The parts of one row, in the precision of REAL; the maximum has no error. */
+static void exact_stats(double *out, const float *x, int64_t width, int32_t target) {
+    double max = (double)x[0], sum = 0, all = 0;
+    for (int64_t i = 0; i < width; i++) max = fmax(max, (double)x[i]);
+    for (int64_t i = 0; i < width; i++) sum += exp((double)x[i] - max), all += (double)x[i];
+    out[SAGO_CE_MAX] = max, out[SAGO_CE_SUM_EXP] = sum, out[SAGO_CE_SUM] = all;
+    out[SAGO_CE_TARGET] = target >= 0 && target < width ? (double)x[target] : 0;
+}
+
+static void plain_stats(float *out, const float *x, int64_t width, int32_t target) {
+    float max = x[0], sum = 0, all = 0;
+    for (int64_t i = 0; i < width; i++) max = fmaxf(max, x[i]);
+    for (int64_t i = 0; i < width; i++) sum += expf(x[i] - max), all += x[i];
+    out[SAGO_CE_MAX] = max, out[SAGO_CE_SUM_EXP] = sum, out[SAGO_CE_SUM] = all;
+    out[SAGO_CE_TARGET] = target >= 0 && target < width ? x[target] : 0;
+}
+
+static int32_t *some_targets(int64_t rows, int64_t width, int64_t first_id) {
+    int32_t *targets = malloc((size_t)(rows + 1) * sizeof *targets);
+    for (int64_t r = 0; r < rows; r++)
+        targets[r] = (int32_t)first_id + (int32_t)sago_below(sago_mix(3, (uint64_t)r), (uint64_t)width);
+    return targets;
+}
+
+static void test_forward(void **state) {
+    (void)state;
+    for (int s = 0; s < LENGTH(shapes); s++)
+        for (int64_t first_id = 0; first_id < 200; first_id += 100) {
+            int64_t rows = shapes[s][0], width = shapes[s][1], n = rows * SAGO_CE_STATS;
+            float *logits = suite_normal(rows * width, 1);
+            for (int64_t i = 0; i < rows * width; i++) logits[i] = logits[i] * 5 + 3;
+            int32_t *targets = some_targets(rows, width, first_id);
+            if (rows > 2) targets[1] = (int32_t)(first_id + width), targets[2] = -1; /* not in this slice */
+            loss_case c = {rows, width, {first_id, 1000000, 0, 0, 1}, logits, NULL, NULL, targets};
+            suite_result result;
+            suite_run_op(forward_body, &c, SUITE_SAME_BITS, &result);
+            const float *got = suite_floats(&result, "stats");
+            double *exact = ref_array(n);
+            float *plain = plain_array(n);
+            for (int64_t r = 0; r < rows; r++) {
+                exact_stats(exact + r * SAGO_CE_STATS, logits + r * width, width,
+                            targets[r] - (int32_t)first_id);
+                plain_stats(plain + r * SAGO_CE_STATS, logits + r * width, width,
+                            targets[r] - (int32_t)first_id);
+            }
+            static const char *const names[SAGO_CE_STATS] = {"CE max", "CE sum of exp", "CE target",
+                                                             "CE sum"};
+            for (int part = 0; part < SAGO_CE_STATS; part++) {
+                float *g = plain_array(rows), *p = plain_array(rows);
+                double *e = ref_array(rows);
+                for (int64_t r = 0; r < rows; r++) {
+                    g[r] = got[r * SAGO_CE_STATS + part], p[r] = plain[r * SAGO_CE_STATS + part];
+                    e[r] = exact[r * SAGO_CE_STATS + part];
+                }
+                suite_close(names[part], g, e, p, rows);
+                free(g), free(p), free(e);
+            }
+            suite_free(&result);
+            free(logits), free(targets), free(exact), free(plain);
+        }
+}
+
+static void test_backward(void **state) {
+    (void)state;
+    static const float settings[][2] = {{0, 0}, {1e-4f, 0}, {1e-2f, 0.1f}};
+    for (int s = 0; s < LENGTH(shapes); s++)
+        for (int k = 0; k < LENGTH(settings); k++) {
+            int64_t rows = shapes[s][0], width = shapes[s][1], n = rows * width;
+            float z = settings[k][0], smoothing = settings[k][1], scale = 1.0f / 17;
+            float *logits = suite_normal(n, 1), *lse = plain_array(rows), *weights = plain_array(rows),
+                  *plain = plain_array(n);
+            int32_t *targets = some_targets(rows, width, 50);
+            double *x = ref_from(logits, n), *exact = ref_array(n);
+            for (int64_t r = 0; r < rows; r++) {
+                double l;
+                ref_cross_entropy(&l, x + r * width, width, 0, 0, 0);
+                lse[r] = (float)l;
+                weights[r] = r % 3 == 1 ? 0.0f : 0.5f + (float)r;
+                if (r == 4) targets[r] = -1; /* the target is in another slice */
+                ref_cross_entropy_gradient(exact + r * width, x + r * width, (double)lse[r], width,
+                                           targets[r] - 50, (double)z, (double)smoothing,
+                                           (double)(width + 77), (double)weights[r] * (double)scale);
+                plain_cross_entropy_gradient(plain + r * width, logits + r * width, lse[r], width,
+                                             targets[r] - 50, z, smoothing, (float)(width + 77),
+                                             weights[r] * scale);
+            }
+            loss_case c = {rows, width, {50, width + 77, z, smoothing, scale}, logits, lse, weights, targets};
+            suite_result result;
+            suite_run_op(backward_body, &c, SUITE_SAME_BITS, &result);
+            suite_close("CE d_logits", suite_floats(&result, "d_logits"), exact, plain, n);
+            suite_free(&result);
+            free(logits), free(lse), free(weights), free(plain), free(targets), free(x), free(exact);
+        }
+}
+
+static void test_formula_by_differences(void **state) {
+    (void)state;
+    enum { V = 19 };
+    float *random = suite_normal(V, 4);
+    double *x = ref_from(random, V), d[V], numeric[V], lse, ignored, h = 1e-5;
+    ref_cross_entropy(&lse, x, V, 7, 1e-2, 0.1);
+    ref_cross_entropy_gradient(d, x, lse, V, 7, 1e-2, 0.1, V, 1);
+    for (int i = 0; i < V; i++) {
+        double old = x[i];
+        x[i] = old + h;
+        double up = ref_cross_entropy(&ignored, x, V, 7, 1e-2, 0.1);
+        x[i] = old - h;
+        numeric[i] = (up - ref_cross_entropy(&ignored, x, V, 7, 1e-2, 0.1)) / (2 * h);
+        x[i] = old;
+    }
+    suite_gradient_close("d_logits", numeric, d, V, 1e-8);
+    free(random), free(x);
+}
+
+/* Two slices of a vocabulary combine to the loss over all of it. */
+static void test_slices(void **state) {
+    (void)state;
+    enum { ROWS = 6, V = 5000, CUT = 2999 };
+    float *logits = suite_normal(ROWS * V, 2),
+          *part[2] = {plain_array(ROWS * CUT), plain_array(ROWS * (V - CUT))};
+    int32_t *targets = some_targets(ROWS, V, 0);
+    suite_result result[2];
+    for (int p = 0; p < 2; p++) {
+        int64_t first = p ? CUT : 0, width = p ? V - CUT : CUT;
+        for (int r = 0; r < ROWS; r++)
+            memcpy(part[p] + r * width, logits + r * V + first, (size_t)width * sizeof(float));
+        loss_case c = {ROWS, width, {first, V, 0, 0, 1}, part[p], NULL, NULL, targets};
+        suite_run_op(forward_body, &c, SUITE_SAME_BITS, &result[p]);
+    }
+    for (int r = 0; r < ROWS; r++) {
+        const float *a = suite_floats(&result[0], "stats") + r * SAGO_CE_STATS;
+        const float *b = suite_floats(&result[1], "stats") + r * SAGO_CE_STATS;
+        double *x = ref_from(logits + r * V, V), lse,
+               max = fmax((double)a[SAGO_CE_MAX], (double)b[SAGO_CE_MAX]);
+        double sum = (double)a[SAGO_CE_SUM_EXP] * exp((double)a[SAGO_CE_MAX] - max) +
+                     (double)b[SAGO_CE_SUM_EXP] * exp((double)b[SAGO_CE_MAX] - max);
+        ref_cross_entropy(&lse, x, V, targets[r], 0, 0);
+        assert_true(fabs(max + log(sum) - lse) < 1e-6);
+        assert_true(a[SAGO_CE_TARGET] + b[SAGO_CE_TARGET] == logits[r * V + targets[r]]);
+        free(x);
+    }
+    suite_free(&result[0]), suite_free(&result[1]);
+    free(logits), free(part[0]), free(part[1]), free(targets);
+}
+
+static void test_extremes(void **state) {
+    (void)state;
+    enum { V = 4500 };
+    float *x = plain_array(5 * V);
+    int32_t targets[5] = {1, 1, 1, 1, 1};
+    for (int i = 0; i < 5 * V; i++) x[i] = (float)(i % 7);
+    x[V + 4000] = NAN;
+    x[2 * V + 3] = INFINITY;
+    for (int i = 0; i < V; i++) x[3 * V + i] = i < 4400 ? -INFINITY : 1.0f; /* ids that may not be said */
+    for (int i = 0; i < V; i++) x[4 * V + i] = i == 4490 ? 3e38f : -3e38f;
+    loss_case c = {5, V, {0, V, 0, 0, 1}, x, NULL, NULL, targets};
+    suite_result result;
+    suite_run_op(forward_body, &c, SUITE_SAME_BITS, &result);
+    const float *s = suite_floats(&result, "stats");
+    assert_true(isfinite(s[SAGO_CE_SUM_EXP]));
+    assert_true(!isfinite(s[SAGO_CE_STATS + SAGO_CE_SUM_EXP]));
+    assert_true(!isfinite(s[2 * SAGO_CE_STATS + SAGO_CE_SUM_EXP]));
+    assert_true(s[3 * SAGO_CE_STATS + SAGO_CE_MAX] == 1.0f &&
+                s[3 * SAGO_CE_STATS + SAGO_CE_SUM_EXP] == 100.0f);
+    assert_true(s[4 * SAGO_CE_STATS + SAGO_CE_MAX] == 3e38f &&
+                s[4 * SAGO_CE_STATS + SAGO_CE_SUM_EXP] == 1.0f);
+    suite_free(&result);
+    free(x);
+}
+
+static void shapes_body(suite_run *run, const void *context) {
+    (void)context;
+    sago_device *d = run->device;
+    float zeros[32] = {0};
+    int32_t ints[4] = {0};
+    sago_tensor stats = suite_f32(run, zeros, DIMS(4, SAGO_CE_STATS)),
+                logits = suite_f32(run, zeros, DIMS(4, 8));
+    sago_tensor targets = suite_i32(run, ints, DIMS(4)), few = suite_i32(run, ints, DIMS(3));
+    sago_tensor lse = suite_f32(run, zeros, DIMS(4)), wrong = suite_f32(run, zeros, DIMS(5));
+    sago_cross_entropy_args args = {.vocabulary = 8, .scale = 1}, nothing = {.scale = 1};
+    suite_expect_shape_error(d->ops->cross_entropy_forward(d, stats, logits, few, &args),
+                             "cross_entropy_forward");
+    suite_expect_shape_error(d->ops->cross_entropy_forward(d, lse, logits, targets, &args),
+                             "cross_entropy_forward");
+    suite_expect_shape_error(d->ops->cross_entropy_forward(d, stats, logits, lse, &args),
+                             "cross_entropy_forward");
+    suite_expect_shape_error(d->ops->cross_entropy_backward(d, logits, wrong, targets, lse, &args),
+                             "cross_entropy_backward");
+    suite_expect_shape_error(d->ops->cross_entropy_backward(d, logits, lse, few, lse, &args),
+                             "cross_entropy_backward");
+    suite_expect_shape_error(d->ops->cross_entropy_backward(d, logits, lse, targets, wrong, &args),
+                             "cross_entropy_backward");
+    suite_expect_shape_error(d->ops->cross_entropy_backward(d, logits, lse, targets, lse, &nothing),
+                             "cross_entropy_backward");
+}
+
+static void test_wrong_shapes(void **state) {
+    (void)state;
+    suite_run_once(shapes_body, NULL);
+}
+
+static const struct CMUnitTest tests[] = {cmocka_unit_test(test_forward),
+                                          cmocka_unit_test(test_backward),
+                                          cmocka_unit_test(test_formula_by_differences),
+                                          cmocka_unit_test(test_slices),
+                                          cmocka_unit_test(test_extremes),
+                                          cmocka_unit_test(test_wrong_shapes)};
+SUITE_MAIN(tests)
