@@ -9,7 +9,9 @@ static size_t round_up(size_t bytes) {
     return (bytes + SAGO_ARENA_ALIGN - 1) / SAGO_ARENA_ALIGN * SAGO_ARENA_ALIGN;
 }
 
-sago_arena sago_arena_measure(void) { return (sago_arena){0}; }
+sago_arena sago_arena_measure(void) {
+    return (sago_arena){0};
+}
 
 sago_status sago_arena_open(sago_arena *arena, size_t bytes) {
     *arena = (sago_arena){0};
@@ -49,6 +51,10 @@ sago_tensor sago_arena_tensor(sago_arena *arena, sago_dtype dtype, int n_dims, c
     return t;
 }
 
-size_t sago_arena_mark(const sago_arena *arena) { return arena->used_bytes; }
+size_t sago_arena_mark(const sago_arena *arena) {
+    return arena->used_bytes;
+}
 
-void sago_arena_release(sago_arena *arena, size_t mark) { arena->used_bytes = mark; }
+void sago_arena_release(sago_arena *arena, size_t mark) {
+    arena->used_bytes = mark;
+}

@@ -3,8 +3,8 @@
  * Arena: memory is planned, then taken once; nothing is allocated after step 1.
  *
  * The same layout code runs twice: over an arena without memory it measures (every take returns NULL and only
- * counts), over one with memory it hands out addresses. mark and release make a stack of it for scratch; the peak
- * is what such code needs at most.
+ * counts), over one with memory it hands out addresses. mark and release make a stack of it for scratch; the
+ * peak is what such code needs at most.
  *
  *     sago_arena arena = sago_arena_measure();
  *     lay_out(&arena, &buffers);                           // counts
@@ -35,7 +35,8 @@ void sago_arena_over(sago_arena *arena, void *base, size_t bytes);
 
 void sago_arena_close(sago_arena *arena); /* only what sago_arena_open took */
 
-/** The next bytes, aligned. NULL while measuring; aborts past the capacity, which is a defect in the layout code. */
+/** The next bytes, aligned. NULL while measuring; aborts past the capacity, which is a defect in the layout
+ * code. */
 void *sago_arena_take(sago_arena *arena, size_t bytes);
 
 /** A tensor of the given dtype and dims, its memory from the arena. */

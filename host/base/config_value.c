@@ -109,6 +109,7 @@ static bool is_number(const char *p, bool whole) {
 
 static bool is_choice(const char *choices, const char *text) {
     size_t length = strlen(text);
+    if (strchr(text, '|')) return false;
     for (const char *p = choices; p && length; p = strchr(p, '|'), p = p ? p + 1 : NULL)
         if (strncmp(p, text, length) == 0 && (p[length] == '|' || p[length] == '\0')) return true;
     return false;

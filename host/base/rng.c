@@ -4,7 +4,11 @@
 #include <math.h>
 #include <xxhash.h>
 
-uint64_t sago_hash_bytes(const void *data, size_t bytes) { return XXH3_64bits(data, bytes); }
+enum { FEW = 256 };
+
+uint64_t sago_hash_bytes(const void *data, size_t bytes) {
+    return XXH3_64bits(data, bytes);
+}
 
 void sago_normal_fill(float *out, int64_t first, int64_t count, uint64_t key) {
     for (int64_t i = 0; i < count; i++) {
@@ -18,12 +22,25 @@ void sago_normal_fill(float *out, int64_t first, int64_t count, uint64_t key) {
     }
 }
 
+/* Fisher and Yates's shuffle: exactly even, which a Feistel network over so few values is not. */
+static uint64_t permute_few(uint64_t i, uint64_t n, uint64_t key) {
+    uint16_t order[FEW];
+    for (uint64_t j = 0; j < n; j++) {
+        uint64_t k = sago_below(sago_mix(key, j), j + 1);
+        order[j] = order[k];
+        order[k] = (uint16_t)j;
+    }
+    return order[i];
+}
+
 uint64_t sago_permute(uint64_t i, uint64_t n, uint64_t key) {
     if (n < 2) return 0;
+    if (n <= FEW) return permute_few(i, n, key);
     unsigned half = 1;
     while (half < 32 && (1ull << (2 * half)) < n) half++;
     uint64_t mask = (1ull << half) - 1;
-    /* A balanced Feistel network permutes [0, 4^half); walking on until the value falls below n permutes [0, n). */
+    /* A balanced Feistel network permutes [0, 4^half); walking on until the value falls below n permutes [0,
+     * n). */
     do {
         uint64_t left = i >> half, right = i & mask;
         for (uint64_t round = 0; round < 6; round++) {

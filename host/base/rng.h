@@ -3,8 +3,8 @@
  * Random numbers without state: every draw is a function of a key and a counter, so that the number of ranks,
  * threads or micro-batches, or a resume, never changes what is drawn.
  *
- * Bits: Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), the generator that cuRAND
- * offers too, so that host and device draw the same.
+ * Bits: Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), the generator that
+ * cuRAND offers too, so that host and device draw the same.
  */
 #ifndef SAGO_RNG_H
 #define SAGO_RNG_H
@@ -37,7 +37,9 @@ static inline uint64_t sago_mix(uint64_t a, uint64_t b) {
 uint64_t sago_hash_bytes(const void *data, size_t bytes);
 
 /** Uniform in [0, 1), 53 bits of a hash. */
-static inline double sago_unit(uint64_t hash) { return (double)(hash >> 11) * 0x1p-53; }
+static inline double sago_unit(uint64_t hash) {
+    return (double)(hash >> 11) * 0x1p-53;
+}
 
 /** Uniform in [0, n), without modulo bias for every n that fits in memory. */
 static inline uint64_t sago_below(uint64_t hash, uint64_t n) {
@@ -47,7 +49,8 @@ static inline uint64_t sago_below(uint64_t hash, uint64_t n) {
 /** out[i] = standard normal of (key, first + i), i < count: Box-Muller over Philox words. */
 void sago_normal_fill(float *out, int64_t first, int64_t count, uint64_t key);
 
-/** Index i of a permutation of [0, n) that (key) names; computed alone, in O(1) memory (a Feistel walk). */
+/** Index i of a permutation of [0, n) that (key) names; i < n. Computed alone, in O(1) memory: a shuffle
+ * of up to 256 values, a Feistel walk over more. */
 uint64_t sago_permute(uint64_t i, uint64_t n, uint64_t key);
 
 #endif

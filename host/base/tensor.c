@@ -47,7 +47,9 @@ int64_t sago_tensor_count(sago_tensor t) {
     return t.shape[0] * t.shape[1] * t.shape[2] * t.shape[3];
 }
 
-size_t sago_tensor_bytes(sago_tensor t) { return (size_t)sago_tensor_count(t) * sago_dtype_bytes(t.dtype); }
+size_t sago_tensor_bytes(sago_tensor t) {
+    return (size_t)sago_tensor_count(t) * sago_dtype_bytes(t.dtype);
+}
 
 bool sago_tensor_same_shape(sago_tensor a, sago_tensor b) {
     if (a.n_dims != b.n_dims) return false;
