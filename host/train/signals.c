@@ -19,6 +19,7 @@ void sago_signals_watch(void) {
     action.sa_flags = SA_RESTART;
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL); /* which mpirun passes on to all ranks, without killing them after a second */
 }
 
 int sago_signal_received(void) { return received; }

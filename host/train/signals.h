@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * SIGTERM and SIGINT ask a run to save and leave; a third one ends it at once.
+ * SIGTERM, SIGINT and SIGUSR1 ask a run to save and leave; a third one ends it at once.
  */
 #ifndef SAGO_SIGNALS_H
 #define SAGO_SIGNALS_H
