@@ -115,10 +115,17 @@ static sago_status open_model(sago_trainer *t) {
     return sago_reducer_open(&t->registry, t->mesh, config->mesh.bucket_bytes, &t->reducer);
 }
 
+/* Imported weights come without optimizer state: then there is nothing to keep, and the moments start young. */
+static bool has_moments(const sago_ckpt *ckpt) {
+    for (int i = 0; i < sago_ckpt_count(ckpt); i++)
+        if (sago_starts_with(sago_ckpt_at(ckpt, i).name, "adafactor/")) return true;
+    return false;
+}
+
 static sago_status start_fresh(sago_trainer *t, sago_ckpt *init) {
     t->moment_age_offset = t->config->optimizer.step_offset;
     if (init) {
-        bool keep = strcmp(t->config->optimizer.second_moments, "keep") == 0;
+        bool keep = strcmp(t->config->optimizer.second_moments, "keep") == 0 && has_moments(init);
         SAGO_TRY(sago_trainer_load_weights(t, init, keep));
         /* Kept moments go on ageing from where they were: a young beta2 would wipe them in one step. */
         if (keep && t->moment_age_offset == 0) t->moment_age_offset = -sago_ckpt_step(init);
