@@ -13,6 +13,8 @@ cd "$(dirname "$0")/.."
 all=no
 [ "${1:-}" = --all ] && all=yes
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+# Tests share two cores: threads that wait should sleep, not spin.
+export OMP_WAIT_POLICY=passive
 passed=0 failed=0 skipped=0
 started=$SECONDS
 
