@@ -36,7 +36,7 @@ static sago_status run(const sago_arguments *arguments) {
 
 const sago_command sago_command_version = {
     .name = "version",
-    .summary = "prints the version, the commit, the compiler and the libraries it was built with",
+    .summary = "print the version, the commit, the compiler and the libraries it was built with",
     .usage = "sago version [--json]",
     .details = "Writes a few lines to standard output, or one JSON object with --json.",
     .example = "sago version",
