@@ -127,14 +127,14 @@ static void watch_alive(int64_t now_ns, double timeout) {
         n_silent++;
     }
     if (silent < 0) return;
-    if (n_silent > 1) snprintf(more, sizeof more, " and %d more ranks", n_silent - 1);
+    snprintf(more, sizeof more, " has");
+    if (n_silent > 1) snprintf(more, sizeof more, " and %d more have", n_silent - 1);
     const char *cause = "its process is stopped, or its node or the network to it is gone";
     if (sees_process(silent))
         cause = strchr("Tt", process_state(silent)) ? "its process is stopped (SIGSTOP, or a debugger)"
                                                     : "its process gets no processor time";
     let_lower_ranks_speak(now_ns, silent, 1500000000);
-    comm_die(1, "%s%s has not been heard of for %.0f s: %s", comm_rank_text(silent, text), more, timeout,
-             cause);
+    comm_die(1, "%s%s not been heard of for %.0f s: %s", comm_rank_text(silent, text), more, timeout, cause);
 }
 
 static void fail(const char *message) {
