@@ -12,7 +12,7 @@
 static sago_status load_config(const sago_arguments *arguments, sago_config **config) {
     const char *what = arguments->n_positional ? arguments->positional[0] : "";
     char *path = sago_is_dir(what) ? sago_path_join(what, "config.yaml") : sago_strdup(what);
-    sago_status status = sago_config_load(path, arguments->sets, arguments->n_sets, config);
+    sago_status status = sago_argument_config(arguments, path, config);
     free(path);
     return status;
 }

@@ -7,8 +7,7 @@ static sago_status run(const sago_arguments *arguments) {
     sago_config *config = NULL;
     sago_mesh *mesh = NULL;
     sago_status status;
-    SAGO_TRY_TO(done,
-                sago_config_load(arguments->positional[0], arguments->sets, arguments->n_sets, &config));
+    SAGO_TRY_TO(done, sago_argument_config(arguments, arguments->positional[0], &config));
     SAGO_TRY_TO(done, sago_mesh_open(config->mesh.data, config->mesh.model,
                                      (double)config->mesh.timeout_seconds, &mesh));
     SAGO_TRY_TO(done, sago_train(config, mesh, NULL));
