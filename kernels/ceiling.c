@@ -2,40 +2,111 @@
 #include "ceiling.h"
 
 #include "log.h"
-#include "ops.h"
+#include "rng.h"
+#include "str.h"
 
 #include <stdlib.h>
 
-enum { SIZE = 1024, ROUNDS = 9 };
+enum { MIN_CALLS = 3, MAX_CALLS = 500 };
 
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
+static int by_value(const void *left, const void *right) {
+    double a = *(const double *)left, b = *(const double *)right;
+    return (a > b) - (a < b);
+}
+
+typedef sago_status timed_call(sago_device *device, void *context);
+
+/* Calls once to warm up, then until the time is over; work / seconds of each call becomes a rate. */
+static sago_status measure(sago_device *device, timed_call *call, void *context, double work, double seconds,
+                           sago_rate *out) {
+    double rates[MAX_CALLS];
+    SAGO_TRY(call(device, context));
+    SAGO_TRY(device->ops->synchronize(device));
+    int64_t start = sago_now_ns(), now = start;
+    int n = 0;
+    while (n < MAX_CALLS && (n < MIN_CALLS || (double)(now - start) * 1e-9 < seconds)) {
+        int64_t before = sago_now_ns();
+        SAGO_TRY(call(device, context));
+        SAGO_TRY(device->ops->synchronize(device));
+        now = sago_now_ns();
+        rates[n++] = work / ((double)(now > before ? now - before : 1) * 1e-9);
+    }
+    qsort(rates, (size_t)n, sizeof *rates, by_value);
+    *out = (sago_rate){rates[n / 2], rates[n / 4], rates[n - 1 - n / 4], n};
+    return SAGO_OK;
+}
+
+/* Device memory with random values: constant ones would draw less power, and clocks would rise. */
+static sago_status take_random(sago_device *device, int64_t count, uint64_t key, void **out) {
+    enum { PIECE = 4096 };
+    float piece[PIECE];
+    SAGO_TRY(device->ops->allocate(device, out, (size_t)count * sizeof(float)));
+    sago_normal_fill(piece, 0, PIECE, key);
+    for (int64_t at = 0; at < count; at += PIECE) {
+        int64_t n = count - at < PIECE ? count - at : PIECE;
+        SAGO_TRY(device->ops->upload(device, (float *)*out + at, piece, (size_t)n * sizeof(float)));
+    }
+    return SAGO_OK;
+}
+
+typedef struct product {
+    sago_tensor a, b, c;
+    sago_matmul_args args;
+} product;
+
+static sago_status multiply(sago_device *device, void *context) {
+    const product *p = context;
+    return device->ops->matmul(device, p->c, p->a, p->b, &p->args);
+}
+
+sago_status sago_device_measure_product(sago_device *device, int64_t m, int64_t n, int64_t k, bool bf16,
+                                        double seconds, sago_rate *out) {
+    void *a = NULL, *b = NULL, *c = NULL;
+    sago_status status = SAGO_OK;
+    SAGO_TRY_TO(done, take_random(device, m * k, 1, &a));
+    SAGO_TRY_TO(done, take_random(device, k * n, 2, &b));
+    SAGO_TRY_TO(done, device->ops->allocate(device, &c, (size_t)(m * n) * sizeof(float)));
+    product p = {sago_tensor_2d(a, SAGO_F32, m, k),
+                 sago_tensor_2d(b, SAGO_F32, k, n),
+                 sago_tensor_2d(c, SAGO_F32, m, n),
+                 {.alpha = 1, .bf16 = bf16}};
+    status = measure(device, multiply, &p, 2e-9 * (double)m * (double)n * (double)k, seconds, out);
+done:
+    device->ops->release(device, a);
+    device->ops->release(device, b);
+    device->ops->release(device, c);
+    return status;
+}
+
+static sago_status copy(sago_device *device, void *context) {
+    const product *p = context;
+    return device->ops->copy(device, p->c, p->a);
+}
+
+sago_status sago_device_measure_copy(sago_device *device, size_t bytes, double seconds, sago_rate *out) {
+    int64_t count = (int64_t)(bytes / sizeof(float));
+    void *from = NULL, *to = NULL;
+    sago_status status = SAGO_OK;
+    SAGO_TRY_TO(done, take_random(device, count, 3, &from));
+    SAGO_TRY_TO(done, device->ops->allocate(device, &to, (size_t)count * sizeof(float)));
+    product p = {.a = sago_tensor_1d(from, SAGO_F32, count), .c = sago_tensor_1d(to, SAGO_F32, count)};
+    status = measure(device, copy, &p, 2e-9 * (double)count * sizeof(float), seconds, out);
+done:
+    device->ops->release(device, from);
+    device->ops->release(device, to);
+    return status;
 }
 
 sago_status sago_device_measure_gemm(sago_device *device, double *gflops) {
-    const sago_ops *ops = device->ops;
-    void *memory;
-    size_t bytes = (size_t)SIZE * SIZE * sizeof(float);
-    SAGO_TRY(ops->allocate(device, &memory, 3 * bytes));
-    sago_tensor a = sago_tensor_2d(memory, SAGO_F32, SIZE, SIZE), b = a, c = a;
-    b.data = (char *)memory + bytes;
-    c.data = (char *)memory + 2 * bytes;
-    const sago_matmul_args args = {.transpose_b = true, .alpha = 1};
-    double seconds[ROUNDS];
-    sago_status status;
-    SAGO_TRY_TO(done, ops->fill(device, a, 0.5f));
-    SAGO_TRY_TO(done, ops->fill(device, b, 0.25f));
-    /* The first product sets up threads and primitives; it is not counted. */
-    for (int i = -1; i < ROUNDS; i++) {
-        int64_t start = sago_now_ns();
-        SAGO_TRY_TO(done, ops->matmul(device, c, a, b, &args));
-        SAGO_TRY_TO(done, ops->synchronize(device));
-        if (i >= 0) seconds[i] = (double)(sago_now_ns() - start) * 1e-9;
+    static const int64_t sizes[] = {768, 1024, 1536};
+    int64_t start = sago_now_ns();
+    *gflops = 0;
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        sago_rate rate;
+        SAGO_TRY(sago_device_measure_product(device, sizes[i], sizes[i], sizes[i], false, 0.15, &rate));
+        if (rate.median > *gflops) *gflops = rate.median;
+        /* A slow processor is measured by the smaller ones alone: eight times the time would be too much. */
+        if ((double)(sago_now_ns() - start) * 1e-9 > 0.4) break;
     }
-    qsort(seconds, ROUNDS, sizeof *seconds, by_value);
-    *gflops = 2.0 * SIZE * SIZE * SIZE / seconds[ROUNDS / 2] * 1e-9;
-done:
-    ops->release(device, memory);
-    return status;
+    return SAGO_OK;
 }
