@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bench.h"
+
+#include "log.h"
+#include "str.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *bench_text(int argc, char **argv, const char *name, const char *fallback) {
+    for (int i = 1; i + 1 < argc; i++)
+        if (sago_starts_with(argv[i], "--") && strcmp(argv[i] + 2, name) == 0) return argv[i + 1];
+    return fallback;
+}
+
+int64_t bench_option(int argc, char **argv, const char *name, int64_t fallback) {
+    const char *text = bench_text(argc, argv, name, NULL);
+    return text ? strtoll(text, NULL, 10) : fallback;
+}
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+json_t *bench_summary(double values[], int n, double *median) {
+    qsort(values, (size_t)n, sizeof *values, by_value);
+    *median = values[n / 2];
+    return json_pack("{s:f, s:f, s:f, s:i}", "median", values[n / 2], "low", values[n / 4], "high",
+                     values[n * 3 / 4], "runs", n);
+}
+
+double bench_peak_mib(void) {
+    FILE *file = fopen("/proc/self/status", "r");
+    char line[256];
+    double kib = 0;
+    while (file && fgets(line, sizeof line, file))
+        if (sago_starts_with(line, "VmHWM:")) kib = strtod(line + 6, NULL);
+    if (file) fclose(file);
+    return kib / 1024;
+}
+
+sago_model_shape bench_shape(const char *size) {
+    sago_model_shape shape = {.family = "t5",
+                              .vocab_size = 32128,
+                              .d_model = 512,
+                              .n_heads = 6,
+                              .head_dim = 64,
+                              .d_ff = 1024,
+                              .encoder_layers = 8,
+                              .decoder_layers = 8,
+                              .gated_gelu = true,
+                              .relative_buckets = 32,
+                              .relative_max_distance = 128,
+                              .norm_epsilon = 1e-6f};
+    if (strcmp(size, "small") == 0) return shape;
+    bool base = strcmp(size, "base") == 0;
+    if (!base && strcmp(size, "large") != 0)
+        bench_check(sago_fail(SAGO_E_USAGE, "--size is small, base or large"));
+    shape.d_model = base ? 768 : 1024;
+    shape.n_heads = base ? 12 : 16;
+    shape.d_ff = base ? 2048 : 2816;
+    shape.encoder_layers = shape.decoder_layers = base ? 12 : 24;
+    return shape;
+}
+
+void bench_check(sago_status status) {
+    if (status == SAGO_OK) return;
+    sago_error_line(sago_message());
+    exit(1);
+}
+
+json_t *bench_command(int argc, char **argv) {
+    sago_str text = {0};
+    for (int i = 0; i < argc; i++) sago_str_printf(&text, "%s%s", i ? " " : "", argv[i]);
+    json_t *json = json_string(sago_str_text(&text));
+    sago_str_free(&text);
+    return json;
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * train_step: one whole training step of T5 v1.1, from token ids to updated weights.
+ *
+ *     bench_train_step [--size small] [--rows 4] [--inputs 512] [--targets 128] [--segments 1] [--threads 2]
+ *                      [--steps 11] [--micro-batch 0] [--recompute 0] [--bf16 0] [--dropout-percent 5]
+ * [--chunk 512]
+ *
+ * Weights and ids are random, rows are full; with --segments each row holds so many examples of equal length.
+ * Before every step the device's GEMM ceiling is measured, so that share_of_gemm_ceiling compares two things
+ * of the same moments. Prints one JSON object; parts come from a few more steps with a clock around each
+ * operation.
+ */
+#include "bench.h"
+#include "ceiling.h"
+#include "config.h"
+#include "log.h"
+#include "optimizer.h"
+#include "rng.h"
+#include "str.h"
+#include "timed_device.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { MAX_STEPS = 201, PROFILED_STEPS = 3 };
+
+typedef struct bench {
+    sago_model_shape shape;
+    sago_registry registry;
+    sago_device *device;
+    sago_model *model;
+    sago_optimizer *optimizer;
+    sago_config *config;
+    sago_batch batch;
+    float *values, *gradients;
+    int64_t micro_batch, step;
+    float dropout;
+    double loss;
+} bench;
+
+/* Rows full of examples of equal length. */
+static sago_batch make_batch(int64_t rows, int64_t inputs, int64_t targets, int64_t segments,
+                             int64_t vocabulary) {
+    sago_batch batch = {
+        .n_rows = rows, .global_rows = rows, .input_length = inputs, .target_length = targets};
+    batch.inputs = sago_alloc_zero((size_t)(rows * inputs), sizeof(int32_t));
+    batch.input_segments = sago_alloc_zero((size_t)(rows * inputs), sizeof(int32_t));
+    batch.targets = sago_alloc_zero((size_t)(rows * targets), sizeof(int32_t));
+    batch.decoder_inputs = sago_alloc_zero((size_t)(rows * targets), sizeof(int32_t));
+    batch.target_segments = sago_alloc_zero((size_t)(rows * targets), sizeof(int32_t));
+    batch.weights = sago_alloc_zero((size_t)(rows * targets), sizeof(float));
+    for (int64_t i = 0; i < rows * inputs; i++) {
+        batch.inputs[i] = 2 + (int32_t)sago_below(sago_mix(1, (uint64_t)i), (uint64_t)vocabulary - 2);
+        batch.input_segments[i] = 1 + (int32_t)(i % inputs * segments / inputs);
+    }
+    for (int64_t i = 0; i < rows * targets; i++) {
+        batch.targets[i] = 2 + (int32_t)sago_below(sago_mix(2, (uint64_t)i), (uint64_t)vocabulary - 2);
+        batch.target_segments[i] = 1 + (int32_t)(i % targets * segments / targets);
+        bool starts = i % targets == 0 || batch.target_segments[i] != batch.target_segments[i - 1];
+        batch.decoder_inputs[i] = starts ? 0 : batch.targets[i - 1];
+        batch.weights[i] = 1;
+    }
+    batch.global_target_tokens = batch.n_target_tokens = rows * targets;
+    return batch;
+}
+
+static void step(bench *b) {
+    const sago_batch *batch = &b->batch;
+    sago_tensor gradients = sago_tensor_1d(b->gradients, SAGO_F32, b->registry.n_elements);
+    bench_check(b->device->ops->fill(b->device, gradients, 0));
+    const sago_loss_args args = {.dropout = b->dropout,
+                                 .dropout_key = sago_mix(3, (uint64_t)b->step),
+                                 .z_loss = 1e-4f,
+                                 .scale = 1.0 / (double)batch->global_target_tokens};
+    b->loss = 0;
+    for (int64_t first = 0; first < batch->n_rows; first += b->micro_batch) {
+        int64_t rows = batch->n_rows - first < b->micro_batch ? batch->n_rows - first : b->micro_batch;
+        sago_loss loss;
+        bench_check(sago_model_loss(b->model, b->values, b->gradients, batch, first, rows, &args, &loss));
+        b->loss += loss.nll * args.scale;
+    }
+    double square;
+    bench_check(b->device->ops->sum_squares(b->device, &square, &gradients, 1));
+    bench_check(sago_optimizer_step(b->optimizer, b->values, b->gradients, ++b->step, 1e-3, sqrt(square)));
+}
+
+static void open_all(bench *b, sago_device *device, const sago_model_options *options) {
+    b->device = device;
+    bench_check(sago_model_declare(&b->shape, &b->registry));
+    bench_check(sago_registry_shard(&b->registry, NULL, 0, 0, 1));
+    size_t bytes = (size_t)b->registry.n_elements * sizeof(float);
+    bench_check(device->ops->allocate(device, (void **)&b->values, bytes));
+    bench_check(device->ops->allocate(device, (void **)&b->gradients, bytes));
+    float *host = sago_alloc(bytes);
+    sago_registry_initialise(&b->registry, 1, host);
+    bench_check(device->ops->upload(device, b->values, host, bytes));
+    free(host);
+    bench_check(sago_model_open(&b->shape, &b->registry, device, NULL, options, &b->model));
+    bench_check(sago_config_load(NULL, NULL, 0, &b->config));
+    bench_check(sago_optimizer_open(b->config, &b->registry, device, &b->optimizer));
+}
+
+int main(int argc, char **argv) {
+    int64_t rows = bench_option(argc, argv, "rows", 4), inputs = bench_option(argc, argv, "inputs", 512);
+    int64_t targets = bench_option(argc, argv, "targets", 128),
+            segments = bench_option(argc, argv, "segments", 1);
+    int64_t steps = bench_option(argc, argv, "steps", 11),
+            micro_batch = bench_option(argc, argv, "micro-batch", 0);
+    if (steps < 1 || steps > MAX_STEPS)
+        bench_check(sago_fail(SAGO_E_USAGE, "--steps is from 1 to %d", MAX_STEPS));
+    bench b = {.shape = bench_shape(bench_text(argc, argv, "size", "small")),
+               .micro_batch = micro_batch > 0 ? micro_batch : rows,
+               .dropout = (float)bench_option(argc, argv, "dropout-percent", 5) / 100};
+    const sago_model_options options = {.max_rows = b.micro_batch,
+                                        .input_length = inputs,
+                                        .target_length = targets,
+                                        .training = true,
+                                        .recompute = bench_option(argc, argv, "recompute", 0) != 0,
+                                        .bf16 = bench_option(argc, argv, "bf16", 0) != 0,
+                                        .loss_chunk_tokens = bench_option(argc, argv, "chunk", 512)};
+    sago_device *device;
+    bench_check(sago_device_open("cpu", (int)bench_option(argc, argv, "threads", 2), &device));
+    b.batch = make_batch(rows, inputs, targets, segments, b.shape.vocab_size);
+    open_all(&b, timed_device_open(device, b.shape.vocab_size), &options);
+
+    double pairs_in = (double)(rows * segments) * pow((double)inputs / (double)segments, 2);
+    double length = (double)targets / (double)segments,
+           pairs_out = (double)(rows * segments) * length * (length + 1) / 2;
+    double pairs_cross = (double)(rows * inputs) * length;
+    double flops =
+        sago_model_flops(&b.shape, rows * inputs, rows * targets, pairs_in, pairs_out, pairs_cross);
+
+    double seconds[MAX_STEPS], ceilings[MAX_STEPS], shares[MAX_STEPS];
+    step(&b); /* touches all memory, makes oneDNN's primitives */
+    for (int64_t i = 0; i < steps; i++) {
+        double gflops;
+        bench_check(sago_device_measure_gemm(device, &gflops));
+        ceilings[i] = gflops;
+        int64_t since = sago_now_ns();
+        step(&b);
+        seconds[i] = (double)(sago_now_ns() - since) * 1e-9;
+        shares[i] = flops / seconds[i] / (gflops * 1e9);
+    }
+    timed_device_reset();
+    int64_t since = sago_now_ns();
+    for (int i = 0; i < PROFILED_STEPS; i++) step(&b);
+    double profiled = (double)(sago_now_ns() - since) * 1e-9 / PROFILED_STEPS, in_parts, median, ceiling,
+           share;
+    json_t *parts = timed_device_parts(PROFILED_STEPS, &in_parts);
+
+    json_t *out = json_object();
+    json_object_set_new(out, "command", bench_command(argc, argv));
+    json_object_set_new(out, "device", json_string(device->description));
+    json_object_set_new(out, "parameters", json_integer(b.registry.n_global_elements));
+    json_object_set_new(out, "seconds_per_step", bench_summary(seconds, (int)steps, &median));
+    json_object_set_new(out, "gemm_ceiling_gflops", bench_summary(ceilings, (int)steps, &ceiling));
+    json_object_set_new(out, "share_of_gemm_ceiling", bench_summary(shares, (int)steps, &share));
+    json_object_set_new(out, "gflop_per_step", json_real(flops * 1e-9));
+    json_object_set_new(out, "tokens_per_second", json_real((double)(rows * (inputs + targets)) / median));
+    json_object_set_new(out, "activation_mib", json_real((double)sago_model_bytes(b.model) / 1048576));
+    json_object_set_new(out, "peak_memory_mib", json_real(bench_peak_mib()));
+    json_object_set_new(out, "loss", json_real(b.loss));
+    json_object_set_new(out, "profiled_seconds_per_step", json_real(profiled));
+    json_object_set_new(out, "outside_operations_seconds", json_real(profiled - in_parts));
+    json_object_set_new(out, "parts", parts);
+    json_dumpf(out, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+    putchar('\n');
+    json_decref(out);
+    return 0;
+}
