@@ -15,8 +15,10 @@ sago_status sago_jsonl_open(sago_jsonl *jsonl, const char *input, const char *ou
     if (stat(input, &info) == 0) jsonl->total_bytes = info.st_size;
     jsonl->path = sago_strdup(output);
     jsonl->temporary = sago_format("%s.tmp-%ld", output, (long)getpid());
-    sago_status status = sago_file_open(jsonl->temporary, "wb", &jsonl->out);
-    if (status != SAGO_OK) sago_jsonl_close(jsonl);
+    jsonl->out = fopen(jsonl->temporary, "wb");
+    if (jsonl->out) return SAGO_OK;
+    sago_status status = sago_fail_errno(SAGO_E_IO, "%s: cannot write", output);
+    sago_jsonl_close(jsonl);
     return status;
 }
 
@@ -96,13 +98,13 @@ sago_status sago_jsonl_write(sago_jsonl *jsonl, const sago_str *line) {
     if (fwrite(sago_str_text(line), 1, line->length, jsonl->out) == line->length &&
         putc('\n', jsonl->out) != EOF)
         return SAGO_OK;
-    return sago_fail_errno(SAGO_E_IO, "%s: cannot write", jsonl->temporary);
+    return sago_fail_errno(SAGO_E_IO, "%s: cannot write", jsonl->path);
 }
 
 sago_status sago_jsonl_commit(sago_jsonl *jsonl) {
     FILE *out = jsonl->out;
     jsonl->out = NULL;
-    sago_status status = sago_file_close_synced(out, jsonl->temporary);
+    sago_status status = sago_file_close_synced(out, jsonl->path);
     if (status == SAGO_OK && rename(jsonl->temporary, jsonl->path) != 0)
         status = sago_fail_errno(SAGO_E_IO, "%s: cannot replace", jsonl->path);
     if (status != SAGO_OK) unlink(jsonl->temporary);

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 /* As many batches are read at once, to be put in order of length. */
-enum { BATCHES_AT_ONCE = 16, MIN_AT_ONCE = 256 };
+enum { BATCHES_AT_ONCE = 16, MIN_AT_ONCE = 256, MAX_IDS = 1 << 16 };
 
 typedef struct chunk {
     sago_ids *inputs, *targets; /* [most] */
@@ -40,6 +40,13 @@ static sago_status read_ids(sago_prompt_lines *lines, const json_t *record, cons
 /* What an empty list points to: memory that is copied from, if only zero bytes, is never NULL. */
 static const int32_t none = 0;
 
+static sago_status check_length(const sago_prompt_lines *lines, const sago_ids *ids) {
+    if (ids->length <= MAX_IDS) return SAGO_OK;
+    return sago_jsonl_where(&lines->jsonl,
+                            sago_fail(SAGO_E_INPUT, "%lld ids: a prompt or target has at most %d",
+                                      (long long)ids->length, (int)MAX_IDS));
+}
+
 static sago_status read_chunk(sago_prompt_lines *lines, bool with_targets, chunk *c) {
     for (c->n = 0; c->n < c->most; c->n++) {
         const json_t *record;
@@ -48,6 +55,8 @@ static sago_status read_chunk(sago_prompt_lines *lines, bool with_targets, chunk
         sago_ids *inputs = &c->inputs[c->n], *targets = &c->targets[c->n];
         SAGO_TRY(read_ids(lines, record, "input_ids", "inputs", inputs));
         if (with_targets) SAGO_TRY(read_ids(lines, record, "target_ids", "targets", targets));
+        SAGO_TRY(check_length(lines, inputs));
+        SAGO_TRY(check_length(lines, targets));
         c->prompts[c->n] =
             (sago_prompt){inputs->data ? inputs->data : &none, targets->data ? targets->data : &none,
                           inputs->length, targets->length};

@@ -19,13 +19,11 @@ struct sago_packer {
     uint64_t next_draw;
     int64_t n_rows;
     bool ended;
-    slot *slots; /* window and one: the row's own are given back at the next call */
-    int64_t n_slots;
-    slot **unused, **waiting; /* waiting: in the order of the draws */
-    int64_t n_unused, n_waiting;
-    slot **row; /* of the last row given */
+    slot **unused, **waiting,
+        **row; /* each slot is in one of them. waiting: in the order of the draws; row: the last */
+    int64_t n_unused, n_waiting, n_row;
+    int64_t n_slots, room; /* all lists, and those below, have room for all slots */
     const sago_example **row_examples;
-    int64_t n_row;
     sago_fill_item *items; /* of the waiting ones */
     int64_t *chosen;
     sago_fill *fill;
@@ -63,28 +61,47 @@ sago_status sago_packer_open(const sago_pack_options *options, sago_pack_source 
     sago_packer *packer = sago_alloc_zero(1, sizeof *packer);
     packer->options = *options;
     packer->source = source;
-    /* A row in file order holds an example a token at most, and the one after it that did not fit. */
-    packer->n_slots =
-        is_windowed(packer) ? options->window : options->input_length + options->target_length + 2;
-    size_t n = (size_t)packer->n_slots;
-    packer->slots = sago_alloc_zero(n, sizeof *packer->slots);
-    packer->unused = sago_alloc(n * sizeof *packer->unused);
-    packer->waiting = sago_alloc(n * sizeof *packer->waiting);
-    packer->row = sago_alloc(n * sizeof *packer->row);
-    packer->row_examples = sago_alloc(n * sizeof *packer->row_examples);
-    packer->items = sago_alloc(n * sizeof *packer->items);
-    packer->chosen = sago_alloc(n * sizeof *packer->chosen);
-    packer->fill = sago_fill_open(options->input_length, options->target_length, options->window);
-    for (int64_t i = 0; i < packer->n_slots; i++) packer->unused[packer->n_unused++] = &packer->slots[i];
+    if (is_windowed(packer)) packer->fill = sago_fill_open(options->input_length, options->target_length);
     *out = packer;
     return SAGO_OK;
 }
 
+static void give_back_row(sago_packer *packer) {
+    while (packer->n_row > 0) packer->unused[packer->n_unused++] = packer->row[--packer->n_row];
+}
+
+static void give_back_all(sago_packer *packer) {
+    give_back_row(packer);
+    while (packer->n_waiting > 0) packer->unused[packer->n_unused++] = packer->waiting[--packer->n_waiting];
+}
+
+/* The slot to draw into; it stays unused until it is taken out. */
+static slot *next_unused(sago_packer *packer) {
+    if (packer->n_unused == 0) {
+        if (packer->n_slots == packer->room) {
+            packer->room = packer->room ? 2 * packer->room : 64;
+            size_t n = (size_t)packer->room;
+            packer->unused = sago_realloc(packer->unused, n * sizeof *packer->unused);
+            packer->waiting = sago_realloc(packer->waiting, n * sizeof *packer->waiting);
+            packer->row = sago_realloc(packer->row, n * sizeof *packer->row);
+            packer->row_examples = sago_realloc(packer->row_examples, n * sizeof *packer->row_examples);
+            packer->items = sago_realloc(packer->items, n * sizeof *packer->items);
+            packer->chosen = sago_realloc(packer->chosen, n * sizeof *packer->chosen);
+        }
+        packer->unused[packer->n_unused++] = sago_alloc_zero(1, sizeof(slot));
+        packer->n_slots++;
+    }
+    return packer->unused[packer->n_unused - 1];
+}
+
 void sago_packer_close(sago_packer *packer) {
     if (!packer) return;
-    for (int64_t i = 0; i < packer->n_slots; i++) sago_example_free(&packer->slots[i].example);
+    give_back_all(packer);
+    for (int64_t i = 0; i < packer->n_unused; i++) {
+        sago_example_free(&packer->unused[i]->example);
+        free(packer->unused[i]);
+    }
     sago_fill_close(packer->fill);
-    free(packer->slots);
     free(packer->unused);
     free(packer->waiting);
     free(packer->row);
@@ -97,7 +114,7 @@ void sago_packer_close(sago_packer *packer) {
 /* Draws into an unused slot; NULL where the source has ended. */
 static sago_status draw(sago_packer *packer, uint64_t number, int64_t since, slot **out) {
     *out = NULL;
-    slot *s = packer->unused[packer->n_unused - 1];
+    slot *s = next_unused(packer);
     bool end = false;
     SAGO_TRY(packer->source.draw(packer->source.context, number, &s->example, &end));
     if (end) {
@@ -131,7 +148,9 @@ static sago_status draw_next(sago_packer *packer, bool *got) {
 
 /* In file order: what is waiting is the one example that did not fit into the row before. */
 static sago_status fill_in_order(sago_packer *packer) {
-    int64_t inputs = 0, targets = 0, most = packer->options.packing ? packer->n_slots - 1 : 1;
+    /* Examples without a token take no place: the bound ends a row of such. */
+    int64_t inputs = 0, targets = 0,
+            most = packer->options.packing ? packer->options.input_length + packer->options.target_length : 1;
     while (packer->n_row < most) {
         bool got = packer->n_waiting > 0;
         if (!got) SAGO_TRY(draw_next(packer, &got));
@@ -164,11 +183,6 @@ static sago_status fill_from_window(sago_packer *packer) {
     }
     packer->n_waiting = kept;
     return SAGO_OK;
-}
-
-static void give_back_row(sago_packer *packer) {
-    for (int64_t i = 0; i < packer->n_row; i++) packer->unused[packer->n_unused++] = packer->row[i];
-    packer->n_row = 0;
 }
 
 sago_status sago_packer_next(sago_packer *packer, sago_packed_row *row, bool *more) {
@@ -222,9 +236,8 @@ void sago_packer_save(const sago_packer *packer, sago_pack_cursor *out) {
 }
 
 sago_status sago_packer_restore(sago_packer *packer, const sago_pack_cursor *cursor) {
-    give_back_row(packer);
-    while (packer->n_waiting > 0) packer->unused[packer->n_unused++] = packer->waiting[--packer->n_waiting];
-    if (cursor->n_waiting > packer->n_slots)
+    give_back_all(packer);
+    if (cursor->n_waiting > (is_windowed(packer) ? packer->options.window : 1))
         return sago_fail(SAGO_E_CONFIG,
                          "data cursor: %lld examples are waiting, more than data.pack_window holds",
                          (long long)cursor->n_waiting);

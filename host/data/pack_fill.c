@@ -16,16 +16,15 @@ struct sago_fill {
     /* After the first i candidates: least[s] = fewest targets of a subset whose inputs add up to s, and
        taken[i][s] says that candidate i is in it. */
     int32_t *least;
-    unsigned char *taken; /* [most_items, input_length + 1] */
+    unsigned char *taken; /* [room_taken, input_length + 1]: grows with the candidates that were needed */
+    int64_t room_candidates, room_taken;
 };
 
-sago_fill *sago_fill_open(int64_t input_length, int64_t target_length, int64_t most_items) {
+sago_fill *sago_fill_open(int64_t input_length, int64_t target_length) {
     sago_fill *fill = sago_alloc_zero(1, sizeof *fill);
     fill->input_length = input_length;
     fill->target_length = target_length;
-    fill->candidates = sago_alloc((size_t)most_items * sizeof *fill->candidates);
     fill->least = sago_alloc((size_t)(input_length + 1) * sizeof *fill->least);
-    fill->taken = sago_alloc((size_t)(most_items * (input_length + 1)));
     return fill;
 }
 
@@ -68,6 +67,10 @@ static void add_item(int32_t *least, unsigned char *taken, int64_t room, sago_fi
 int64_t sago_fill_row(sago_fill *fill, const sago_fill_item items[], int64_t n, int64_t chosen[]) {
     int64_t n_chosen = 0, n_candidates = 0, used = 0;
     chosen[n_chosen++] = 0;
+    if (n > fill->room_candidates) {
+        fill->candidates = sago_realloc(fill->candidates, (size_t)n * sizeof *fill->candidates);
+        fill->room_candidates = n;
+    }
     int64_t room = fill->input_length - items[0].inputs, target_room = fill->target_length - items[0].targets;
     for (int64_t i = 1; i < n; i++)
         if (items[i].inputs <= room && items[i].targets <= target_room)
@@ -78,8 +81,13 @@ int64_t sago_fill_row(sago_fill *fill, const sago_fill_item items[], int64_t n, 
     fill->least[0] = 0;
     for (int64_t s = 1; s <= room; s++) fill->least[s] = IMPOSSIBLE;
     int64_t row_bytes = fill->input_length + 1;
-    for (; used < n_candidates && fill->least[room] > target_room; used++)
+    for (; used < n_candidates && fill->least[room] > target_room; used++) {
+        if (used == fill->room_taken) {
+            fill->room_taken = used ? 2 * used : 64;
+            fill->taken = sago_realloc(fill->taken, (size_t)(fill->room_taken * row_bytes));
+        }
         add_item(fill->least, fill->taken + used * row_bytes, room, items[fill->candidates[used].index]);
+    }
 
     int64_t sum = room;
     while (fill->least[sum] > target_room) sum--;

@@ -14,7 +14,7 @@ typedef struct sago_fill_item {
 } sago_fill_item;
 
 typedef struct sago_fill sago_fill;
-sago_fill *sago_fill_open(int64_t input_length, int64_t target_length, int64_t most_items);
+sago_fill *sago_fill_open(int64_t input_length, int64_t target_length);
 void sago_fill_close(sago_fill *fill);
 
 /**

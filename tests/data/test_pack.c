@@ -212,7 +212,7 @@ static void fill_is_the_best_there_is(void **state) {
             items[i].targets =
                 (int32_t)sago_below(sago_mix(k, 11 + 2 * (uint64_t)i), (uint64_t)target_length / 2);
         }
-        sago_fill *fill = sago_fill_open(input_length, target_length, n);
+        sago_fill *fill = sago_fill_open(input_length, target_length);
         int64_t chosen[10], n_chosen = sago_fill_row(fill, items, n, chosen);
         int64_t inputs = 0, targets = 0, best = 0;
         assert_int_equal(chosen[0], 0);
