@@ -44,8 +44,9 @@ static const config_key member_keys[] = {
      KEPT, "Format of its files."},
     {"path", CONFIG_PATH, offsetof(sago_config_member, path), NULL, 0, 0, NULL, KEPT,
      "File, or folder with a file a task."},
-    {"template", CONFIG_TEXT, offsetof(sago_config_member, template_), "", 0, 0, NULL, KEPT,
-     "Template set for tables: its name in the templates folder. Empty: the format's own."},
+    {"template", CONFIG_NAME, offsetof(sago_config_member, template_), "", 0, 0, NULL, KEPT,
+     "Mapping of tables (required for them) or template set: a built-in name, or a file. Empty: the format's "
+     "own."},
     {"share", CONFIG_NUMBER, offsetof(sago_config_member, share), "1", 0, 1e9, NULL, KEPT,
      "Weight in the mixture, relative to the sum over all members."},
     {"cap", CONFIG_INT, offsetof(sago_config_member, cap), "0", 0, CONFIG_LARGEST, NULL, KEPT,

@@ -22,6 +22,7 @@ typedef enum config_kind {
     CONFIG_TEXT,    /* char *, never NULL */
     CONFIG_CHOICE,  /* char *, one of choices */
     CONFIG_PATH,    /* char *, absolute once loaded; a word among choices is none */
+    CONFIG_NAME,    /* char *, a name; what ends with .yaml is a path, absolute once loaded */
     CONFIG_TEXTS,   /* sago_string_list */
     CONFIG_RECORDS, /* pointer to structs described by record, their number at count_offset */
 } config_kind;

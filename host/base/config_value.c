@@ -54,6 +54,9 @@ void config_value_range(const config_key *key, sago_str *out) {
         sago_str_puts(out, "a path");
         if (key->choices) sago_str_printf(out, " or %s", key->choices);
         break;
+    case CONFIG_NAME:
+        sago_str_puts(out, "a name, or a path that ends with .yaml");
+        break;
     case CONFIG_TEXTS:
         sago_str_puts(out, "a list of texts, as [a, b]");
         break;
@@ -131,7 +134,8 @@ static sago_status read_path(const config_key *key, const config_node *node, con
     if (text[0] == '~' && (!text[1] || text[1] == '/'))
         return config_fail(place, "'~' is not replaced by the home folder here; write the path in full");
     if (!text[0] && !key->otherwise) return config_fail(place, "a path is needed");
-    if (!text[0] || is_choice(key->choices, text)) {
+    bool is_name = key->kind == CONFIG_NAME && !sago_ends_with(text, ".yaml");
+    if (!text[0] || is_name || is_choice(key->choices, text)) {
         set_text(field, sago_strdup(text));
         return SAGO_OK;
     }
@@ -219,6 +223,7 @@ sago_status config_value_read(const config_key *key, const config_node *node, co
         set_text(field, sago_strdup(node->text));
         return SAGO_OK;
     case CONFIG_PATH:
+    case CONFIG_NAME:
         return read_path(key, node, place, field);
     default:
         if (is_null(node) && !key->otherwise) return unfit(key, node, place);
@@ -251,9 +256,19 @@ void config_value_default(const config_key *key, void *field) {
 }
 
 void config_value_free(const config_key *key, void *field) {
-    if (key->kind == CONFIG_TEXTS) free_list(field);
-    if (key->kind == CONFIG_TEXT || key->kind == CONFIG_CHOICE || key->kind == CONFIG_PATH)
+    switch (key->kind) {
+    case CONFIG_TEXTS:
+        free_list(field);
+        break;
+    case CONFIG_TEXT:
+    case CONFIG_CHOICE:
+    case CONFIG_PATH:
+    case CONFIG_NAME:
         set_text(field, NULL);
+        break;
+    default:
+        break;
+    }
 }
 
 void config_number_text(double value, sago_str *out) {

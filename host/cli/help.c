@@ -14,9 +14,10 @@ static void add_wrapped(sago_str *out, const char *text, int indent, int width) 
     int column = indent;
     while (*text) {
         if (*text == '\n') {
-            sago_str_printf(out, "\n%*s", text[1] && text[1] != '\n' ? indent : 0, "");
+            do text++;
+            while (*text == ' ');
+            sago_str_printf(out, "\n%*s", *text && *text != '\n' ? indent : 0, "");
             column = indent;
-            text++;
             continue;
         }
         int length = (int)strcspn(text, " \n");

@@ -80,7 +80,9 @@ static sago_status flush_output(sago_status status) {
  * told by rank 0; what went wrong on one rank alone is told by that rank. */
 static void print_error(sago_status status) {
     bool shared = status == SAGO_E_USAGE || sago_mesh_failure_is_shared();
-    if (sago_mesh_world_rank() == 0 || !shared) sago_error_line(sago_message());
+    if (shared && sago_mesh_world_rank() != 0) return;
+    if (shared) sago_log_identity(0, 1); /* of all ranks: the line needs no rank in front */
+    sago_error_line(sago_message());
 }
 
 int main(int argc, char *argv[]) {

@@ -276,6 +276,10 @@ static void relative_paths(void **state) {
     assert_string_equal(config->data.templates, "/usr/lib/t");
     assert_string_equal(config->data.tokenizer, "bytes");
     assert_string_equal(config->model.init, "/b");
+    assert_ok(load("data: {mixture: [{name: a, format: table, path: p, template: svamp},"
+                   " {name: b, format: table, path: p, template: own.yaml}]}"));
+    assert_string_equal(config->data.mixture[0].template_, "svamp");
+    is_path(config->data.mixture[1].template_, "own.yaml");
     assert_ok(load("data: {tokenizer: bytes.model}"));
     is_path(config->data.tokenizer, "bytes.model");
     /* Through a link to the folder, ".." means what it means to the system. */
