@@ -83,16 +83,16 @@ sago_status sago_json_text(const json_t *value, const char *name, sago_where whe
                                             : "an object");
 }
 
-sago_status sago_fields_add_json(sago_fields *fields, const char *name, const json_t *value,
+sago_status sago_fields_add_json(sago_fields *fields, const char *name, const json_t *value, const char *key,
                                  sago_where where) {
-    if (!json_is_array(value)) return sago_json_text(value, name, where, sago_fields_add(fields, name));
+    if (!json_is_array(value)) return sago_json_text(value, key, where, sago_fields_add(fields, name));
     size_t i;
     json_t *item;
     if (json_array_size(value) == 0)
         return sago_fail(SAGO_E_INPUT, "%s:%lld: \"%s\" is an empty list", where.path, (long long)where.line,
-                         name);
+                         key);
     json_array_foreach(value, i, item) {
-        SAGO_TRY(sago_json_text(item, name, where, sago_fields_add(fields, name)));
+        SAGO_TRY(sago_json_text(item, key, where, sago_fields_add(fields, name)));
     }
     return SAGO_OK;
 }

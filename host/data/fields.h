@@ -52,8 +52,11 @@ static inline const sago_str *sago_field_value(const sago_fields *fields, const 
     return &fields->texts[field->first + i];
 }
 
-/** Adds a JSON string, number, true or false as text ("39" for 39.0); an array adds each of its items. */
-sago_status sago_fields_add_json(sago_fields *fields, const char *name, const json_t *value,
+/**
+ * Adds a JSON string, number, true or false as text ("39" for 39.0); an array adds each of its items. key is
+ * the value's name in the record, for messages.
+ */
+sago_status sago_fields_add_json(sago_fields *fields, const char *name, const json_t *value, const char *key,
                                  sago_where where) SAGO_MUST_CHECK;
 
 /** The text that a JSON scalar stands for. SAGO_E_INPUT for null, objects, arrays and text with a NUL. */

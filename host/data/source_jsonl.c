@@ -46,7 +46,7 @@ sago_status sago_parse_jsonl(const sago_source *source, sago_where where, const 
         status = missing(where, "inputs", "targets");
     } else {
         status = sago_json_text(inputs, "inputs", where, sago_fields_add(out, "inputs"));
-        if (status == SAGO_OK) status = sago_fields_add_json(out, "answer", targets, where);
+        if (status == SAGO_OK) status = sago_fields_add_json(out, "answer", targets, "targets", where);
     }
     json_decref(object);
     return status;

@@ -106,7 +106,7 @@ sago_status sago_parse_niv2(const sago_source *source, sago_where where, const c
     } else {
         (void)note;
         status = sago_json_text(input, "input", where, sago_fields_add(out, "input"));
-        if (status == SAGO_OK) status = sago_fields_add_json(out, "answer", output, where);
+        if (status == SAGO_OK) status = sago_fields_add_json(out, "answer", output, "output", where);
     }
     json_decref(object);
     return status;
