@@ -180,9 +180,12 @@ static sago_status train_locked(sago_trainer *t, const sago_train_hooks *hooks) 
         if (written != SAGO_OK) return sago_wrap(written, "last checkpoint");
     }
     sago_progress_end();
-    if (status == SAGO_E_INTERRUPTED)
-        return sago_fail(status, "stopped by signal %d after step %lld, saved; the same command goes on from there",
-                         sago_signal_received(), (long long)t->step);
+    if (status == SAGO_E_INTERRUPTED) {
+        /* Not every rank need have got the signal; all say the same. */
+        status = sago_fail(status, "stopped by a signal after step %lld, saved; the same command goes on from there",
+                           (long long)t->step);
+        return sago_agree(t->mesh, status);
+    }
     return status;
 }
 
