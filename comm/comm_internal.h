@@ -182,7 +182,7 @@ void comm_watch_stood_still(int64_t now_ns);
 int64_t comm_idle_ms(int64_t now_ns);
 
 /* failure.c */
-/** Prints one line (format NULL: none) and ends every rank. */
+/** Prints one line and ends every rank. */
 void comm_die(int exit_code, const char *format, ...) SAGO_PRINTF(2, 3) __attribute__((noreturn));
 /** Remembers a message that rank 0 prints. */
 void comm_share_message(const char *message);

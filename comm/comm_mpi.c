@@ -85,7 +85,8 @@ static void *communicate(void *unused) {
         pthread_mutex_lock(&comm.lock);
         int abort_code = comm.abort_code;
         pthread_mutex_unlock(&comm.lock);
-        if (abort_code >= 0) comm_die(abort_code, NULL);
+        if (abort_code >= 0)
+            comm_die(abort_code, "this rank ends the run on all ranks, with exit code %d", abort_code);
         bool moved = comm_engine_poll();
         comm_heartbeat_poll(sago_now_ns());
         empty_polls = moved ? 0 : empty_polls + 1;

@@ -50,14 +50,12 @@ bool sago_mesh_failure_is_shared(void) {
 }
 
 void comm_die(int exit_code, const char *format, ...) {
-    if (format) {
-        char text[SAGO_ERROR_BYTES];
-        va_list arguments;
-        va_start(arguments, format);
-        vsnprintf(text, sizeof text, format, arguments);
-        va_end(arguments);
-        sago_error_line(text);
-    }
+    char text[SAGO_ERROR_BYTES];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    sago_error_line(text);
     /* Should the launcher be gone too, MPI_Abort may never come back: the alarm's default action ends this
      * process. */
     sigset_t only_alarm;

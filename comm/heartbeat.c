@@ -12,14 +12,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_LINKS = 32 };
+enum { MAX_LINKS = 64 };
 static const int64_t poll_every_ns = 5000000, watch_every_ns = 100000000, end_within_ns = 15000000000;
 
 comm_beat *comm_beats;
 int64_t *comm_heard_ns;
 
 static struct {
-    int n_links, to[MAX_LINKS];
+    int n_links, peers[MAX_LINKS];
     comm_beat *sending[MAX_LINKS], *receiving[MAX_LINKS];
     MPI_Request sends[MAX_LINKS], receives[MAX_LINKS];
     bool news; /* something that others should know before the next beat */
@@ -35,10 +35,15 @@ static int table_bytes(void) {
 }
 
 static void receive(int link) {
-    int from = (comm.rank + comm.size - (1 << link)) % comm.size;
-    comm_check(MPI_Irecv(gossip.receiving[link], table_bytes(), MPI_BYTE, from, TAG_HEARTBEAT, MPI_COMM_WORLD,
-                         &gossip.receives[link]),
+    comm_check(MPI_Irecv(gossip.receiving[link], table_bytes(), MPI_BYTE, gossip.peers[link], TAG_HEARTBEAT,
+                         MPI_COMM_WORLD, &gossip.receives[link]),
                "MPI_Irecv of a heartbeat");
+}
+
+static void add_link(int peer) {
+    for (int i = 0; i < gossip.n_links; i++)
+        if (gossip.peers[i] == peer) return;
+    gossip.peers[gossip.n_links++] = peer;
 }
 
 sago_status comm_heartbeat_open(void) {
@@ -49,8 +54,10 @@ sago_status comm_heartbeat_open(void) {
     comm_heard_ns = sago_alloc_zero((size_t)comm.size, sizeof *comm_heard_ns);
     for (int r = 0; r < comm.size; r++) comm_heard_ns[r] = now;
     for (int d = 1; d < comm.size; d *= 2) {
-        int link = gossip.n_links++;
-        gossip.to[link] = (comm.rank + d) % comm.size;
+        add_link((comm.rank + d) % comm.size);
+        add_link((comm.rank + comm.size - d) % comm.size);
+    }
+    for (int link = 0; link < gossip.n_links; link++) {
         gossip.sending[link] = sago_alloc((size_t)table_bytes());
         gossip.receiving[link] = sago_alloc((size_t)table_bytes());
         gossip.sends[link] = MPI_REQUEST_NULL;
@@ -102,7 +109,7 @@ static bool send_out(void) {
         all_free &= through;
         if (!through) continue;
         memcpy(gossip.sending[i], comm_beats, (size_t)table_bytes());
-        comm_check(MPI_Isend(gossip.sending[i], table_bytes(), MPI_BYTE, gossip.to[i], TAG_HEARTBEAT,
+        comm_check(MPI_Isend(gossip.sending[i], table_bytes(), MPI_BYTE, gossip.peers[i], TAG_HEARTBEAT,
                              MPI_COMM_WORLD, &gossip.sends[i]),
                    "MPI_Isend of a heartbeat");
     }

@@ -58,8 +58,9 @@ int sago_mesh_world_rank(void);
 int sago_mesh_world_size(void);
 
 /**
- * True when the calling thread's present message is known to rank 0 as well (sago_agree, a wrong number of
- * ranks) or only repeats that another rank failed: main prints such a message on rank 0 alone.
+ * True when another rank prints the calling thread's present message, or one that says more: after
+ * sago_agree, a wrong number of ranks, or a collective that ended because of another rank. main then prints
+ * it on rank 0 alone.
  */
 bool sago_mesh_failure_is_shared(void);
 

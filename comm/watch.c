@@ -137,10 +137,15 @@ static void watch_alive(int64_t now_ns, double timeout) {
     comm_die(1, "%s%s not been heard of for %.0f s: %s", comm_rank_text(silent, text), more, timeout, cause);
 }
 
+/* Fails what is in flight. Each rank returns the same message; the lowest one that has not left prints it. */
 static void fail(const char *message) {
     sago_error failure = {.status = SAGO_E_COMM};
     snprintf(failure.message, sizeof failure.message, "%s", message);
-    comm_share_message(message);
+    for (int r = 0; r < comm.rank; r++) {
+        if (comm_beats[r].left) continue;
+        comm_share_message(message);
+        break;
+    }
     comm_fail_jobs(&failure);
 }
 

@@ -17,7 +17,7 @@ SPARE = 25  # for slow machines: seconds that a run may take beyond what it wait
 # what one rank does; exit code (None: any but 0); seconds that must pass at least; what must be said of that rank
 CASES = {
     "none": (0, 0, None),
-    "busy": (0, 2.5 * TIMEOUT, r"rank 0: warning: waiting for rank {r} \(host \S+, pid \d+\) in all_reduce #\d+ for"),
+    "busy": (0, 2.5 * TIMEOUT, r"rank \d: warning: waiting for rank {r} \(host \S+, pid \d+\) in all_reduce #\d+ for"),
     "agree": (1, 0, r"rank 0: error: rank {r}: disk of this test is full"),
     "error": (1, 0, r"rank {r}: error: disk of this test is full"),
     "early": (None, 0, r"rank {r}: error: no such file on this node"),
@@ -28,7 +28,7 @@ CASES = {
     "crash": (None, 0, r"(error: rank {r} \(host \S+, pid \d+\) has ended without a word)|(process rank {r} with PID)"),
     "exit": (3, 0, r"(error: rank {r} \(host \S+, pid \d+\) has ended without a word)|(Process name: \[\[\d+,1\],{r}\])"),
     "exit-zero": (None, 0, r"(error: rank {r} \(host \S+, pid \d+\) has ended without a word)|(due to process rank {r})"),
-    "abort": (7, 0, r"MPI_ABORT was invoked on rank {r}"),
+    "abort": (7, 0, r"rank {r}: error: this rank ends the run on all ranks, with exit code 7"),
     "absent": (None, TIMEOUT, r"error: rank {r} \(host \S+, pid \d+\) has not entered all_reduce #31.*does nothing"),
     "other-path": (None, 0, r"error: rank \d \(host \S+, pid \d+\) (sent (fewer|more) bytes|entered \w+ as collective #31)"),
     "other-size": (None, 0, r"error: rank \d \(host \S+, pid \d+\) (sent (fewer|more) bytes|entered \w+ as collective #31)"),
