@@ -57,6 +57,4 @@ void sago_made_chains(sago_made_tasks *tasks) {
     sago_made_tasks_add(tasks, "cot", "coins", make_coin, 0, 2, "coin_two");
     sago_made_tasks_add(tasks, "cot", "letters", make_letters, 0, SAGO_KIND_ANIMAL, "first_letters_animals");
     sago_made_tasks_add(tasks, "cot", "letters", make_letters, 1, SAGO_KIND_ANIMAL, "last_letters_animals");
-    sago_made_tasks_add(tasks, "cot", "letters", make_letters, 0, SAGO_KIND_TOOL, "first_letters_tools");
-    sago_made_tasks_add(tasks, "cot", "letters", make_letters, 1, SAGO_KIND_TOOL, "last_letters_tools");
 }

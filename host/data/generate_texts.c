@@ -59,7 +59,7 @@ static void make_having(sago_dice *dice, int operation, int kind, sago_made *out
         sago_str_puts(&out->output, person);
     } else {
         sago_str_printf(&out->input, "What does %s have?", person);
-        sago_str_printf(&out->output, "%s %s", article(thing), thing);
+        sago_str_puts(&out->output, thing);
     }
 }
 
@@ -80,7 +80,7 @@ static void make_places(sago_dice *dice, int operation, int kind, sago_made *out
         sago_str_puts(&out->output, person);
     } else {
         sago_str_printf(&out->input, "Where is %s?", person);
-        sago_str_printf(&out->output, "in the %s", places[where[asked]]);
+        sago_str_puts(&out->output, places[where[asked]]);
     }
 }
 

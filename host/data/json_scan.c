@@ -50,6 +50,8 @@ sago_status sago_json_scan_skip(sago_json_scan *scan) {
             scan->at++;
         } else if (c == '\0') {
             return wrong(scan, scan->at < scan->length ? "a NUL byte" : "the file ends inside a value");
+        } else if ((unsigned char)c < ' ') {
+            return wrong(scan, "a control character");
         } else if (c == ',' || c == ':') {
             if (depth == 0) return wrong(scan, "a value is missing");
             scan->at++;
