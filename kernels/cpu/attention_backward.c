@@ -27,15 +27,20 @@ typedef struct workspace {
     float *k, *d_k, *d_v;       /* panels over the keys */
     float *q, *d_o;             /* [TILE_QUERIES, width] */
     float *q_panels, *d_o_panels, *d_q;
-    float *p, *d_s;   /* [TILE_QUERIES, TILE_KEYS] */
+    float *p, *d_s;   /* [TILE_QUERIES, SCORE_STRIDE] */
     float *keep;      /* [TILE_KEYS] */
     float *diagonals; /* sums of dS by distance, as attention_bias counts it */
-    int64_t first_key, panel;
+    int64_t first_key, last_key, panel;
+    int64_t packed;                     /* keys before it are in the panels */
+    const float *key_rows, *value_rows; /* of the head's key 0; rows key_stride apart */
+    float *d_key_rows, *d_value_rows;
+    int64_t key_stride, d_key_stride;
 } workspace;
 
 static size_t workspace_floats(const sago_attention_sizes *z, const attention_bias *bias) {
     int64_t keys = lanes_up(z->keys) + LANES, width = lanes_up(z->width);
-    return (size_t)(5 * keys * width + TILE_QUERIES * (5 * width + 2 * TILE_KEYS) + TILE_KEYS + bias->stride);
+    return (size_t)(5 * keys * width + TILE_QUERIES * (5 * width + 2 * SCORE_STRIDE) + TILE_KEYS +
+                    bias->stride);
 }
 
 static workspace workspace_over(float *memory, const sago_attention_sizes *z) {
@@ -51,8 +56,8 @@ static workspace workspace_over(float *memory, const sago_attention_sizes *z) {
     w.d_o_panels = w.q_panels + tile;
     w.d_q = w.d_o_panels + tile;
     w.p = w.d_q + tile;
-    w.d_s = w.p + TILE_QUERIES * TILE_KEYS;
-    w.keep = w.d_s + TILE_QUERIES * TILE_KEYS;
+    w.d_s = w.p + TILE_QUERIES * SCORE_STRIDE;
+    w.keep = w.d_s + TILE_QUERIES * SCORE_STRIDE;
     w.diagonals = w.keep + TILE_KEYS;
     return w;
 }
@@ -80,18 +85,36 @@ ALWAYS_INLINE void differentiate_row(float *s, float *d, int64_t count, int64_t 
     }
 }
 
-/**
- * a . b with the roundings of product_block, so that D and the dP of a query with a single key are the same
- * bits and its dS is 0. Left to itself the compiler multiplies by vectors and rounds before it adds.
- */
-static float dot_in_order(const float *a, const float *b, int64_t width) {
-    float sum = 0.0f;
+ALWAYS_INLINE float multiply_add(float a, float b, float sum) {
 #if defined(__FMA__)
-    for (int64_t e = 0; e < width; e++) sum = __builtin_fmaf(a[e], b[e], sum);
+    return __builtin_fmaf(a, b, sum);
 #else
-    for (int64_t e = 0; e < width; e++) sum += a[e] * b[e];
+    return a * b + sum;
 #endif
-    return sum;
+}
+
+/**
+ * out[i] = a_i . b_i with the roundings of product_block, so that D and the dP of a query with a single key
+ * are the same bits and its dS is 0; left to itself the compiler multiplies by vectors and rounds before it
+ * adds. Eight rows at once, since each is a chain of additions.
+ */
+static void row_dots(float *out, const float *a, const float *b, int64_t stride, int64_t count,
+                     int64_t width) {
+    enum { ROWS = 8 };
+    int64_t i = 0;
+    for (; i + ROWS <= count; i += ROWS, a += ROWS * stride, b += ROWS * stride) {
+        float sum[ROWS] = {0};
+        for (int64_t e = 0; e < width; e++)
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++)
+                sum[r] = multiply_add(a[r * stride + e], b[r * stride + e], sum[r]);
+        memcpy(out + i, sum, sizeof sum);
+    }
+    for (; i < count; i++, a += stride, b += stride) {
+        float sum = 0.0f;
+        for (int64_t e = 0; e < width; e++) sum = multiply_add(a[e], b[e], sum);
+        out[i] = sum;
+    }
 }
 
 static void copy_rows(float *to, float *panels, const float *from, int64_t stride, int64_t count,
@@ -105,6 +128,41 @@ static void copy_rows(float *to, float *panels, const float *from, int64_t strid
     panels_pack(panels, TILE_QUERIES * LANES, to, padded, count, count, padded);
 }
 
+/** What the next tile begins with, asked for row by row while this one is at work. */
+ALWAYS_INLINE void prefetch(const problem *p, const workspace *w, attention_tile tile, int64_t at,
+                            int64_t i) {
+    int64_t width = p->z.width, stride = p->z.heads * width, next = at + (tile.count + i) * stride;
+    row_prefetch(p->d_q + at + i * stride, width, 1);
+    if (tile.first + tile.count + i < p->z.queries) {
+        row_prefetch(p->q + next, width, 0);
+        row_prefetch(p->d_o + next, width, 0);
+        row_prefetch(p->o + next, width, 0);
+    }
+    if (w->packed + i < w->last_key) {
+        row_prefetch(w->key_rows + (w->packed + i) * w->key_stride, width, 0);
+        row_prefetch(w->value_rows + (w->packed + i) * w->key_stride, width, 0);
+        row_prefetch(w->d_key_rows + (w->packed + i) * w->d_key_stride, width, 1);
+        row_prefetch(w->d_value_rows + (w->packed + i) * w->d_key_stride, width, 1);
+    }
+}
+
+/** Packs keys up to `end`, as far as they are not yet; a row of short segments does so tile by tile. */
+static void pack_keys(workspace *w, int64_t width, int64_t end) {
+    end = lanes_up(end) < w->last_key ? lanes_up(end) : w->last_key;
+    if (end <= w->packed) return;
+    int64_t count = end - w->packed, offset = w->packed - w->first_key, room = lanes_up(count);
+    const float *k = w->key_rows + w->packed * w->key_stride, *v = w->value_rows + w->packed * w->key_stride;
+    panels_pack_transposed(w->k_across + offset * width, k, w->key_stride, count, width);
+    panels_pack_transposed(w->v_across + offset * width, v, w->key_stride, count, width);
+    panels_pack(w->k + offset * LANES, w->panel, k, w->key_stride, count, room, width);
+    for (int64_t at = offset * LANES; at < offset * LANES + lanes_up(width) / LANES * w->panel;
+         at += w->panel) {
+        memset(w->d_k + at, 0, (size_t)(room * LANES) * sizeof(float));
+        memset(w->d_v + at, 0, (size_t)(room * LANES) * sizeof(float));
+    }
+    w->packed += room;
+}
+
 static void run_tile(const problem *p, const workspace *w, int64_t b, int64_t h, attention_tile tile) {
     const sago_attention_sizes *z = &p->z;
     int64_t width = lanes_up(z->width), panels = width / LANES, tile_panel = TILE_QUERIES * LANES;
@@ -116,21 +174,21 @@ static void run_tile(const problem *p, const workspace *w, int64_t b, int64_t h,
     float delta[TILE_QUERIES];
     copy_rows(w->q, w->q_panels, p->q + at, stride, tile.count, z->width, p->args->scale);
     copy_rows(w->d_o, w->d_o_panels, p->d_o + at, stride, tile.count, z->width, 1.0f);
-    for (int64_t i = 0; i < tile.count; i++)
-        delta[i] = dot_in_order(p->o + at + i * stride, p->d_o + at + i * stride, z->width);
+    row_dots(delta, p->o + at, p->d_o + at, stride, tile.count, z->width);
     memset(w->d_q, 0, (size_t)(tile_panel * panels) * sizeof(float));
 
     for (int64_t start = tile.lo / TILE_KEYS * TILE_KEYS; start < tile.hi; start += TILE_KEYS) {
         int64_t from = start > lanes_down(tile.lo) ? start : lanes_down(tile.lo);
         int64_t to = start + TILE_KEYS < lanes_up(tile.hi) ? start + TILE_KEYS : lanes_up(tile.hi);
         int64_t count = to - from, offset = from - w->first_key;
-        product(w->p, TILE_KEYS, LANES, w->q, width, 1, w->k_across + offset * z->width, z->width * LANES,
+        product(w->p, SCORE_STRIDE, LANES, w->q, width, 1, w->k_across + offset * z->width, z->width * LANES,
                 z->width, room, count / LANES, false);
-        product(w->d_s, TILE_KEYS, LANES, w->d_o, width, 1, w->v_across + offset * z->width, z->width * LANES,
-                z->width, room, count / LANES, false);
+        product(w->d_s, SCORE_STRIDE, LANES, w->d_o, width, 1, w->v_across + offset * z->width,
+                z->width * LANES, z->width, room, count / LANES, false);
         for (int64_t i = 0; i < tile.count; i++) {
             int64_t first = lo[i] > from ? lo[i] - from : 0, last = hi[i] < to ? hi[i] - from : count;
-            float *s = w->p + i * TILE_KEYS, *d = w->d_s + i * TILE_KEYS, *keep = NULL;
+            float *s = w->p + i * SCORE_STRIDE, *d = w->d_s + i * SCORE_STRIDE, *keep = NULL;
+            if (to >= tile.hi) prefetch(p, w, tile, at, i);
             if (first >= last) {
                 memset(s, 0, (size_t)count * sizeof(float));
                 memset(d, 0, (size_t)count * sizeof(float));
@@ -151,12 +209,12 @@ static void run_tile(const problem *p, const workspace *w, int64_t b, int64_t h,
             else
                 differentiate_row(s, d, count, first, last, lse[i], delta[i], NULL, NULL, keep);
         }
-        product(w->d_v + offset * LANES, LANES, w->panel, w->p, 1, TILE_KEYS, w->d_o_panels, tile_panel,
+        product(w->d_v + offset * LANES, LANES, w->panel, w->p, 1, SCORE_STRIDE, w->d_o_panels, tile_panel,
                 tile.count, count, panels, true);
-        product(w->d_k + offset * LANES, LANES, w->panel, w->d_s, 1, TILE_KEYS, w->q_panels, tile_panel,
+        product(w->d_k + offset * LANES, LANES, w->panel, w->d_s, 1, SCORE_STRIDE, w->q_panels, tile_panel,
                 tile.count, count, panels, true);
-        product(w->d_q, LANES, tile_panel, w->d_s, TILE_KEYS, 1, w->k + offset * LANES, w->panel, count, room,
-                panels, true);
+        product(w->d_q, LANES, tile_panel, w->d_s, SCORE_STRIDE, 1, w->k + offset * LANES, w->panel, count,
+                room, panels, true);
     }
     panels_unpack(p->d_q + at, stride, w->d_q, tile_panel, tile.count, z->width, p->args->scale);
 }
@@ -168,26 +226,26 @@ static void run_head(const problem *p, workspace *w, int64_t b, int64_t h, float
     const sago_attention_sizes *z = &p->z;
     const int32_t *lo = (const int32_t *)p->args->lo.data + b * z->queries;
     const int32_t *hi = (const int32_t *)p->args->hi.data + b * z->queries;
-    int64_t first, last, stride = z->groups * z->width;
+    int64_t first, last, group = h / (z->heads / z->groups);
     attention_span(lo, hi, 0, z->queries, &first, &last);
     first = lanes_down(first);
-    int64_t at = ((b * z->keys + first) * z->groups + h / (z->heads / z->groups)) * z->width,
-            count = last - first;
-    int64_t panels = lanes_up(z->width) / LANES;
-    w->first_key = first, w->panel = lanes_up(count) * LANES;
-    panels_pack_transposed(w->k_across, p->k + at, stride, count, z->width);
-    panels_pack_transposed(w->v_across, p->v + at, stride, count, z->width);
-    panels_pack(w->k, w->panel, p->k + at, stride, count, lanes_up(count), z->width);
-    memset(w->d_k, 0, (size_t)(panels * w->panel) * sizeof(float));
-    memset(w->d_v, 0, (size_t)(panels * w->panel) * sizeof(float));
+    int64_t count = last - first;
+    w->first_key = w->packed = first, w->last_key = last, w->panel = lanes_up(count) * LANES;
+    w->key_stride = z->groups * z->width, w->d_key_stride = out_stride;
+    w->key_rows = p->k + (b * z->keys * z->groups + group) * z->width;
+    w->value_rows = p->v + (b * z->keys * z->groups + group) * z->width;
+    w->d_key_rows = d_k, w->d_value_rows = d_v;
     if (p->bias.rows) memset(w->diagonals, 0, (size_t)p->bias.stride * sizeof(float));
     for (int64_t i = 0; i < z->queries; i++)
         if (lo[i] >= hi[i])
             memset(p->d_q + ((b * z->queries + i) * z->heads + h) * z->width, 0,
                    (size_t)z->width * sizeof(float));
     for (attention_tile tile = attention_next_tile(lo, hi, 0, z->queries); tile.count > 0;
-         tile = attention_next_tile(lo, hi, tile.first + tile.count, z->queries))
+         tile = attention_next_tile(lo, hi, tile.first + tile.count, z->queries)) {
+        pack_keys(w, z->width, tile.hi);
         run_tile(p, w, b, h, tile);
+    }
+    pack_keys(w, z->width, last); /* empties what no tile reached */
 
     for (int64_t j = 0; j < z->keys; j++) {
         if (j == first) j = last;

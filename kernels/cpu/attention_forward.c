@@ -24,15 +24,18 @@ typedef struct problem {
 typedef struct workspace {
     float *k, *v; /* K transposed in panels; V in panels */
     float *q;     /* [TILE_QUERIES, width], times scale */
-    float *s;     /* [TILE_QUERIES, TILE_KEYS]: scores, then probabilities */
+    float *s;     /* [TILE_QUERIES, SCORE_STRIDE]: scores, then probabilities */
     float *o;     /* panels of the tile's sums, not yet divided */
     float *keep;  /* [TILE_KEYS] dropout factors */
-    int64_t first_key, v_panel;
+    int64_t first_key, last_key, v_panel;
+    int64_t packed;                     /* keys before it are in the panels */
+    const float *key_rows, *value_rows; /* of the head's key 0; rows key_stride apart */
+    int64_t key_stride;
 } workspace;
 
 static size_t workspace_floats(const sago_attention_sizes *z) {
     int64_t keys = lanes_up(z->keys) + LANES, width = lanes_up(z->width);
-    return (size_t)(2 * keys * width + TILE_QUERIES * (2 * width + TILE_KEYS) + TILE_KEYS);
+    return (size_t)(2 * keys * width + TILE_QUERIES * (2 * width + SCORE_STRIDE) + TILE_KEYS);
 }
 
 static workspace workspace_over(float *memory, const sago_attention_sizes *z) {
@@ -42,7 +45,7 @@ static workspace workspace_over(float *memory, const sago_attention_sizes *z) {
     w.q = w.v + keys * width;
     w.o = w.q + TILE_QUERIES * width;
     w.s = w.o + TILE_QUERIES * width;
-    w.keep = w.s + TILE_QUERIES * TILE_KEYS;
+    w.keep = w.s + TILE_QUERIES * SCORE_STRIDE;
     return w;
 }
 
@@ -87,6 +90,30 @@ static void cut_row(float *s, int64_t count, int64_t from, int64_t to) {
     for (int64_t j = to; j < count; j++) s[j] = -INFINITY;
 }
 
+/** What comes next, asked for row by row while this tile is at work. */
+ALWAYS_INLINE void prefetch(const problem *p, const workspace *w, attention_tile tile, int64_t at,
+                            int64_t i) {
+    int64_t width = p->z.width, stride = p->z.heads * width;
+    row_prefetch(p->o + at + i * stride, width, 1);
+    if (tile.first + tile.count + i < p->z.queries)
+        row_prefetch(p->q + at + (tile.count + i) * stride, width, 0);
+    if (w->packed + i >= w->last_key) return;
+    row_prefetch(w->key_rows + (w->packed + i) * w->key_stride, width, 0);
+    row_prefetch(w->value_rows + (w->packed + i) * w->key_stride, width, 0);
+}
+
+/** Packs keys up to `end`, as far as they are not yet; a row of short segments does so tile by tile. */
+static void pack_keys(workspace *w, int64_t width, int64_t end) {
+    end = lanes_up(end) < w->last_key ? lanes_up(end) : w->last_key;
+    if (end <= w->packed) return;
+    int64_t count = end - w->packed, offset = w->packed - w->first_key;
+    panels_pack_transposed(w->k + offset * width, w->key_rows + w->packed * w->key_stride, w->key_stride,
+                           count, width);
+    panels_pack(w->v + offset * LANES, w->v_panel, w->value_rows + w->packed * w->key_stride, w->key_stride,
+                count, lanes_up(count), width);
+    w->packed += lanes_up(count);
+}
+
 static void run_tile(const problem *p, const workspace *w, int64_t b, int64_t h, attention_tile tile) {
     const sago_attention_sizes *z = &p->z;
     int64_t width = lanes_up(z->width), panels = width / LANES, o_panel = TILE_QUERIES * LANES;
@@ -108,10 +135,11 @@ static void run_tile(const problem *p, const workspace *w, int64_t b, int64_t h,
         int64_t from = start > lanes_down(tile.lo) ? start : lanes_down(tile.lo);
         int64_t to = start + TILE_KEYS < lanes_up(tile.hi) ? start + TILE_KEYS : lanes_up(tile.hi);
         int64_t count = to - from, offset = from - w->first_key;
-        product(w->s, TILE_KEYS, LANES, w->q, width, 1, w->k + offset * z->width, z->width * LANES, z->width,
-                room, count / LANES, false);
+        product(w->s, SCORE_STRIDE, LANES, w->q, width, 1, w->k + offset * z->width, z->width * LANES,
+                z->width, room, count / LANES, false);
         for (int64_t i = 0; i < tile.count; i++) {
-            float *s = w->s + i * TILE_KEYS;
+            float *s = w->s + i * SCORE_STRIDE;
+            if (to >= tile.hi) prefetch(p, w, tile, q - p->q, i);
             int64_t first = lo[i] > from ? lo[i] - from : 0, last = hi[i] < to ? hi[i] - from : count;
             if (first >= last) {
                 memset(s, 0, (size_t)count * sizeof(float));
@@ -131,7 +159,7 @@ static void run_tile(const problem *p, const workspace *w, int64_t b, int64_t h,
                 bias = p->bias.rows + h * p->bias.stride + (z->queries - 1) + from - (tile.first + i);
             softmax_row(s, count, bias, keep, &top[i], &sum[i], w->o + i * LANES, o_panel, panels);
         }
-        product(w->o, LANES, o_panel, w->s, TILE_KEYS, 1, w->v + offset * LANES, w->v_panel, count, room,
+        product(w->o, LANES, o_panel, w->s, SCORE_STRIDE, 1, w->v + offset * LANES, w->v_panel, count, room,
                 panels, true);
     }
 
@@ -148,21 +176,23 @@ static void run_queries(const problem *p, workspace *w, int64_t b, int64_t h, in
     const sago_attention_sizes *z = &p->z;
     const int32_t *lo = (const int32_t *)p->args->lo.data + b * z->queries;
     const int32_t *hi = (const int32_t *)p->args->hi.data + b * z->queries;
-    int64_t first, last, stride = z->groups * z->width;
+    int64_t first, last, group = h / (z->heads / z->groups);
     attention_span(lo, hi, from, end, &first, &last);
     first = lanes_down(first);
-    int64_t at = ((b * z->keys + first) * z->groups + h / (z->heads / z->groups)) * z->width;
-    w->first_key = first, w->v_panel = lanes_up(last - first) * LANES;
-    panels_pack_transposed(w->k, p->k + at, stride, last - first, z->width);
-    panels_pack(w->v, w->v_panel, p->v + at, stride, last - first, lanes_up(last - first), z->width);
+    w->first_key = w->packed = first, w->last_key = last, w->v_panel = lanes_up(last - first) * LANES;
+    w->key_stride = z->groups * z->width;
+    w->key_rows = p->k + (b * z->keys * z->groups + group) * z->width;
+    w->value_rows = p->v + (b * z->keys * z->groups + group) * z->width;
     for (int64_t i = from; i < end; i++) {
         if (lo[i] < hi[i]) continue;
         memset(p->o + ((b * z->queries + i) * z->heads + h) * z->width, 0, (size_t)z->width * sizeof(float));
         p->lse[(b * z->heads + h) * z->queries + i] = -INFINITY;
     }
     for (attention_tile tile = attention_next_tile(lo, hi, from, end); tile.count > 0;
-         tile = attention_next_tile(lo, hi, tile.first + tile.count, end))
+         tile = attention_next_tile(lo, hi, tile.first + tile.count, end)) {
+        pack_keys(w, z->width, tile.hi);
         run_tile(p, w, b, h, tile);
+    }
 }
 
 sago_status SAGO_CPU(attention_forward)(sago_device *device, sago_tensor o, sago_tensor lse, sago_tensor q,

@@ -15,7 +15,7 @@
  * and V that they need they stay in the second-level cache. Key tiles start at multiples of TILE_KEYS
  * whatever the query is, so that a query's sums do not depend on the queries that share its tile.
  */
-enum { TILE_QUERIES = 64, TILE_KEYS = 128 };
+enum { TILE_QUERIES = 64, TILE_KEYS = 128, SCORE_STRIDE = TILE_KEYS + LANES };
 
 /** Queries [first, first + count) of a row whose ranges are not empty and overlap, and the keys that any of
  * them needs. */

@@ -58,34 +58,39 @@ ALWAYS_INLINE void product(float *c, int64_t c_row, int64_t c_panel, const float
                           b + n * b_panel, b_panel, steps, 1, add);
 }
 
-/** Rows [0, count) of `width` floats, `stride` apart, into panels; rows up to `room` and columns past width
- * are 0. */
+/** Asks for a row that is used soon: rows of one head lie a whole token apart, too far for the processor to
+ * guess. */
+ALWAYS_INLINE void row_prefetch(const float *row, int64_t width, const int write) {
+    for (int64_t e = 0; e < width; e += 16) __builtin_prefetch(row + e, write, 2);
+}
+
+/**
+ * Rows [0, count) of `width` floats, `stride` apart, into panels; rows up to `room` and columns past width
+ * are 0. Row by row, since it is the rows outside that lie far apart.
+ */
 static inline void panels_pack(float *to, int64_t panel, const float *from, int64_t stride, int64_t count,
                                int64_t room, int64_t width) {
-    int64_t whole = lanes_down(width), p = 0;
-    for (; p * LANES < whole; p++)
-        for (int64_t i = 0; i < count; i++)
-            vec_store(to + p * panel + i * LANES, vec_load(from + i * stride + p * LANES));
-    if (whole < width)
-        for (int64_t i = 0; i < count; i++) {
-            float *row = to + p * panel + i * LANES;
-            memset(row, 0, LANES * sizeof(float));
-            memcpy(row, from + i * stride + whole, (size_t)(width - whole) * sizeof(float));
+    int64_t panels = lanes_up(width) / LANES, whole = lanes_down(width) / LANES;
+    for (int64_t i = 0; i < count; i++, to += LANES, from += stride) {
+        for (int64_t p = 0; p < whole; p++) vec_store(to + p * panel, vec_load(from + p * LANES));
+        if (whole < panels) {
+            vec_store(to + whole * panel, (vec){0});
+            for (int64_t e = whole * LANES; e < width; e++) to[whole * panel + e - whole * LANES] = from[e];
         }
-    for (p = 0; p * LANES < width; p++)
-        memset(to + p * panel + count * LANES, 0, (size_t)((room - count) * LANES) * sizeof(float));
+    }
+    for (int64_t i = count; i < room; i++, to += LANES)
+        for (int64_t p = 0; p < panels; p++) vec_store(to + p * panel, (vec){0});
 }
 
 /** The way back: out[i * stride + column] = factor * panels. */
 static inline void panels_unpack(float *out, int64_t stride, const float *from, int64_t panel, int64_t count,
                                  int64_t width, float factor) {
-    int64_t whole = lanes_down(width), p = 0;
-    for (; p * LANES < whole; p++)
-        for (int64_t i = 0; i < count; i++)
-            vec_store(out + i * stride + p * LANES, vec_load(from + p * panel + i * LANES) * factor);
-    for (int64_t e = whole; e < width; e++)
-        for (int64_t i = 0; i < count; i++)
-            out[i * stride + e] = from[p * panel + i * LANES + e - whole] * factor;
+    int64_t whole = lanes_down(width) / LANES;
+    for (int64_t i = 0; i < count; i++, out += stride, from += LANES) {
+        for (int64_t p = 0; p < whole; p++) vec_store(out + p * LANES, vec_load(from + p * panel) * factor);
+        for (int64_t e = whole * LANES; e < width; e++)
+            out[e] = from[whole * panel + e - whole * LANES] * factor;
+    }
 }
 
 /** Four rows of four floats, stride apart, turned into four columns LANES apart. */
@@ -107,8 +112,7 @@ ALWAYS_INLINE void transpose_4x4(float *to, const float *from, int64_t stride) {
 static inline void panels_pack_transposed(float *to, const float *from, int64_t stride, int64_t count,
                                           int64_t width) {
     for (int64_t i = 0; i < count; i += LANES, to += width * LANES, from += LANES * stride) {
-        int64_t here = count - i < LANES ? count - i : LANES;
-        int64_t e = 0;
+        int64_t here = count - i < LANES ? count - i : LANES, e = 0;
         if (here == LANES)
             for (; e + 4 <= width; e += 4)
                 for (int64_t l = 0; l < LANES; l += 4)
