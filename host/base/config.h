@@ -143,6 +143,9 @@ void sago_config_free(sago_config *config);
 /** The whole resolved configuration as YAML that sago_config_load reads back to the same values. */
 void sago_config_write(const sago_config *config, sago_str *out);
 
+/** The i-th key's path, "run.steps"; NULL past the last. */
+const char *sago_config_key(int i);
+
 /** docs/config.md from the schema. */
 void sago_config_document(sago_str *out);
 

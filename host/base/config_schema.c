@@ -134,7 +134,7 @@ const config_key config_keys[] = {
     PATH("data.templates", data.templates, NULL, KEPT, "Folder of template files. Empty: the built-in ones."),
     PATH("data.cache_dir", data.cache_dir, NULL, CHANGES,
          "Where indices of task files are kept. Empty: sago in the user's cache folder."),
-    INT("data.prefetch", data.prefetch, "2", 0, 64, CHANGES,
+    INT("data.prefetch", data.prefetch, "2", 1, 64, CHANGES,
         "Batches made ready ahead, by a thread of their own."),
 
     INT("train.global_batch", train.global_batch, "64", 1, 1 << 24, KEPT, "Rows of a step, over all ranks."),
@@ -227,8 +227,8 @@ const config_key config_keys[] = {
 
     TEXTS("eval.tasks", eval.tasks, CHANGES,
           "Patterns of tasks, members or categories to evaluate. Empty: all."),
-    INT("eval.examples_per_task", eval.examples_per_task, "100", 1, CONFIG_LARGEST, CHANGES,
-        "Examples of a task, at most."),
+    INT("eval.examples_per_task", eval.examples_per_task, "100", 0, CONFIG_LARGEST, CHANGES,
+        "Examples of a task, at most. 0: all."),
     INT("eval.batch", eval.batch, "8", 1, 1 << 16, CHANGES, "Prompts that are answered at once by a rank."),
     INT("eval.max_new_tokens", eval.max_new_tokens, "64", 1, 1 << 16, CHANGES, "Longest answer in tokens."),
     INT("eval.samples", eval.samples, "1", 1, 1024, CHANGES, "Answers drawn for each prompt."),
@@ -248,6 +248,10 @@ const config_key config_keys[] = {
         "Steps between evaluations during training. 0: none."),
     {NULL},
 };
+
+const char *sago_config_key(int i) {
+    return i >= 0 && (size_t)i < sizeof config_keys / sizeof *config_keys - 1 ? config_keys[i].path : NULL;
+}
 
 const config_key *config_find(const config_key *keys, const char *path) {
     for (; keys->path; keys++)

@@ -44,6 +44,11 @@ void sago_help_completion(sago_str *out) {
     sago_str_puts(out, "    esac\n    case ${COMP_WORDS[1]}:$before in\n");
     for (int i = 0; sago_commands[i]; i++) add_value_cases(out, sago_commands[i]);
     sago_str_puts(out, "    esac\n"
+                       "    if [[ $before == --set ]]; then\n"
+                       "        compopt -o nospace 2>/dev/null\n"
+                       "        COMPREPLY=($(compgen -S = -W \"");
+    for (int i = 0; sago_config_key(i); i++) sago_str_printf(out, "%s%s", i ? " " : "", sago_config_key(i));
+    sago_str_puts(out, "\" -- \"$word\"))\n        return\n    fi\n"
                        "    if [[ -n $words ]]; then\n"
                        "        COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n"
                        "    elif [[ $word == -* ]]; then\n"

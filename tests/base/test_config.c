@@ -27,6 +27,26 @@ static sago_status load_and_set(const char *yaml, const char *text) {
     return sago_config_load(test_write("c.yaml", yaml, strlen(yaml)), sets, 1, &config);
 }
 
+/* The golden cases of the folder that SAGO_GOLDEN names load as they stand. */
+static void golden_configurations(void **state) {
+    (void)state;
+    static const char *const names[] = {"t5/train-ragged",      "t5/train-even",      "t5/train-packed",
+                                        "t5-tied/train-ragged", "t5-tied/train-even", "t5-tied/train-packed"};
+    const char *folder = getenv("SAGO_GOLDEN");
+    if (!folder) skip();
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char *path = sago_format("%s/%s/config.yaml", folder, names[i]);
+        sago_config_free(config);
+        config = NULL;
+        assert_ok(sago_config_load(path, NULL, 0, &config));
+        assert_int_equal(config->run.steps, 10);
+        assert_int_equal(config->data.n_mixture, 1);
+        assert_true(sago_is_file(config->data.mixture[0].path));
+        assert_true(config->optimizer.learning_rate == 3e-3);
+        free(path);
+    }
+}
+
 static void is_path(const char *path, const char *wanted) {
     char *real = realpath(test_folder, NULL), *whole = sago_path_join(real, wanted);
     assert_string_equal(path, whole);
@@ -440,6 +460,7 @@ int main(void) {
         cmocka_unit_test(writing_and_reading_back),
         cmocka_unit_test(every_key_changes_and_comes_back),
         cmocka_unit_test(resume_compares_members),
+        cmocka_unit_test(golden_configurations),
     };
     int failed = cmocka_run_group_tests(tests, make_test_folder, remove_test_folder);
     sago_config_free(config);

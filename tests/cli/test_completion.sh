@@ -28,6 +28,8 @@ wants "stats sample" sago data s
 wants "--checkpoint" sago score --ch
 wants "--set" sago train --se
 wants "unigram" sago tokenizer train --kind u
+wants "optimizer.learning_rate=" sago train --set optimizer.lea
+wants "train.spike.threshold= train.spike.rewind_steps= train.spike.skip_batches=" sago eval x --set train.spike
 cd "$(mktemp -d)" && touch config.yaml
 wants "config.yaml" sago train conf
 rm -r "$PWD"
