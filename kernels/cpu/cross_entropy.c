@@ -7,8 +7,10 @@
 #include <string.h>
 
 enum {
-    BLOCK = 2048
-}; /* logits that stay in the first-level cache between looking for their maximum and summing */
+    BLOCK = 2048, /* logits that stay in the first-level cache between looking for their maximum and summing */
+    TILE = 256,
+    LINE = 16, /* floats of a cache line */
+};
 
 /*
  * One pass over memory: a block's maximum is found and its exponentials are summed while it is in the cache;
@@ -26,8 +28,14 @@ static void row_stats(float stats[SAGO_CE_STATS], const float *x, int64_t width)
         }
         float base =
             top == -INFINITY ? 0.0f : top; /* a block of -inf adds exp(-inf) = 0, not exp(-inf + inf) */
+        for (int64_t tile = first; tile < end; tile += TILE) {
+            int64_t tile_end = tile + TILE < end ? tile + TILE : end;
+            /* The exponentials keep the arithmetic busy; memory brings the next block meanwhile. */
+            for (int64_t i = tile; i < tile_end; i += LINE)
+                if (i + BLOCK < width) __builtin_prefetch(x + i + BLOCK);
 #pragma omp simd reduction(+ : block_exp)
-        for (int64_t i = first; i < end; i++) block_exp += sago_exp(x[i] - base);
+            for (int64_t i = tile; i < tile_end; i++) block_exp += sago_exp(x[i] - base);
+        }
         sum_exp = sum_exp * sago_exp(max - base) + block_exp;
         sum += block_sum;
         max = top;

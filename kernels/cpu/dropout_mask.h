@@ -10,6 +10,10 @@
 #include "ops.h"
 
 #include <math.h>
+#include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 enum { SAGO_MASK_WORDS = 64, SAGO_MASK_PIECE = 1024 };
 
@@ -33,25 +37,72 @@ static inline sago_mask sago_mask_make(const sago_dropout *dropout, int64_t toke
     return mask;
 }
 
+/*
+ * Philox multiplies 32-bit words into 64 bits. Each word stands in the low half of a 64-bit lane; the upper
+ * half may hold anything, since the multiplication that every x86-64 has for such lanes doesn't look at it.
+ */
+#if defined(__AVX512F__)
+typedef uint64_t sago_lanes __attribute__((vector_size(64)));
+static inline __attribute__((always_inline)) sago_lanes sago_lanes_multiply(sago_lanes a, sago_lanes b) {
+    return (sago_lanes)_mm512_mul_epu32((__m512i)a, (__m512i)b);
+}
+#elif defined(__AVX2__)
+typedef uint64_t sago_lanes __attribute__((vector_size(32)));
+static inline __attribute__((always_inline)) sago_lanes sago_lanes_multiply(sago_lanes a, sago_lanes b) {
+    return (sago_lanes)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+}
+#elif defined(__SSE2__)
+typedef uint64_t sago_lanes __attribute__((vector_size(16)));
+static inline __attribute__((always_inline)) sago_lanes sago_lanes_multiply(sago_lanes a, sago_lanes b) {
+    return (sago_lanes)_mm_mul_epu32((__m128i)a, (__m128i)b);
+}
+#else
+typedef uint64_t sago_lanes __attribute__((vector_size(16)));
+static inline __attribute__((always_inline)) sago_lanes sago_lanes_multiply(sago_lanes a, sago_lanes b) {
+    return (a & UINT32_MAX) * (b & UINT32_MAX);
+}
+#endif
+
+enum {
+    SAGO_MASK_LANES = sizeof(sago_lanes) / sizeof(uint64_t),
+    SAGO_MASK_VECTORS = SAGO_MASK_WORDS / 4 / SAGO_MASK_LANES, /* side by side, to fill the multiplier */
+};
+
 /** Words of the 64 elements from 4 * counter on. */
 static inline void sago_mask_words(uint32_t out[SAGO_MASK_WORDS], uint64_t key, uint64_t counter) {
-    uint32_t w0[16], w1[16], w2[16], w3[16];
-#pragma omp simd
-    for (int i = 0; i < 16; i++) {
-        uint64_t at = counter + (uint64_t)i;
-        uint32_t c0 = (uint32_t)at, c1 = (uint32_t)(at >> 32), c2 = 0, c3 = 0;
-        uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
-#pragma GCC unroll 10
-        for (int round = 0; round < 10; round++) {
-            uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
-            uint32_t n0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0, n2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-            c0 = n0, c1 = (uint32_t)p1, c2 = n2, c3 = (uint32_t)p0;
-            k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
-        }
-        w0[i] = c0, w1[i] = c1, w2[i] = c2, w3[i] = c3;
+    sago_lanes c0[SAGO_MASK_VECTORS], c1[SAGO_MASK_VECTORS], c2[SAGO_MASK_VECTORS], c3[SAGO_MASK_VECTORS];
+    const sago_lanes zero = {0};
+    uint64_t counters[SAGO_MASK_WORDS / 4];
+    for (int i = 0; i < SAGO_MASK_WORDS / 4; i++) counters[i] = counter + (uint64_t)i;
+    for (int v = 0; v < SAGO_MASK_VECTORS; v++) {
+        memcpy(&c0[v], counters + v * SAGO_MASK_LANES, sizeof c0[v]);
+        c1[v] = c0[v] >> 32;
+        c2[v] = zero, c3[v] = zero;
     }
-    for (int i = 0; i < 16; i++)
-        out[4 * i] = w0[i], out[4 * i + 1] = w1[i], out[4 * i + 2] = w2[i], out[4 * i + 3] = w3[i];
+    uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+#pragma GCC unroll 10
+    for (int round = 0; round < 10; round++) {
+        sago_lanes add0 = zero + k0, add1 = zero + k1;
+#pragma GCC unroll 8
+        for (int v = 0; v < SAGO_MASK_VECTORS; v++) {
+            sago_lanes p0 = sago_lanes_multiply(c0[v], zero + 0xD2511F53u);
+            sago_lanes p1 = sago_lanes_multiply(c2[v], zero + 0xCD9E8D57u);
+            c0[v] = (p1 >> 32) ^ c1[v] ^ add0, c2[v] = (p0 >> 32) ^ c3[v] ^ add1;
+            c1[v] = p1, c3[v] = p0;
+        }
+        k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
+    }
+    uint64_t first[SAGO_MASK_WORDS / 4],
+        second[SAGO_MASK_WORDS / 4]; /* words 0, 1 and words 2, 3 of a counter */
+    for (int v = 0; v < SAGO_MASK_VECTORS; v++) {
+        sago_lanes low = (c0[v] & UINT32_MAX) | c1[v] << 32, high = (c2[v] & UINT32_MAX) | c3[v] << 32;
+        memcpy(first + v * SAGO_MASK_LANES, &low, sizeof low);
+        memcpy(second + v * SAGO_MASK_LANES, &high, sizeof high);
+    }
+    for (int i = 0; i < SAGO_MASK_WORDS / 4; i++) {
+        memcpy(out + 4 * i, &first[i], sizeof first[i]);
+        memcpy(out + 4 * i + 2, &second[i], sizeof second[i]);
+    }
 }
 
 /** Factors of count elements from a global index on (the i of sago_dropout in ops.h). */
