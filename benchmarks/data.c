@@ -77,8 +77,8 @@ static sago_status pack(const sago_pack_options *options, sago_pack_source sourc
     sago_packer *packer;
     SAGO_TRY(sago_packer_open(options, source, &packer));
     *seconds = 0;
-    /* The first row draws a whole window; from then on a row draws about what it takes. */
-    sago_status status = sago_packer_measure(packer, 1, out);
+    /* The first rows make the window grow; from then on a row draws about what it takes. */
+    sago_status status = sago_packer_measure(packer, options->window / 4, out);
     double start = thread_seconds();
     if (status == SAGO_OK) status = sago_packer_measure(packer, n_rows, out);
     *seconds = thread_seconds() - start;
@@ -110,7 +110,7 @@ static sago_status make_ready(bench *b) {
     b->n_draws = statistics.examples;
     b->n_tokens = statistics.input_tokens + statistics.target_tokens;
     /* Other packings of as many rows take somewhat more or fewer examples. */
-    b->ready.n = (uint64_t)(statistics.examples + statistics.examples / 4 + 2 * options.window);
+    b->ready.n = (uint64_t)(statistics.examples + statistics.examples / 4 + 4 * options.window);
     b->ready.lengths = sago_alloc(b->ready.n * sizeof *b->ready.lengths);
     b->ready.truncated = sago_alloc(b->ready.n * sizeof *b->ready.truncated);
     sago_example example = {0};

@@ -7,6 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The window grows with the first rows, so that a run's first batch does not wait for all of it. */
+enum { FIRST_WINDOW = 64, WINDOW_GROWTH = 8 };
+
 typedef struct slot {
     sago_example example;
     uint64_t draw;
@@ -166,8 +169,9 @@ static sago_status fill_in_order(sago_packer *packer) {
 }
 
 static sago_status fill_from_window(sago_packer *packer) {
-    for (bool got = true; got && packer->n_waiting < packer->options.window;)
-        SAGO_TRY(draw_next(packer, &got));
+    int64_t window = FIRST_WINDOW + WINDOW_GROWTH * packer->n_rows;
+    if (window > packer->options.window) window = packer->options.window;
+    for (bool got = true; got && packer->n_waiting < window;) SAGO_TRY(draw_next(packer, &got));
     if (packer->n_waiting == 0) return SAGO_OK;
     for (int64_t i = 0; i < packer->n_waiting; i++) {
         const sago_example *e = &packer->waiting[i]->example;

@@ -5,6 +5,7 @@
 #include "pack.h"
 #include "prefetch.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,6 +32,7 @@ struct sago_data {
     prepared before; /* the state that nothing was taken from yet: from open or restore; no batch */
     const prepared *current;
     sago_prefetch *prefetch;
+    atomic_bool stopping; /* the thread is to leave its batch: nobody waits for it */
     double wait_seconds;
 };
 
@@ -45,6 +47,22 @@ static void prepared_close(prepared *p) {
     sago_batch_close(&p->batch);
     sago_pack_cursor_free(&p->cursor);
     free(p->drawn);
+}
+
+/* Between two draws the thread can leave a batch that takes long: the first one draws a whole window. */
+static sago_status draw(const void *context, uint64_t number, sago_example *out, bool *end) {
+    const sago_data *data = context;
+    *end = false;
+    if (atomic_load_explicit(&data->stopping, memory_order_relaxed))
+        return sago_fail(SAGO_E_INTERRUPTED, "data: stopped");
+    return sago_mixture_draw(data->mixture, number, out, end);
+}
+
+static void stop(sago_data *data) {
+    if (!data->prefetch) return;
+    atomic_store(&data->stopping, true);
+    sago_prefetch_stop(data->prefetch);
+    atomic_store(&data->stopping, false);
 }
 
 /* Walks the rows of one global batch and keeps those of this rank. Runs on the prefetch thread. */
@@ -88,7 +106,7 @@ sago_status sago_data_open(const sago_config *config, const sago_tokenizer *toke
     sago_status status = SAGO_OK;
     SAGO_TRY_TO(done, sago_mixture_open(config, tokenizer, vocab_size, &data->mixture));
     const sago_pack_options options = sago_pack_options_of(config);
-    SAGO_TRY_TO(done, sago_packer_open(&options, sago_pack_source_of(data->mixture), &data->packer));
+    SAGO_TRY_TO(done, sago_packer_open(&options, (sago_pack_source){draw, data}, &data->packer));
     data->n_tasks = sago_mixture_tasks(data->mixture);
     data->global_rows = config->train.global_batch;
     int64_t share = data->global_rows / data_size, longer = data->global_rows % data_size;
@@ -105,6 +123,8 @@ sago_status sago_data_open(const sago_config *config, const sago_tokenizer *toke
         items[i] = &data->ring[i];
     }
     SAGO_TRY_TO(done, sago_prefetch_open(items, data->n_ring, make, data, &data->prefetch));
+    /* The first batches are made while the caller prepares its model. */
+    SAGO_TRY_TO(done, sago_prefetch_start(data->prefetch));
     *out = data;
     data = NULL;
 done:
@@ -115,6 +135,7 @@ done:
 
 void sago_data_close(sago_data *data) {
     if (!data) return;
+    stop(data);
     sago_prefetch_close(data->prefetch);
     for (int i = 0; data->ring && i < data->n_ring; i++) prepared_close(&data->ring[i]);
     prepared_close(&data->before);
@@ -183,12 +204,13 @@ static sago_status restore_drawn(const json_t *cursor, drawn *counts, int n_task
 }
 
 sago_status sago_data_restore(sago_data *data, const json_t *cursor) {
-    sago_prefetch_stop(data->prefetch);
+    stop(data);
     data->current = &data->before;
     SAGO_TRY(restore_drawn(cursor, data->before.drawn, data->n_tasks));
     SAGO_TRY(sago_pack_cursor_from_json(cursor, &data->before.cursor));
     memcpy(data->drawn, data->before.drawn, (size_t)data->n_tasks * sizeof *data->drawn);
-    return sago_packer_restore(data->packer, &data->before.cursor);
+    SAGO_TRY(sago_packer_restore(data->packer, &data->before.cursor));
+    return sago_prefetch_start(data->prefetch);
 }
 
 json_t *sago_data_drawn(const sago_data *data) {

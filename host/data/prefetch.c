@@ -65,7 +65,8 @@ sago_status sago_prefetch_open(void *const items[], int n_items, sago_prefetch_m
 }
 
 /* Signals are for the main thread, which saves and leaves: this one takes none. */
-static sago_status start(sago_prefetch *p) {
+sago_status sago_prefetch_start(sago_prefetch *p) {
+    if (p->running) return SAGO_OK;
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -80,7 +81,7 @@ static sago_status start(sago_prefetch *p) {
 sago_status sago_prefetch_take(sago_prefetch *p, void **item, double *waited_seconds) {
     *item = NULL;
     *waited_seconds = 0;
-    if (!p->running) SAGO_TRY(start(p));
+    SAGO_TRY(sago_prefetch_start(p));
     sago_status status = SAGO_OK;
     pthread_mutex_lock(&p->lock);
     if (p->n_ready == 0 && !p->ended) {

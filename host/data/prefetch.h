@@ -2,8 +2,8 @@
 /**
  * Prefetch: a thread that keeps items ready in a ring, made one after another by a function of the owner's.
  *
- * The thread starts with the first take and ends with close, at whatever moment. What it fails with arrives
- * at the taker, in its place: items made before the failure come first.
+ * The thread runs from start (or the first take) to stop or close, at whatever moment. What it fails with
+ * arrives at the taker, in its place: items made before the failure come first.
  */
 #ifndef SAGO_PREFETCH_H
 #define SAGO_PREFETCH_H
@@ -23,11 +23,15 @@ typedef sago_status (*sago_prefetch_make)(void *context, void *item, bool *end);
 sago_status sago_prefetch_open(void *const items[], int n_items, sago_prefetch_make make, void *context,
                                sago_prefetch **out) SAGO_MUST_CHECK;
 
+/** Starts making items, unless that is going on. */
+sago_status sago_prefetch_start(sago_prefetch *prefetch) SAGO_MUST_CHECK;
+
 /** The next item, the caller's until the next take; NULL at the end. *waited_seconds: how long none was
  * ready. */
 sago_status sago_prefetch_take(sago_prefetch *prefetch, void **item, double *waited_seconds) SAGO_MUST_CHECK;
 
-/** Stops the thread and forgets what is ready; the next take starts anew. Waits for an item in the making. */
+/** Stops the thread and forgets what is ready; the next start or take begins anew. Waits for an item in the
+ * making. */
 void sago_prefetch_stop(sago_prefetch *prefetch);
 void sago_prefetch_close(sago_prefetch *prefetch);
 
