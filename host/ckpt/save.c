@@ -191,7 +191,12 @@ static sago_status rename_into_place(const char *temporary, const char *final, c
     }
 #endif
     *aside = sago_format("%s.tmp-aside-%ld", final, (long)getpid());
-    if (rename(final, *aside) == 0 && rename(temporary, final) == 0) return SAGO_OK;
+    if (rename(final, *aside) != 0)
+        return sago_fail_errno(SAGO_E_IO, "%s: cannot rename to %s", final, *aside);
+    if (rename(temporary, final) == 0) return SAGO_OK;
+    int error = errno;
+    if (rename(*aside, final) != 0) sago_warn("%s: the step before now lies there", *aside);
+    errno = error;
     return sago_fail_errno(SAGO_E_IO, "%s: cannot rename to %s", temporary, final);
 }
 

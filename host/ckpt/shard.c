@@ -6,6 +6,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <hdf5.h>
+#if H5_VERSION_GE(1, 13, 0)
+#include <H5FDdevelop.h>
+#endif
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -20,12 +23,15 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
 /* HDF5 is mostly built without locks of its own; a save in the background and a check elsewhere may meet. */
 static pthread_mutex_t library = PTHREAD_MUTEX_INITIALIZER;
 
-void sago_shard_library(char text[64]) {
-    unsigned major = 0, minor = 0, release = 0;
+static void enter_library(void) {
     pthread_mutex_lock(&library);
-    H5get_libversion(&major, &minor, &release);
+    H5dont_atexit();                       /* every id is closed here; nothing is left to do at exit */
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL); /* errors become one line of ours */
+}
+
+static void leave_library(void) {
+    H5Eclear2(H5E_DEFAULT);
     pthread_mutex_unlock(&library);
-    snprintf(text, 64, "HDF5 %u.%u.%u", major, minor, release);
 }
 
 /* --- one line out of HDF5's error stack --- */
@@ -39,7 +45,111 @@ static sago_status fail_hdf5(const char *path, const char *what) {
     char cause[256] = "";
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_innermost, cause);
     H5Eclear2(H5E_DEFAULT);
+    cause[strcspn(cause, "\n")] = '\0';
     return sago_fail(SAGO_E_IO, "%s: HDF5 cannot %s%s%s", path, what, cause[0] ? ": " : "", cause);
+}
+
+/* --- a file driver whose writes HDF5 never sees fail --- */
+
+/*
+ * After a failed write libhdf5 can neither close the file nor end the process in peace (1.10: a crash at
+ * exit, or at a later file). So the layout goes through this driver: it keeps the first error for us and says
+ * yes to HDF5. One file at a time, under the library's mutex.
+ */
+static struct { int fd, error; } target;
+
+typedef struct driver_file {
+    H5FD_t head;
+    haddr_t eoa, eof;
+} driver_file;
+
+static bool write_at(int fd, const char *bytes, size_t count, int64_t at) {
+    while (count > 0) {
+        ssize_t put = pwrite(fd, bytes, count, at);
+        if (put < 0 && errno == EINTR) continue;
+        if (put == 0) errno = ENOSPC;
+        if (put <= 0) return false;
+        bytes += put;
+        count -= (size_t)put;
+        at += put;
+    }
+    return true;
+}
+
+static H5FD_t *driver_open(const char *name, unsigned flags, hid_t access, haddr_t most) {
+    (void)name, (void)flags, (void)access, (void)most;
+    return sago_alloc_zero(1, sizeof(driver_file));
+}
+
+static herr_t driver_close(H5FD_t *file) {
+    free(file);
+    return 0;
+}
+
+static haddr_t driver_get_eoa(const H5FD_t *file, H5FD_mem_t type) {
+    (void)type;
+    return ((const driver_file *)file)->eoa;
+}
+
+static herr_t driver_set_eoa(H5FD_t *file, H5FD_mem_t type, haddr_t eoa) {
+    (void)type;
+    ((driver_file *)file)->eoa = eoa;
+    return 0;
+}
+
+static haddr_t driver_get_eof(const H5FD_t *file, H5FD_mem_t type) {
+    (void)type;
+    return ((const driver_file *)file)->eof;
+}
+
+static herr_t driver_read(H5FD_t *file, H5FD_mem_t type, hid_t transfer, haddr_t at, size_t count,
+                          void *bytes) {
+    (void)file, (void)type, (void)transfer;
+    memset(bytes, 0, count);
+    if (pread(target.fd, bytes, count, (off_t)at) < 0 && target.error == 0) target.error = errno;
+    return 0;
+}
+
+static herr_t driver_write(H5FD_t *file, H5FD_mem_t type, hid_t transfer, haddr_t at, size_t count,
+                           const void *bytes) {
+    (void)type, (void)transfer;
+    driver_file *f = (driver_file *)file;
+    if (target.error == 0 && !write_at(target.fd, bytes, count, (int64_t)at)) target.error = errno;
+    if (f->eof < at + count) f->eof = at + count;
+    return 0;
+}
+
+/* The file's length becomes what was allocated: the tensors' places are holes until they are written. */
+static herr_t driver_truncate(H5FD_t *file, hid_t transfer, hbool_t closing) {
+    (void)transfer, (void)closing;
+    driver_file *f = (driver_file *)file;
+    if (target.error == 0 && ftruncate(target.fd, (off_t)f->eoa) != 0) target.error = errno;
+    f->eof = f->eoa;
+    return 0;
+}
+
+static hid_t driver_id(void) {
+    static hid_t id = H5I_INVALID_HID;
+    static const H5FD_class_t driver = {
+#if H5_VERSION_GE(1, 13, 0)
+        .version = H5FD_CLASS_VERSION,
+        .value = (H5FD_class_value_t)1836, /* a number of the range for drivers that nobody registered */
+#endif
+        .name = "sago-layout",
+        .maxaddr = INT64_MAX,
+        .fc_degree = H5F_CLOSE_SEMI,
+        .open = driver_open,
+        .close = driver_close,
+        .get_eoa = driver_get_eoa,
+        .set_eoa = driver_set_eoa,
+        .get_eof = driver_get_eof,
+        .read = driver_read,
+        .write = driver_write,
+        .truncate = driver_truncate,
+        .fl_map = H5FD_FLMAP_DICHOTOMY,
+    };
+    if (id < 0) id = H5FDregister(&driver);
+    return id;
 }
 
 /* --- laying out a file --- */
@@ -95,11 +205,10 @@ static char *dataset_name(const sago_piece *p) {
     return sago_format("/%s@%" PRId64 ",%" PRId64, p->name, p->offset[0], p->offset[1]);
 }
 
-static bool make_dataset(hid_t file, hid_t links, hid_t creation, const sago_piece *p,
-                         sago_manifest_piece *entry) {
+static bool make_dataset(hid_t file, hid_t creation, const sago_piece *p, sago_manifest_piece *entry) {
     hsize_t dims[2] = {(hsize_t)p->shape[0], (hsize_t)p->shape[1]};
     hid_t type = open_type(p->dtype), space = H5Screate_simple(p->n_dims, dims, NULL);
-    hid_t set = H5Dcreate2(file, entry->dataset, type, space, links, creation, H5P_DEFAULT);
+    hid_t set = H5Dcreate2(file, entry->dataset, type, space, H5P_DEFAULT, creation, H5P_DEFAULT);
     bool good = set >= 0;
     if (good) {
         good = add_attribute(set, "offset", p->offset, p->n_dims) &&
@@ -114,35 +223,58 @@ static bool make_dataset(hid_t file, hid_t links, hid_t creation, const sago_pie
     return good;
 }
 
+/* Makes the groups of "/param/x" that are not there yet. Clocks stay out of them: the same state gives the
+ * same bytes. */
+static bool make_groups(hid_t file, const char *dataset, hid_t creation) {
+    bool good = true;
+    char *path = sago_strdup(dataset);
+    for (char *end = strchr(path + 1, '/'); end && good; end = strchr(end + 1, '/')) {
+        *end = '\0';
+        if (H5Lexists(file, path, H5P_DEFAULT) <= 0) {
+            hid_t group = H5Gcreate2(file, path, H5P_DEFAULT, creation, H5P_DEFAULT);
+            good = group >= 0 && H5Gclose(group) >= 0;
+        }
+        *end = '/';
+    }
+    free(path);
+    return good;
+}
+
 static bool make_datasets(hid_t file, const sago_piece pieces[], int n, sago_manifest_piece entries[]) {
-    hid_t links = H5Pcreate(H5P_LINK_CREATE), creation = H5Pcreate(H5P_DATASET_CREATE);
-    bool good = links >= 0 && creation >= 0 && H5Pset_create_intermediate_group(links, 1) >= 0 &&
+    hid_t groups = H5Pcreate(H5P_GROUP_CREATE), creation = H5Pcreate(H5P_DATASET_CREATE);
+    bool good = groups >= 0 && creation >= 0 && H5Pset_obj_track_times(groups, false) >= 0 &&
+                H5Pset_obj_track_times(creation, false) >= 0 &&
                 H5Pset_layout(creation, H5D_CONTIGUOUS) >= 0 &&
                 H5Pset_alloc_time(creation, H5D_ALLOC_TIME_EARLY) >= 0 &&
-                H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER) >= 0 &&
-                H5Pset_obj_track_times(creation, false) >= 0; /* the same state gives the same bytes */
+                H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER) >= 0;
     for (int i = 0; good && i < n; i++)
-        if (entries[i].dataset) good = make_dataset(file, links, creation, &pieces[i], &entries[i]);
-    if (links >= 0) H5Pclose(links);
+        if (entries[i].dataset)
+            good = make_groups(file, entries[i].dataset, groups) &&
+                   make_dataset(file, creation, &pieces[i], &entries[i]);
+    if (groups >= 0) H5Pclose(groups);
     if (creation >= 0) H5Pclose(creation);
     return good;
 }
 
-static sago_status lay_out(const char *path, int64_t step, const sago_piece pieces[], int n,
+static sago_status lay_out(int fd, const char *path, int64_t step, const sago_piece pieces[], int n,
                            sago_manifest_piece entries[]) {
     hid_t access = make_access_list(), creation = H5Pcreate(H5P_FILE_CREATE);
     H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18);
-    hid_t file = H5Fcreate(path, H5F_ACC_EXCL, creation, access);
+    H5Pset_obj_track_times(creation, false);
+    H5Pset_driver(access, driver_id(), NULL);
+    target.fd = fd;
+    target.error = 0;
+    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, creation, access);
     sago_status status = SAGO_OK;
     if (file < 0) {
         status = fail_hdf5(path, "make the file");
     } else {
         if (!add_attribute(file, "sago_step", &step, 1) || !make_datasets(file, pieces, n, entries))
             status = fail_hdf5(path, "lay out the file");
-        if (status == SAGO_OK && H5Fget_obj_count(file, H5F_OBJ_ALL) != 1)
-            status = sago_fail(SAGO_E_INTERNAL, "%s: an HDF5 object was left open", path);
         if (H5Fclose(file) < 0 && status == SAGO_OK) status = fail_hdf5(path, "close the file");
     }
+    errno = target.error;
+    if (status == SAGO_OK && errno) status = sago_fail_errno(SAGO_E_IO, "%s: cannot write", path);
     H5Pclose(access);
     H5Pclose(creation);
     return status;
@@ -158,7 +290,19 @@ typedef struct pass {
     XXH3_state_t *hash;
 } pass;
 
-/* What HDF5 wrote between the tensors. */
+static sago_status write_block(pass *w, const char *data, size_t bytes) {
+    if (!write_at(w->fd, data, bytes, w->at)) return sago_fail_errno(SAGO_E_IO, "%s: cannot write", w->path);
+#ifdef SYNC_FILE_RANGE_WRITE
+    /* Starts writing back while the next block is hashed, so that the fsync at the end finds little left. A
+     * hint only. */
+    if (bytes == SAGO_HASH_BLOCK_BYTES) sync_file_range(w->fd, w->at, (off64_t)bytes, SYNC_FILE_RANGE_WRITE);
+#endif
+    XXH3_64bits_update(w->hash, data, bytes);
+    w->at += (int64_t)bytes;
+    return SAGO_OK;
+}
+
+/* What HDF5 laid out between the tensors. */
 static sago_status hash_gap(pass *w, int64_t end) {
     char bytes[16384];
     while (w->at < end) {
@@ -169,23 +313,6 @@ static sago_status hash_gap(pass *w, int64_t end) {
         XXH3_64bits_update(w->hash, bytes, (size_t)got);
         w->at += got;
     }
-    return SAGO_OK;
-}
-
-static sago_status write_block(pass *w, const char *data, size_t bytes) {
-    for (size_t done = 0; done < bytes;) {
-        ssize_t put = pwrite(w->fd, data + done, bytes - done, w->at + (int64_t)done);
-        if (put < 0 && errno == EINTR) continue;
-        if (put <= 0) return sago_fail_errno(SAGO_E_IO, "%s: cannot write", w->path);
-        done += (size_t)put;
-    }
-#ifdef SYNC_FILE_RANGE_WRITE
-    /* Starts writing back while the next block is hashed, so that the fsync at the end finds little left. A
-     * hint only. */
-    if (bytes == SAGO_HASH_BLOCK_BYTES) sync_file_range(w->fd, w->at, (off64_t)bytes, SYNC_FILE_RANGE_WRITE);
-#endif
-    XXH3_64bits_update(w->hash, data, bytes);
-    w->at += (int64_t)bytes;
     return SAGO_OK;
 }
 
@@ -212,32 +339,31 @@ static int by_place(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static sago_status write_bytes(const char *path, const sago_piece pieces[], int n, sago_manifest_file *file,
-                               sago_manifest_piece entries[]) {
+static sago_status write_regions(pass *w, const sago_piece pieces[], const region order[], int n,
+                                 sago_manifest_piece entries[]) {
+    for (int i = 0; i < n; i++) {
+        const sago_piece *p = &pieces[order[i].index];
+        int64_t bytes =
+            p->shape[0] * (p->n_dims == 2 ? p->shape[1] : 1) * (int64_t)sago_dtype_bytes(p->dtype);
+        SAGO_TRY(write_piece(w, p->data, bytes, &entries[order[i].index]));
+    }
+    off_t end = lseek(w->fd, 0, SEEK_END);
+    SAGO_TRY(hash_gap(w, (int64_t)end));
+    return fsync(w->fd) == 0 ? SAGO_OK : sago_fail_errno(SAGO_E_IO, "%s: cannot sync", w->path);
+}
+
+static sago_status write_bytes(const char *path, int fd, const sago_piece pieces[], int n,
+                               sago_manifest_file *file, sago_manifest_piece entries[]) {
     region *order = sago_alloc((size_t)n * sizeof *order);
     int n_regions = 0;
     for (int i = 0; i < n; i++)
         if (entries[i].dataset) order[n_regions++] = (region){entries[i].at, i};
     qsort(order, (size_t)n_regions, sizeof *order, by_place);
-    pass w = {.path = path, .fd = open(path, O_RDWR | O_CLOEXEC), .hash = XXH3_createState()};
+    pass w = {.path = path, .fd = fd, .hash = XXH3_createState()};
     XXH3_64bits_reset(w.hash);
-    sago_status status = SAGO_OK;
-    if (w.fd < 0) status = sago_fail_errno(SAGO_E_IO, "%s: cannot open", path);
-    for (int i = 0; status == SAGO_OK && i < n_regions; i++) {
-        const sago_piece *p = &pieces[order[i].index];
-        int64_t bytes =
-            p->shape[0] * (p->n_dims == 2 ? p->shape[1] : 1) * (int64_t)sago_dtype_bytes(p->dtype);
-        status = write_piece(&w, p->data, bytes, &entries[order[i].index]);
-    }
-    if (status == SAGO_OK) {
-        off_t end = lseek(w.fd, 0, SEEK_END);
-        status = hash_gap(&w, (int64_t)end);
-        file->bytes = (int64_t)end;
-        file->hash = XXH3_64bits_digest(w.hash);
-    }
-    if (status == SAGO_OK && fsync(w.fd) != 0) status = sago_fail_errno(SAGO_E_IO, "%s: cannot sync", path);
-    if (w.fd >= 0 && close(w.fd) != 0 && status == SAGO_OK)
-        status = sago_fail_errno(SAGO_E_IO, "%s: cannot close", path);
+    sago_status status = write_regions(&w, pieces, order, n_regions, entries);
+    file->bytes = w.at;
+    file->hash = XXH3_64bits_digest(w.hash);
     XXH3_freeState(w.hash);
     free(order);
     return status;
@@ -252,11 +378,13 @@ sago_status sago_shard_write(const char *path, int64_t step, const sago_piece pi
                                            .shape = {p->shape[0], p->n_dims == 2 ? p->shape[1] : 1}};
         if (entries[i].shape[0] > 0 && entries[i].shape[1] > 0) entries[i].dataset = dataset_name(p);
     }
-    pthread_mutex_lock(&library);
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
-    sago_status status = lay_out(path, step, pieces, n, entries);
-    pthread_mutex_unlock(&library);
-    if (status == SAGO_OK) status = write_bytes(path, pieces, n, file, entries);
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd < 0) return sago_fail_errno(SAGO_E_IO, "%s: cannot make the file", path);
+    enter_library();
+    sago_status status = lay_out(fd, path, step, pieces, n, entries);
+    leave_library();
+    if (status == SAGO_OK) status = write_bytes(path, fd, pieces, n, file, entries);
+    if (close(fd) != 0 && status == SAGO_OK) status = sago_fail_errno(SAGO_E_IO, "%s: cannot close", path);
     if (status != SAGO_OK) unlink(path);
     return status;
 }
@@ -303,10 +431,8 @@ static sago_status check_file(const char *path, const sago_manifest *m, int numb
 }
 
 sago_status sago_shard_check(const char *path, const sago_manifest *manifest, int file) {
-    pthread_mutex_lock(&library);
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    enter_library();
     sago_status status = check_file(path, manifest, file);
-    H5Eclear2(H5E_DEFAULT);
-    pthread_mutex_unlock(&library);
+    leave_library();
     return status;
 }

@@ -3,10 +3,10 @@
  * Shard: one HDF5 file with one contiguous dataset a piece. shard.c is the only file that includes hdf5.h.
  *
  * HDF5 lays the file out: groups, datasets, attributes and, because space is allocated early, the place of
- * every dataset's bytes. Once HDF5 has closed the file, the bytes go to those places with pwrite and are
- * hashed on the way: one pass over the tensors, errors that say "no space left on device", and write-back
- * that starts at once. Any HDF5 reader opens the result; sago itself reads pieces at the places that the
- * MANIFEST gives, so that bytes are hashed before anything interprets them.
+ * every dataset's bytes. Once HDF5 has closed the file, one pass in the order of its bytes puts the tensors
+ * into their places and hashes everything on the way, with write-back started early and errors that are the
+ * system's own. Any HDF5 reader opens the result; sago itself reads pieces at the places that the MANIFEST
+ * gives, so that bytes are hashed before anything interprets them.
  */
 #ifndef SAGO_SHARD_H
 #define SAGO_SHARD_H
@@ -28,8 +28,5 @@ sago_status sago_shard_write(const char *path, int64_t step, const sago_piece pi
  * what differs.
  */
 sago_status sago_shard_check(const char *path, const sago_manifest *manifest, int file) SAGO_MUST_CHECK;
-
-/** "HDF5 1.10.8": the library in use. */
-void sago_shard_library(char text[64]);
 
 #endif

@@ -78,15 +78,15 @@ static inline int sample_cut(int cut, int r, int n, uint64_t state, bool filled,
     for (int t = 0; t < SAMPLE_TENSORS; t++) {
         int64_t rows = sample[t].shape[0], cols = sample[t].n_dims == 2 ? sample[t].shape[1] : 1;
         int64_t r0 = 0, r1 = rows, c0 = 0, c1 = cols;
-        bool by_cols = cut == 1 && sample[t].n_dims == 2;
+        bool matrix = sample[t].n_dims == 2; /* vectors are cut by rows in any case */
         if (cut == 3 && t % n != r) continue;
-        if (by_cols)
+        if (cut == 1 && matrix)
             c0 = cols * r / n, c1 = cols * (r + 1) / n;
-        else if (cut == 0 || cut == 1)
-            r0 = rows * r / n, r1 = rows * (r + 1) / n;
-        else if (cut == 2)
+        else if (cut == 2 && matrix)
             r0 = rows * (r / 2) / 2, r1 = rows * (r / 2 + 1) / 2, c0 = cols * (r % 2) / 2,
             c1 = cols * (r % 2 + 1) / 2;
+        else if (cut != 3)
+            r0 = rows * r / n, r1 = rows * (r + 1) / n;
         out[count++] = sample_piece(t, r0, r1, c0, c1, state, filled);
     }
     return count;
