@@ -39,7 +39,10 @@ static void make_coin(sago_dice *dice, int operation, int people, sago_made *out
 }
 
 static void make_letters(sago_dice *dice, int operation, int kind, sago_made *out) {
-    const char *one = sago_dice_word(dice, kind), *two = sago_dice_word(dice, kind);
+    /* A word of the kind and a name, in either order. */
+    int turn = sago_dice_roll(dice, 2);
+    const char *one = sago_dice_word(dice, turn ? kind : SAGO_KIND_NAME);
+    const char *two = sago_dice_word(dice, turn ? SAGO_KIND_NAME : kind);
     char a = operation == 0 ? one[0] : one[strlen(one) - 1],
          b = operation == 0 ? two[0] : two[strlen(two) - 1];
     const char *which = operation == 0 ? "first" : "last";
@@ -57,4 +60,6 @@ void sago_made_chains(sago_made_tasks *tasks) {
     sago_made_tasks_add(tasks, "cot", "coins", make_coin, 0, 2, "coin_two");
     sago_made_tasks_add(tasks, "cot", "letters", make_letters, 0, SAGO_KIND_ANIMAL, "first_letters_animals");
     sago_made_tasks_add(tasks, "cot", "letters", make_letters, 1, SAGO_KIND_ANIMAL, "last_letters_animals");
+    sago_made_tasks_add(tasks, "cot", "letters", make_letters, 0, SAGO_KIND_TOOL, "first_letters_tools");
+    sago_made_tasks_add(tasks, "cot", "letters", make_letters, 1, SAGO_KIND_TOOL, "last_letters_tools");
 }
