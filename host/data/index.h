@@ -23,7 +23,8 @@ typedef struct sago_index_task {
     uint64_t instruction_hash;        /* of the note, where that is an instruction; 0: none */
     int64_t size_bytes, mtime_ns;
     uint64_t file, name, note, categories,
-        labels; /* file is relative to the set's folder; "" is the set itself */
+        labels;       /* file is relative to the set's folder; "" is the set itself */
+    uint64_t n_empty; /* examples with an empty answer */
     int64_t max_id;
     uint64_t max_id_line;
 } sago_index_task;

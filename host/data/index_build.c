@@ -9,7 +9,7 @@
 #include <string.h>
 
 static const char magic[8] = "SAGOIDX";
-enum { VERSION = 1 };
+enum { VERSION = 2 };
 
 typedef struct header {
     char magic[8];
@@ -158,6 +158,7 @@ static void add_task(parts *to, const sago_index_file *file, const sago_scan *sc
                             .n_exemplars = (uint32_t)scan->n_exemplars,
                             .size_bytes = file->size_bytes,
                             .mtime_ns = file->mtime_ns,
+                            .n_empty = scan->n_empty,
                             .max_id = scan->max_id,
                             .max_id_line = scan->max_id_line};
     if (instruction) {

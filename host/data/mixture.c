@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "mixture.h"
 
-#include "rng.h"
+#include "log.h"
 #include "task.h"
 
 #include <stdlib.h>
@@ -128,6 +128,24 @@ static sago_status open_member(sago_mixture *mixture, const sago_config_member *
         mixture->tasks[mixture->n_tasks++] =
             (sago_task){.member = (int)(member - mixture->members), .entry = i};
     return SAGO_OK;
+}
+
+/* Published sets hold tasks whose answers were withheld. They are kept as they are, but not without a word.
+ */
+static void tell_of_empty_tasks(const sago_mixture *mixture, const sago_member *member) {
+    sago_str names = {0};
+    int count = 0;
+    for (int i = 0; i < member->n_tasks; i++) {
+        const sago_index_task *stored = sago_index_task_at(member->index, i);
+        if (stored->n_empty < stored->n_examples || mixture->tasks[member->first_task + i].held_out) continue;
+        if (count++ < 3)
+            sago_str_printf(&names, "%s%s", count > 1 ? ", " : "",
+                            sago_index_string(member->index, stored->name));
+    }
+    if (count)
+        sago_info("member \"%s\": every target of %d of its tasks is empty (%s%s); exclude: leaves tasks out",
+                  member->name, count, sago_str_text(&names), count > 3 ? ", ..." : "");
+    sago_str_free(&names);
 }
 
 static void add_category(sago_task *task, const char *text, size_t length) {
@@ -277,6 +295,7 @@ sago_status sago_mixture_open(const sago_config *config, const sago_tokenizer *t
     for (int m = 0; m < mixture->n_members; m++)
         SAGO_TRY_TO(done, open_member(mixture, &config->data.mixture[m], &mixture->members[m]));
     for (int t = 0; t < mixture->n_tasks; t++) SAGO_TRY_TO(done, open_task(mixture, t));
+    for (int m = 0; m < mixture->n_members; m++) tell_of_empty_tasks(mixture, &mixture->members[m]);
     SAGO_TRY_TO(done, check_holdout(mixture));
     SAGO_TRY_TO(done, plan_draws(mixture));
     if (mixture->sequential) plan_sequential(mixture);

@@ -70,9 +70,11 @@ static void note_ids(const sago_ids *ids, int64_t line, sago_scan *scan) {
 /* Collects the different answers as long as they are few and short. */
 static void note_label(const sago_fields *fields, sago_scan *scan) {
     const sago_field *answer = sago_fields_find(fields, "answer");
-    if (!answer || scan->n_labels > SAGO_MAX_LABELS) return;
+    if (!answer) return;
     const char *text = sago_str_text(sago_field_value(fields, answer, 0));
     size_t length = strlen(text);
+    scan->n_empty += length == 0;
+    if (scan->n_labels > SAGO_MAX_LABELS) return;
     if (length == 0 || length > 64 || strchr(text, '\n')) {
         scan->n_labels = SAGO_MAX_LABELS + 1;
         return;
