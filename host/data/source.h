@@ -52,6 +52,7 @@ typedef struct sago_scan {
     sago_str
         labels;     /* the answers, one a line, where a file has few different ones; empty for free answers */
     int n_labels;   /* SAGO_MAX_LABELS + 1: too many */
+    size_t n_empty; /* examples whose first answer is an empty text */
     int64_t max_id; /* format ids: largest id and the line of its first appearance */
     uint32_t max_id_line;
     sago_fields fields; /* scratch */
