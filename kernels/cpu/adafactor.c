@@ -1,98 +1,340 @@
 // SPDX-License-Identifier: Apache-2.0
+/**
+ * Adafactor in three passes over the gradients (docs/kernels/adafactor.md). All parameters of a call are cut
+ * into pieces by their shapes alone; threads take pieces as they come, each piece leaves its sums in a place
+ * of its own, and these are added in the order of the pieces.
+ */
 #include "adafactor.h"
 #include "cpu_ops.h"
+#include "vector_math.h"
 
 #include <math.h>
+#include <string.h>
 
-/** g^2 + 1e-30, with which all second moments are made. */
-static double square(const sago_adafactor_slot *slot, const sago_adafactor_args *args, int64_t i) {
-    double g = ((const float *)slot->gradient.data)[i] * args->gradient_scale;
-    return g * g + SAGO_ADAFACTOR_EPSILON;
+enum {
+    PIECE_ELEMENTS = 65536, /* 256 KiB: long enough to stream, short enough to share out */
+    PIECE_ROWS = 64,        /* of wide matrices, so that a piece's column sums are small beside it */
+    BLOCK = 512,            /* columns whose sums stay in fp32 before they join a double */
+};
+
+/** Rows [first, last) of a factored slot, or elements [first, last) of another. */
+typedef struct piece {
+    sago_adafactor_slot *slot;
+    int64_t first, last;
+    int64_t number;  /* of the slot, among slots */
+    double sum;      /* of value^2 or y^2 */
+    double *columns; /* sums by column; factored ones, statistics only */
+} piece;
+
+/** What the elements of a slot share. */
+typedef struct shared {
+    double mean;   /* of the row moments */
+    double factor; /* of y in the update */
+    float *column; /* gradient_scale / sqrt(column moment) */
+    int64_t columns, first_piece, n_pieces;
+} shared;
+
+typedef struct plan {
+    const sago_adafactor_args *args;
+    int64_t n_slots, n_pieces;
+    shared *slots;
+    piece *pieces;
+} plan;
+
+static int64_t piece_length(const sago_adafactor_slot *slot, int64_t columns) {
+    if (!slot->factored) return PIECE_ELEMENTS;
+    int64_t rows = PIECE_ELEMENTS / (columns > 0 ? columns : 1);
+    return rows > PIECE_ROWS ? rows : PIECE_ROWS;
+}
+
+static size_t aligned(size_t bytes) {
+    return (bytes + 63) / 64 * 64;
+}
+
+/** Cuts the slots into pieces. sums: room for the column sums of each piece. */
+static sago_status make_plan(sago_device *device, const char *operation, sago_adafactor_slot slots[], int n,
+                             const sago_adafactor_args *args, bool sums, plan *out) {
+    SAGO_TRY(sago_adafactor_check(operation, slots, n, args));
+    int64_t n_pieces = 0, n_columns = 0, n_sums = 0;
+    for (int s = 0; s < n; s++) {
+        int64_t rows, columns;
+        sago_adafactor_extent(&slots[s], &rows, &columns);
+        int64_t count = slots[s].factored ? rows : rows * columns, length = piece_length(&slots[s], columns);
+        int64_t pieces = (count + length - 1) / length;
+        n_pieces += pieces;
+        if (slots[s].factored) n_columns += (columns + 15) / 16 * 16, n_sums += sums ? pieces * columns : 0;
+    }
+    size_t shared_bytes = aligned((size_t)n * sizeof(shared)),
+           pieces_bytes = aligned((size_t)n_pieces * sizeof(piece));
+    size_t columns_bytes = aligned((size_t)n_columns * sizeof(float));
+    char *memory;
+    SAGO_TRY(sago_cpu_scratch(device,
+                              shared_bytes + pieces_bytes + columns_bytes + (size_t)n_sums * sizeof(double),
+                              (void **)&memory));
+    *out = (plan){args, n, n_pieces, (shared *)memory, (piece *)(memory + shared_bytes)};
+    float *column = (float *)(memory + shared_bytes + pieces_bytes);
+    double *sum = (double *)(memory + shared_bytes + pieces_bytes + columns_bytes);
+    int64_t at = 0;
+    for (int s = 0; s < n; s++) {
+        int64_t rows, columns;
+        sago_adafactor_extent(&slots[s], &rows, &columns);
+        int64_t count = slots[s].factored ? rows : rows * columns, length = piece_length(&slots[s], columns);
+        out->slots[s] = (shared){.columns = columns, .column = column, .first_piece = at};
+        for (int64_t first = 0; first < count; first += length, at++) {
+            int64_t last = first + length < count ? first + length : count;
+            out->pieces[at] =
+                (piece){.slot = &slots[s], .first = first, .last = last, .number = s, .columns = sum};
+            if (slots[s].factored && sums) sum += columns;
+        }
+        out->slots[s].n_pieces = at - out->slots[s].first_piece;
+        if (slots[s].factored) column += (columns + 15) / 16 * 16;
+    }
+    return SAGO_OK;
+}
+
+/** The pieces' sums of a slot, in their order. */
+static double total(const plan *p, int64_t slot) {
+    double sum = 0;
+    for (int64_t i = 0; i < p->slots[slot].n_pieces; i++)
+        sum += p->pieces[p->slots[slot].first_piece + i].sum;
+    return sum;
+}
+
+static double sum_of_squares(const float *x, int64_t n) {
+    double sum = 0;
+    for (int64_t start = 0; start < n; start += BLOCK) {
+        int64_t count = n - start < BLOCK ? n - start : BLOCK;
+        float part = 0.0f;
+#pragma omp simd reduction(+ : part)
+        for (int64_t j = 0; j < count; j++) part += x[start + j] * x[start + j];
+        sum += (double)part;
+    }
+    return sum;
+}
+
+/**
+ * Sums of s = (scale g)^2 + 1e-30 over a piece's rows and columns. Four rows go together, so that the column
+ * sums are read and written once for the four.
+ */
+static void sum_piece(const piece *p, int64_t columns, float scale) {
+    const float *g = p->slot->gradient.data, epsilon = (float)SAGO_ADAFACTOR_EPSILON;
+    memset(p->columns, 0, (size_t)columns * sizeof(double));
+    for (int64_t i = p->first; i < p->last; i++) p->slot->row_sum[i] = 0;
+    for (int64_t start = 0; start < columns; start += BLOCK) {
+        int64_t count = columns - start < BLOCK ? columns - start : BLOCK;
+        float column[BLOCK];
+        for (int64_t group = p->first; group < p->last; group += PIECE_ROWS) {
+            int64_t end = group + PIECE_ROWS < p->last ? group + PIECE_ROWS : p->last, i = group;
+            memset(column, 0, sizeof column);
+            for (; i + 4 <= end; i += 4) {
+                const float *a = g + i * columns + start, *b = a + columns, *c = b + columns,
+                            *d = c + columns;
+                float sum_a = 0.0f, sum_b = 0.0f, sum_c = 0.0f, sum_d = 0.0f;
+#pragma omp simd reduction(+ : sum_a, sum_b, sum_c, sum_d)
+                for (int64_t j = 0; j < count; j++) {
+                    float x = a[j] * scale, y = b[j] * scale, z = c[j] * scale, w = d[j] * scale;
+                    x = x * x + epsilon, y = y * y + epsilon, z = z * z + epsilon, w = w * w + epsilon;
+                    sum_a += x, sum_b += y, sum_c += z, sum_d += w;
+                    column[j] += (x + y) + (z + w);
+                }
+                p->slot->row_sum[i] += (double)sum_a, p->slot->row_sum[i + 1] += (double)sum_b;
+                p->slot->row_sum[i + 2] += (double)sum_c, p->slot->row_sum[i + 3] += (double)sum_d;
+            }
+            for (; i < end; i++) {
+                const float *a = g + i * columns + start;
+                float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+                for (int64_t j = 0; j < count; j++) {
+                    float x = a[j] * scale;
+                    x = x * x + epsilon;
+                    sum += x, column[j] += x;
+                }
+                p->slot->row_sum[i] += (double)sum;
+            }
+            for (int64_t j = 0; j < count; j++) p->columns[start + j] += (double)column[j];
+        }
+    }
 }
 
 sago_status SAGO_CPU(adafactor_statistics)(sago_device *device, sago_adafactor_slot slots[], int n,
                                            const sago_adafactor_args *args) {
-    (void)device;
-    SAGO_TRY(sago_adafactor_check("adafactor_statistics", slots, n, args));
-    for (int s = 0; s < n; s++) {
-        sago_adafactor_slot *slot = &slots[s];
-        int64_t rows, columns;
-        sago_adafactor_extent(slot, &rows, &columns);
-        const float *value = slot->value.data;
-        double sum = 0;
-        for (int64_t i = 0; i < rows * columns; i++) sum += (double)value[i] * value[i];
-        *slot->value_square = sum;
-        if (!slot->factored) continue;
-        for (int64_t j = 0; j < columns; j++) slot->column_sum[j] = 0;
-        for (int64_t i = 0; i < rows; i++) {
-            double row = 0;
-            for (int64_t j = 0; j < columns; j++) {
-                double x = square(slot, args, i * columns + j);
-                row += x, slot->column_sum[j] += x;
+    plan p;
+    SAGO_TRY(make_plan(device, "adafactor_statistics", slots, n, args, true, &p));
+#pragma omp parallel num_threads(device->n_threads)
+    {
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t i = 0; i < p.n_pieces; i++) {
+            piece *one = &p.pieces[i];
+            int64_t width = one->slot->factored ? p.slots[one->number].columns : 1;
+            if (one->slot->factored) sum_piece(one, width, (float)args->gradient_scale);
+            one->sum = sum_of_squares((const float *)one->slot->value.data + one->first * width,
+                                      (one->last - one->first) * width);
+        }
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t s = 0; s < p.n_slots; s++) {
+            *slots[s].value_square = total(&p, s);
+            if (!slots[s].factored) continue;
+            double *sum = slots[s].column_sum;
+            memset(sum, 0, (size_t)p.slots[s].columns * sizeof(double));
+            for (int64_t i = 0; i < p.slots[s].n_pieces; i++) {
+                const double *part = p.pieces[p.slots[s].first_piece + i].columns;
+                for (int64_t j = 0; j < p.slots[s].columns; j++) sum[j] += part[j];
             }
-            slot->row_sum[i] = row;
         }
     }
     return SAGO_OK;
 }
 
-static double whitened(const sago_adafactor_slot *slot, const sago_adafactor_args *args, double mean,
-                       int64_t i, int64_t j, int64_t columns) {
-    double g = ((const float *)slot->gradient.data)[i * columns + j] * args->gradient_scale;
-    if (!slot->factored) return g / sqrt(slot->moment[i * columns + j]);
-    return g / sqrt(slot->row[i] / mean) / sqrt(slot->column[j]);
+/** What the pieces of a factored slot need of its moments. */
+static void share_moments(const plan *p, int64_t s, const sago_adafactor_slot *slot) {
+    shared *sh = &p->slots[s];
+    sh->mean = sago_adafactor_mean(slot);
+    if (!slot->factored) return;
+    for (int64_t j = 0; j < sh->columns; j++)
+        sh->column[j] = (float)(p->args->gradient_scale / sqrt((double)slot->column[j]));
+}
+
+/** Second moments of rows and columns, in place. */
+static void average(const sago_adafactor_slot *slot, int64_t columns, double beta2) {
+    int64_t rows = columns > 0 ? sago_tensor_count(slot->value) / columns : 0;
+    double by_row = (1 - beta2) / (double)slot->global_columns,
+           by_column = (1 - beta2) / (double)slot->global_rows;
+    for (int64_t i = 0; i < rows; i++)
+        slot->row[i] = (float)(beta2 * slot->row[i] + by_row * slot->row_sum[i]);
+    for (int64_t j = 0; j < columns; j++)
+        slot->column[j] = (float)(beta2 * slot->column[j] + by_column * slot->column_sum[j]);
+}
+
+/** Sum of y^2 over a piece of a factored slot: the row's part of y^2 is the same for all its elements. */
+static double factored_squares(const piece *p, const shared *sh) {
+    double sum = 0;
+    for (int64_t i = p->first; i < p->last; i++) {
+        const float *g = (const float *)p->slot->gradient.data + i * sh->columns;
+        double row = 0;
+        for (int64_t start = 0; start < sh->columns; start += BLOCK) {
+            int64_t count = sh->columns - start < BLOCK ? sh->columns - start : BLOCK;
+            float part = 0.0f;
+#pragma omp simd reduction(+ : part)
+            for (int64_t j = start; j < start + count; j++) {
+                float y = g[j] * sh->column[j];
+                part += y * y;
+            }
+            row += (double)part;
+        }
+        sum += row * (sh->mean / (double)p->slot->row[i]);
+    }
+    return sum;
+}
+
+/** The same where every element has its own moment, which is updated on the way. */
+static double whole_squares(const piece *p, const sago_adafactor_args *args) {
+    const float *g = (const float *)p->slot->gradient.data + p->first;
+    float *moment = p->slot->moment + p->first;
+    float keep = (float)args->beta2, take = (float)(1 - args->beta2), scale = (float)args->gradient_scale;
+    float epsilon = (float)SAGO_ADAFACTOR_EPSILON;
+    double sum = 0;
+    for (int64_t start = 0, n = p->last - p->first; start < n; start += BLOCK) {
+        int64_t end = start + BLOCK < n ? start + BLOCK : n;
+        float part = 0.0f;
+#pragma omp simd reduction(+ : part)
+        for (int64_t j = start; j < end; j++) {
+            float x = g[j] * scale;
+            moment[j] = keep * moment[j] + take * (x * x + epsilon);
+            float y = x / sqrtf(moment[j]);
+            part += y * y;
+        }
+        sum += (double)part;
+    }
+    return sum;
 }
 
 sago_status SAGO_CPU(adafactor_moments)(sago_device *device, sago_adafactor_slot slots[], int n,
                                         const sago_adafactor_args *args) {
-    (void)device;
-    SAGO_TRY(sago_adafactor_check("adafactor_moments", slots, n, args));
-    double keep = args->beta2, take = 1 - args->beta2;
-    for (int s = 0; s < n; s++) {
-        sago_adafactor_slot *slot = &slots[s];
-        int64_t rows, columns;
-        sago_adafactor_extent(slot, &rows, &columns);
-        if (slot->factored) {
-            for (int64_t i = 0; i < rows; i++)
-                slot->row[i] = (float)(keep * slot->row[i] + take * slot->row_sum[i] / slot->global_columns);
-            for (int64_t j = 0; j < columns; j++)
-                slot->column[j] =
-                    (float)(keep * slot->column[j] + take * slot->column_sum[j] / slot->global_rows);
-        } else {
-            for (int64_t i = 0; i < rows * columns; i++)
-                slot->moment[i] = (float)(keep * slot->moment[i] + take * square(slot, args, i));
+    plan p;
+    SAGO_TRY(make_plan(device, "adafactor_moments", slots, n, args, false, &p));
+#pragma omp parallel num_threads(device->n_threads)
+    {
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t s = 0; s < p.n_slots; s++) {
+            if (slots[s].factored) average(&slots[s], p.slots[s].columns, args->beta2);
+            share_moments(&p, s, &slots[s]);
         }
-        double sum = 0, mean = sago_adafactor_mean(slot);
-        for (int64_t i = 0; i < rows; i++)
-            for (int64_t j = 0; j < columns; j++) {
-                double y = whitened(slot, args, mean, i, j, columns);
-                sum += y * y;
-            }
-        *slot->update_square = sum;
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t i = 0; i < p.n_pieces; i++) {
+            piece *one = &p.pieces[i];
+            one->sum =
+                one->slot->factored ? factored_squares(one, &p.slots[one->number]) : whole_squares(one, args);
+        }
     }
+    for (int64_t s = 0; s < p.n_slots; s++) *slots[s].update_square = total(&p, s);
     return SAGO_OK;
+}
+
+/**
+ * value = keep value - u, or its momentum's; u_j = factor x_j, x = g column[j] (factored) or scale g /
+ * sqrt(moment). One loop a variant, so that each is a plain vector loop.
+ */
+static void apply_run(float *value, float *momentum, const float *g, const float *column, const float *moment,
+                      float factor, float scale, int64_t n, const sago_adafactor_args *args) {
+    float keep = (float)(1 - args->weight_decay), beta = (float)args->momentum,
+          rest = (float)(1 - args->momentum);
+    if (column && momentum) {
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++) {
+            momentum[j] = beta * momentum[j] + rest * (g[j] * column[j] * factor);
+            value[j] = keep * value[j] - momentum[j];
+        }
+    } else if (column) {
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++) value[j] = keep * value[j] - g[j] * column[j] * factor;
+    } else if (momentum) {
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++) {
+            momentum[j] = beta * momentum[j] + rest * (g[j] * scale / sqrtf(moment[j]) * factor);
+            value[j] = keep * value[j] - momentum[j];
+        }
+    } else {
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++) value[j] = keep * value[j] - g[j] * scale / sqrtf(moment[j]) * factor;
+    }
+}
+
+static void apply_piece(const piece *p, const shared *sh, const sago_adafactor_args *args) {
+    const sago_adafactor_slot *slot = p->slot;
+    int64_t width = slot->factored ? sh->columns : 1;
+    if (slot->learning_rate == 0) { /* values stand still, bit for bit */
+        float beta = (float)args->momentum;
+        for (int64_t j = p->first * width; slot->momentum && j < p->last * width; j++)
+            slot->momentum[j] *= beta;
+        return;
+    }
+    float *value = slot->value.data, *momentum = slot->momentum;
+    const float *g = slot->gradient.data;
+    if (!slot->factored) {
+        apply_run(value + p->first, momentum ? momentum + p->first : NULL, g + p->first, NULL,
+                  slot->moment + p->first, (float)sh->factor, (float)args->gradient_scale, p->last - p->first,
+                  args);
+        return;
+    }
+    for (int64_t i = p->first; i < p->last; i++)
+        apply_run(value + i * width, momentum ? momentum + i * width : NULL, g + i * width, sh->column, NULL,
+                  (float)(sh->factor * sqrt(sh->mean / (double)slot->row[i])), 1.0f, width, args);
 }
 
 sago_status SAGO_CPU(adafactor_apply)(sago_device *device, sago_adafactor_slot slots[], int n,
                                       const sago_adafactor_args *args) {
-    (void)device;
-    SAGO_TRY(sago_adafactor_check("adafactor_apply", slots, n, args));
-    for (int s = 0; s < n; s++) {
-        sago_adafactor_slot *slot = &slots[s];
-        int64_t rows, columns;
-        sago_adafactor_extent(slot, &rows, &columns);
-        double factor = sago_adafactor_factor(slot, args), mean = sago_adafactor_mean(slot),
-               beta = args->momentum;
-        bool frozen = slot->learning_rate == 0;
-        float *value = slot->value.data;
-        for (int64_t i = 0; i < rows; i++)
-            for (int64_t j = 0; j < columns; j++) {
-                int64_t at = i * columns + j;
-                double update = frozen ? 0 : factor * whitened(slot, args, mean, i, j, columns);
-                if (slot->momentum)
-                    update = slot->momentum[at] = (float)(beta * slot->momentum[at] + (1 - beta) * update);
-                if (!frozen) value[at] = (float)((1 - args->weight_decay) * value[at] - update);
-            }
+    plan p;
+    SAGO_TRY(make_plan(device, "adafactor_apply", slots, n, args, false, &p));
+#pragma omp parallel num_threads(device->n_threads)
+    {
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t s = 0; s < p.n_slots; s++) {
+            share_moments(&p, s, &slots[s]);
+            p.slots[s].factor = sago_adafactor_factor(&slots[s], args);
+        }
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t i = 0; i < p.n_pieces; i++)
+            apply_piece(&p.pieces[i], &p.slots[p.pieces[i].number], args);
     }
     return SAGO_OK;
 }

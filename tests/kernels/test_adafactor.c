@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Adafactor against its formula in float64, over several steps, and against trajectories that another
+ * implementation recorded (SAGO_GOLDEN/adafactor, skipped when the variable is unset).
+ */
+#include "adafactor_reference.h"
+#include "suite.h"
+
+#include <jansson.h>
+#include <math.h>
+
+enum { MAX_PARAMETERS = 8, STEPS = 6 };
+
+static const char *device_name = "cpu";
+
+/** A parameter on the device. A piece of one has fewer rows than the whole. */
+typedef struct parameter {
+    sago_adafactor_slot slot;
+    int64_t rows, columns;
+} parameter;
+
+static void *on_device(sago_device *d, const void *values, size_t bytes) {
+    void *memory;
+    suite_ok(d->ops->allocate(d, &memory, bytes ? bytes : 1));
+    if (values) suite_ok(d->ops->upload(d, memory, values, bytes));
+    return memory;
+}
+
+/** rows == 0: a vector of `columns` values. */
+static parameter open_parameter(sago_device *d, const float *value, int64_t rows, int64_t columns,
+                                int64_t global_rows, bool factored, bool momentum) {
+    parameter p = {.rows = rows ? rows : 1, .columns = columns};
+    size_t n = (size_t)(p.rows * columns);
+    sago_adafactor_slot *s = &p.slot;
+    s->value = rows ? sago_tensor_2d(NULL, SAGO_F32, rows, columns) : sago_tensor_1d(NULL, SAGO_F32, columns);
+    s->gradient = s->value;
+    s->value.data = on_device(d, value, n * sizeof(float));
+    s->gradient.data = on_device(d, NULL, n * sizeof(float));
+    s->factored = factored;
+    s->global_rows = global_rows ? global_rows : 1, s->global_columns = columns;
+    if (factored) {
+        s->row = on_device(d, NULL, (size_t)p.rows * sizeof(float));
+        s->column = on_device(d, NULL, (size_t)columns * sizeof(float));
+        s->row_sum = on_device(d, NULL, (size_t)p.rows * sizeof(double));
+        s->column_sum = on_device(d, NULL, (size_t)columns * sizeof(double));
+    } else {
+        s->moment = on_device(d, NULL, n * sizeof(float));
+    }
+    if (momentum) s->momentum = on_device(d, NULL, n * sizeof(float));
+    s->value_square = on_device(d, NULL, sizeof(double));
+    s->update_square = on_device(d, NULL, sizeof(double));
+    return p;
+}
+
+static void close_parameter(sago_device *d, parameter *p) {
+    void *all[] = {p->slot.value.data,   p->slot.gradient.data, p->slot.row,     p->slot.column,
+                   p->slot.moment,       p->slot.momentum,      p->slot.row_sum, p->slot.column_sum,
+                   p->slot.value_square, p->slot.update_square};
+    for (int i = 0; i < LENGTH(all); i++)
+        if (all[i]) d->ops->release(d, all[i]);
+}
+
+static void step(sago_device *d, sago_adafactor_slot slots[], int n, const sago_adafactor_args *args) {
+    suite_ok(d->ops->adafactor_statistics(d, slots, n, args));
+    suite_ok(d->ops->adafactor_moments(d, slots, n, args));
+    suite_ok(d->ops->adafactor_apply(d, slots, n, args));
+    suite_ok(d->ops->synchronize(d));
+}
+
+static float *values_of(sago_device *d, const parameter *p) {
+    float *values = plain_floats(p->rows * p->columns);
+    suite_ok(d->ops->download(d, values, p->slot.value.data, (size_t)(p->rows * p->columns) * sizeof(float)));
+    return values;
+}
+
+/** |got - exact| <= share |exact - before| + rounding |exact| + 1e-9, in L2. */
+static void expect_trajectory(const char *what, const float *got, const double *exact, const float *before,
+                              int64_t n, double share, double rounding) {
+    double error = 0, way = 0, size = 0;
+    for (int64_t i = 0; i < n; i++) {
+        error += ((double)got[i] - exact[i]) * ((double)got[i] - exact[i]);
+        way += (exact[i] - (double)before[i]) * (exact[i] - (double)before[i]);
+        size += exact[i] * exact[i];
+    }
+    if (!(sqrt(error) <= share * sqrt(way) + rounding * sqrt(size) + 1e-9))
+        fail_msg("%s: off by %g after a way of %g", what, sqrt(error), sqrt(way));
+}
+
+static const struct {
+    const char *what;
+    int64_t rows, columns;
+    bool factored;
+    double size;
+} shapes[] = {{"factored", 130, 190, true, 0.05},    {"wide", 5, 1300, true, 0.05},
+              {"tall", 1100, 67, true, 0.05},        {"whole", 31, 257, false, 0.05},
+              {"vector", 0, 193, false, 1},          {"one", 1, 1, false, 1},
+              {"small values", 128, 128, true, 1e-5}};
+
+static const struct {
+    const char *what;
+    sago_adafactor_args args;
+    double learning_rate;
+} settings[] = {
+    {"plain",
+     {.gradient_scale = 1, .clip_threshold = 1, .parameter_scale = true, .minimum_scale = 1e-3},
+     1e-2},
+    {"clipped gradient",
+     {.gradient_scale = 0.37, .clip_threshold = 1, .parameter_scale = true, .minimum_scale = 1e-3},
+     1e-2},
+    {"no parameter scale", {.gradient_scale = 1, .clip_threshold = 0.5, .parameter_scale = false}, 1e-3},
+    {"momentum and decay",
+     {.gradient_scale = 1,
+      .clip_threshold = 1,
+      .parameter_scale = true,
+      .minimum_scale = 1e-3,
+      .momentum = 0.9,
+      .weight_decay = 1e-2},
+     1e-2},
+};
+
+static float *gradients(int64_t n, int64_t columns, int step_number, int which) {
+    float *g = suite_normal(n, sago_mix((uint64_t)step_number, (uint64_t)which));
+    for (int64_t i = 0; i < n; i++) g[i] *= (float)(0.01 * exp((double)((step_number * 5 + which) % 4)));
+    for (int64_t i = 0; i < n; i++) /* rows that get no gradient, as an embedding's */
+        if ((i / columns + step_number) % 3 == 0) g[i] = 0;
+    return g;
+}
+
+/** Runs the settings on a device with all shapes in one call; the values after the last step, one array a
+ * shape. */
+static void run_all(sago_device *d, int setting, float *out[], bool checked) {
+    parameter p[MAX_PARAMETERS];
+    reference_parameter r[MAX_PARAMETERS];
+    sago_adafactor_slot slots[MAX_PARAMETERS];
+    float *before[MAX_PARAMETERS];
+    sago_adafactor_args args = settings[setting].args;
+    int n = LENGTH(shapes);
+    for (int i = 0; i < n; i++) {
+        int64_t rows = shapes[i].rows, count = (rows ? rows : 1) * shapes[i].columns;
+        before[i] = suite_normal(count, (uint64_t)i + 100);
+        for (int64_t j = 0; j < count; j++) before[i][j] *= (float)shapes[i].size;
+        p[i] = open_parameter(d, before[i], rows, shapes[i].columns, rows, shapes[i].factored,
+                              args.momentum > 0);
+        p[i].slot.learning_rate = (float)settings[setting].learning_rate;
+        r[i] = reference_open(before[i], p[i].rows, p[i].columns, shapes[i].factored);
+    }
+    for (int t = 1; t <= STEPS; t++) {
+        args.beta2 = 1 - pow(t, -0.8);
+        for (int i = 0; i < n; i++) {
+            int64_t count = p[i].rows * p[i].columns;
+            float *g = gradients(count, p[i].columns, t, i);
+            suite_ok(d->ops->upload(d, p[i].slot.gradient.data, g, (size_t)count * sizeof(float)));
+            reference_step(&r[i], g, &args, (double)p[i].slot.learning_rate);
+            slots[i] = p[i].slot;
+            free(g);
+        }
+        step(d, slots, n, &args);
+    }
+    for (int i = 0; i < n; i++) {
+        char what[128];
+        snprintf(what, sizeof what, "%s, %s", settings[setting].what, shapes[i].what);
+        out[i] = values_of(d, &p[i]);
+        if (checked)
+            expect_trajectory(what, out[i], r[i].value, before[i], p[i].rows * p[i].columns, 1e-6, 1e-7);
+        free(before[i]);
+        reference_close(&r[i]);
+        close_parameter(d, &p[i]);
+    }
+}
+
+static sago_device *open_device(int n_threads) {
+    sago_device *d;
+    suite_ok(sago_device_open(device_name, n_threads, &d));
+    return d;
+}
+
+static void test_formula(void **state) {
+    (void)state;
+    for (int s = 0; s < LENGTH(settings); s++) {
+        float *first[MAX_PARAMETERS], *now[MAX_PARAMETERS];
+        for (int n_threads = 1; n_threads <= 3; n_threads++) {
+            sago_device *d = open_device(n_threads);
+            run_all(d, s, n_threads == 1 ? first : now, n_threads == 1);
+            for (int i = 0; n_threads > 1 && i < LENGTH(shapes); i++) {
+                size_t count = (size_t)((shapes[i].rows ? shapes[i].rows : 1) * shapes[i].columns);
+                if (memcmp(first[i], now[i], count * sizeof(float)) != 0)
+                    fail_msg("%s: %d threads give other bits than one", shapes[i].what, n_threads);
+                free(now[i]);
+            }
+            sago_device_close(d);
+        }
+        for (int i = 0; i < LENGTH(shapes); i++) free(first[i]);
+    }
+}
+
+/** Two pieces of rows with summed partial sums make the same step as the whole. */
+static void test_pieces(void **state) {
+    (void)state;
+    enum { ROWS = 150, COLUMNS = 200, CUT = 61 };
+    sago_device *d = open_device(2);
+    float *value = suite_normal(ROWS * COLUMNS, 1);
+    for (int factored = 0; factored <= 1; factored++) {
+        parameter whole = open_parameter(d, value, ROWS, COLUMNS, ROWS, factored, false);
+        parameter piece[2] = {
+            open_parameter(d, value, CUT, COLUMNS, ROWS, factored, false),
+            open_parameter(d, value + CUT * COLUMNS, ROWS - CUT, COLUMNS, ROWS, factored, false)};
+        whole.slot.learning_rate = piece[0].slot.learning_rate = piece[1].slot.learning_rate = 1e-2f;
+        for (int t = 1; t <= 3; t++) {
+            sago_adafactor_args args = {1 - pow(t, -0.8), 1, 1, true, 1e-3, 0, 0};
+            float *g = gradients(ROWS * COLUMNS, COLUMNS, t, 0);
+            suite_ok(d->ops->upload(d, whole.slot.gradient.data, g, ROWS * COLUMNS * sizeof(float)));
+            suite_ok(d->ops->upload(d, piece[0].slot.gradient.data, g, CUT * COLUMNS * sizeof(float)));
+            suite_ok(d->ops->upload(d, piece[1].slot.gradient.data, g + CUT * COLUMNS,
+                                    (ROWS - CUT) * COLUMNS * sizeof(float)));
+            free(g);
+            step(d, &whole.slot, 1, &args);
+            for (int i = 0; i < 2; i++) suite_ok(d->ops->adafactor_statistics(d, &piece[i].slot, 1, &args));
+            double sums[2][COLUMNS + 1];
+            for (int i = 0; i < 2; i++) {
+                if (factored)
+                    suite_ok(
+                        d->ops->download(d, sums[i], piece[i].slot.column_sum, COLUMNS * sizeof(double)));
+                suite_ok(d->ops->download(d, &sums[i][COLUMNS], piece[i].slot.value_square, sizeof(double)));
+            }
+            for (int j = 0; j <= COLUMNS; j++) sums[0][j] += factored || j == COLUMNS ? sums[1][j] : 0;
+            for (int i = 0; i < 2; i++) {
+                if (factored)
+                    suite_ok(d->ops->upload(d, piece[i].slot.column_sum, sums[0], COLUMNS * sizeof(double)));
+                suite_ok(d->ops->upload(d, piece[i].slot.value_square, &sums[0][COLUMNS], sizeof(double)));
+                suite_ok(d->ops->adafactor_moments(d, &piece[i].slot, 1, &args));
+            }
+            double update[2];
+            for (int i = 0; i < 2; i++)
+                suite_ok(d->ops->download(d, &update[i], piece[i].slot.update_square, sizeof(double)));
+            update[0] += update[1];
+            for (int i = 0; i < 2; i++) {
+                suite_ok(d->ops->upload(d, piece[i].slot.update_square, update, sizeof(double)));
+                suite_ok(d->ops->adafactor_apply(d, &piece[i].slot, 1, &args));
+            }
+        }
+        float *a = values_of(d, &whole), *b = values_of(d, &piece[0]), *c = values_of(d, &piece[1]);
+        for (int64_t i = 0; i < ROWS * COLUMNS; i++) {
+            float got = i < CUT * COLUMNS ? b[i] : c[i - CUT * COLUMNS];
+            if (fabsf(got - a[i]) > 2.4e-7f * (fabsf(a[i]) + fabsf(value[i])))
+                fail_msg("element %d: %g, whole %g", (int)i, (double)got, (double)a[i]);
+        }
+        free(a), free(b), free(c);
+        close_parameter(d, &whole), close_parameter(d, &piece[0]), close_parameter(d, &piece[1]);
+    }
+    free(value);
+    sago_device_close(d);
+}
+
+static void test_frozen(void **state) {
+    (void)state;
+    enum { ROWS = 40, COLUMNS = 50 };
+    sago_device *d = open_device(2);
+    float *value = suite_normal(ROWS * COLUMNS, 1), *g = suite_normal(ROWS * COLUMNS, 2);
+    value[3] = -0.0f, value[4] = 1e-42f;
+    for (int kind = 0; kind < 4; kind++) {
+        parameter p = open_parameter(d, value, ROWS, COLUMNS, ROWS, kind & 1, kind & 2);
+        sago_adafactor_args args = {0.5, 1, 1, true, 1e-3, kind & 2 ? 0.9 : 0, 0.1};
+        suite_ok(d->ops->upload(d, p.slot.gradient.data, g, ROWS * COLUMNS * sizeof(float)));
+        step(d, &p.slot, 1, &args);
+        float *now = values_of(d, &p);
+        assert_memory_equal(now, value, ROWS * COLUMNS * sizeof(float));
+        free(now);
+        close_parameter(d, &p);
+    }
+    free(value), free(g);
+    sago_device_close(d);
+}
+
+static void test_errors(void **state) {
+    (void)state;
+    sago_device *d = open_device(1);
+    float value[12] = {0};
+    sago_adafactor_args args = {0, 1, 1, true, 1e-3, 0, 0};
+    parameter p = open_parameter(d, value, 3, 4, 3, true, false);
+    sago_adafactor_slot wrong = p.slot;
+    wrong.gradient = sago_tensor_2d(p.slot.gradient.data, SAGO_F32, 4, 3);
+    suite_expect_shape_error(d->ops->adafactor_statistics(d, &wrong, 1, &args), "adafactor_statistics");
+    wrong = p.slot, wrong.global_rows = 2;
+    suite_expect_shape_error(d->ops->adafactor_moments(d, &wrong, 1, &args), "adafactor_moments");
+    wrong = p.slot, wrong.global_rows = 6, wrong.global_columns = 8;
+    suite_expect_shape_error(d->ops->adafactor_apply(d, &wrong, 1, &args), "adafactor_apply");
+    wrong = p.slot, wrong.column = NULL;
+    assert_int_equal(d->ops->adafactor_moments(d, &wrong, 1, &args), SAGO_E_INTERNAL);
+    close_parameter(d, &p);
+    sago_device_close(d);
+}
+
+/** A safetensors file in memory: 8 bytes of header length, the header, the data. */
+typedef struct golden_file {
+    json_t *header;
+    char *bytes;
+    const char *data;
+} golden_file;
+
+static golden_file golden_open(const char *folder, const char *name) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/adafactor/%s.safetensors", folder, name);
+    FILE *file = fopen(path, "rb");
+    if (!file) fail_msg("%s cannot be read", path);
+    fseek(file, 0, SEEK_END);
+    long size = ftell(file);
+    rewind(file);
+    golden_file out = {.bytes = malloc((size_t)size)};
+    assert_non_null(out.bytes);
+    assert_int_equal(fread(out.bytes, 1, (size_t)size, file), size);
+    fclose(file);
+    uint64_t length;
+    memcpy(&length, out.bytes, sizeof length);
+    assert_true(length < (uint64_t)size);
+    out.header = json_loadb(out.bytes + 8, length, 0, NULL);
+    assert_non_null(out.header);
+    out.data = out.bytes + 8 + length;
+    return out;
+}
+
+static const float *golden_values(const golden_file *file, const char *prefix, const char *name,
+                                  int64_t shape[3], int *n_dims) {
+    char key[128];
+    snprintf(key, sizeof key, "%s%s", prefix, name);
+    json_t *entry = json_object_get(file->header, key);
+    if (!entry) fail_msg("no tensor %s", key);
+    assert_string_equal(json_string_value(json_object_get(entry, "dtype")), "F32");
+    json_t *dims = json_object_get(entry, "shape");
+    *n_dims = (int)json_array_size(dims);
+    for (int i = 0; i < *n_dims; i++) shape[i] = json_integer_value(json_array_get(dims, (size_t)i));
+    return (const float *)(file->data +
+                           json_integer_value(json_array_get(json_object_get(entry, "data_offsets"), 0)));
+}
+
+static void golden_case(const char *folder, const char *name, sago_adafactor_args args, float learning_rate,
+                        bool may_factor) {
+    static const char *const names[] = {"factored", "tall",       "narrow",     "table",
+                                        "norm",     "tiny_scale", "sparse_rows"};
+    golden_file input = golden_open(folder, "input"), expected = golden_open(folder, name);
+    sago_device *d = open_device(2);
+    for (int i = 0; i < LENGTH(names); i++) {
+        int64_t shape[3], other[3];
+        int n_dims, n;
+        const float *before = golden_values(&input, "param.", names[i], shape, &n_dims);
+        const float *g = golden_values(&input, "grad.", names[i], other, &n);
+        int64_t rows = n_dims == 2 ? shape[0] : 0, columns = shape[n_dims - 1],
+                count = (rows ? rows : 1) * columns;
+        bool factored = may_factor && n_dims == 2 && rows >= 128 && columns >= 128;
+        parameter p = open_parameter(d, before, rows, columns, rows, factored, args.momentum > 0);
+        p.slot.learning_rate = learning_rate;
+        for (int t = 1; t <= STEPS; t++) {
+            args.beta2 = 1 - pow(t, -0.8);
+            suite_ok(
+                d->ops->upload(d, p.slot.gradient.data, g + (t - 1) * count, (size_t)count * sizeof(float)));
+            step(d, &p.slot, 1, &args);
+            if (t != 1 && t != STEPS) continue;
+            char prefix[16], what[160];
+            snprintf(prefix, sizeof prefix, "step%d.", t);
+            snprintf(what, sizeof what, "%s: %s%s", name, prefix, names[i]);
+            double *exact = suite_to_double(golden_values(&expected, prefix, names[i], other, &n), count);
+            float *now = values_of(d, &p);
+            expect_trajectory(what, now, exact, before, count, 1e-4, 0);
+            free(exact), free(now);
+        }
+        close_parameter(d, &p);
+    }
+    sago_device_close(d);
+    json_decref(input.header), json_decref(expected.header);
+    free(input.bytes), free(expected.bytes);
+}
+
+static void test_goldens(void **state) {
+    (void)state;
+    const char *folder = getenv("SAGO_GOLDEN");
+    if (!folder) skip();
+    sago_adafactor_args args = {0, 1, 1, true, 1e-3, 0, 0}, other = args;
+    golden_case(folder, "default", args, 1e-2f, true);
+    other.weight_decay = 1e-3;
+    golden_case(folder, "weight_decay", other, 1e-2f, true);
+    other = args, other.parameter_scale = false;
+    golden_case(folder, "no_param_scale", other, 1e-3f, true);
+    other = args, other.momentum = 0.9;
+    golden_case(folder, "momentum", other, 1e-2f, true);
+    golden_case(folder, "palm", other, 1e-2f, false);
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1) device_name = argv[1];
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_formula), cmocka_unit_test(test_pieces),
+                                       cmocka_unit_test(test_frozen), cmocka_unit_test(test_errors),
+                                       cmocka_unit_test(test_goldens)};
+    return suite_main(argc, argv, tests, LENGTH(tests));
+}
