@@ -46,11 +46,15 @@ typedef uint64_t sago_lanes __attribute__((vector_size(64)));
 static inline __attribute__((always_inline)) sago_lanes sago_lanes_multiply(sago_lanes a, sago_lanes b) {
     return (sago_lanes)_mm512_mul_epu32((__m512i)a, (__m512i)b);
 }
+#define SAGO_LANES_FRONT(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define SAGO_LANES_BACK(a, b)  __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
 #elif defined(__AVX2__)
 typedef uint64_t sago_lanes __attribute__((vector_size(32)));
 static inline __attribute__((always_inline)) sago_lanes sago_lanes_multiply(sago_lanes a, sago_lanes b) {
     return (sago_lanes)_mm256_mul_epu32((__m256i)a, (__m256i)b);
 }
+#define SAGO_LANES_FRONT(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define SAGO_LANES_BACK(a, b)  __builtin_shufflevector(a, b, 2, 6, 3, 7)
 #elif defined(__SSE2__)
 typedef uint64_t sago_lanes __attribute__((vector_size(16)));
 static inline __attribute__((always_inline)) sago_lanes sago_lanes_multiply(sago_lanes a, sago_lanes b) {
@@ -62,6 +66,10 @@ static inline __attribute__((always_inline)) sago_lanes sago_lanes_multiply(sago
     return (a & UINT32_MAX) * (b & UINT32_MAX);
 }
 #endif
+#if !defined(__AVX2__)
+#define SAGO_LANES_FRONT(a, b) __builtin_shufflevector(a, b, 0, 2)
+#define SAGO_LANES_BACK(a, b)  __builtin_shufflevector(a, b, 1, 3)
+#endif
 
 enum {
     SAGO_MASK_LANES = sizeof(sago_lanes) / sizeof(uint64_t),
@@ -72,10 +80,11 @@ enum {
 static inline void sago_mask_words(uint32_t out[SAGO_MASK_WORDS], uint64_t key, uint64_t counter) {
     sago_lanes c0[SAGO_MASK_VECTORS], c1[SAGO_MASK_VECTORS], c2[SAGO_MASK_VECTORS], c3[SAGO_MASK_VECTORS];
     const sago_lanes zero = {0};
-    uint64_t counters[SAGO_MASK_WORDS / 4];
-    for (int i = 0; i < SAGO_MASK_WORDS / 4; i++) counters[i] = counter + (uint64_t)i;
+    static const uint64_t ascending[] = {0, 1, 2, 3, 4, 5, 6, 7};
+    sago_lanes steps;
+    memcpy(&steps, ascending, sizeof steps);
     for (int v = 0; v < SAGO_MASK_VECTORS; v++) {
-        memcpy(&c0[v], counters + v * SAGO_MASK_LANES, sizeof c0[v]);
+        c0[v] = steps + (counter + (uint64_t)(v * SAGO_MASK_LANES));
         c1[v] = c0[v] >> 32;
         c2[v] = zero, c3[v] = zero;
     }
@@ -92,16 +101,12 @@ static inline void sago_mask_words(uint32_t out[SAGO_MASK_WORDS], uint64_t key, 
         }
         k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
     }
-    uint64_t first[SAGO_MASK_WORDS / 4],
-        second[SAGO_MASK_WORDS / 4]; /* words 0, 1 and words 2, 3 of a counter */
     for (int v = 0; v < SAGO_MASK_VECTORS; v++) {
+        /* Words 0, 1 and words 2, 3 of each counter; in memory they alternate. */
         sago_lanes low = (c0[v] & UINT32_MAX) | c1[v] << 32, high = (c2[v] & UINT32_MAX) | c3[v] << 32;
-        memcpy(first + v * SAGO_MASK_LANES, &low, sizeof low);
-        memcpy(second + v * SAGO_MASK_LANES, &high, sizeof high);
-    }
-    for (int i = 0; i < SAGO_MASK_WORDS / 4; i++) {
-        memcpy(out + 4 * i, &first[i], sizeof first[i]);
-        memcpy(out + 4 * i + 2, &second[i], sizeof second[i]);
+        sago_lanes front = SAGO_LANES_FRONT(low, high), back = SAGO_LANES_BACK(low, high);
+        memcpy(out + 4 * v * SAGO_MASK_LANES, &front, sizeof front);
+        memcpy(out + (4 * v + 2) * SAGO_MASK_LANES, &back, sizeof back);
     }
 }
 

@@ -23,6 +23,7 @@ enum {
     SLICE = 512,     /* columns of c that one task of few_rows_plain holds: 16 kB for eight rows */
     DOT_COLUMNS = 2, /* columns of c that one turn of few_rows_transposed makes */
     DOT_GRAIN = 64,  /* columns of c of one task there */
+    AHEAD = 2048,    /* floats: about the latency of memory */
     CAST_GRAIN = 16384,
 };
 
@@ -118,7 +119,11 @@ INLINE void transposed_dots(int rows, int columns, bool bf16, float out[FEW_ROWS
     for (; p + LANES <= k; p += LANES) {
         vector v[DOT_COLUMNS];
 #pragma GCC unroll 2
-        for (int j = 0; j < columns; j++) v[j] = load_rounded(b + j * k + p, bf16);
+        for (int j = 0; j < columns; j++) {
+            v[j] = load_rounded(b + j * k + p, bf16);
+            /* Rows that are read side by side hide from the processor that b is read in order. */
+            __builtin_prefetch(b + j * k + p + AHEAD);
+        }
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
             vector x = load(a + r * k + p);
@@ -244,37 +249,38 @@ static void cast(const sago_device *device, uint16_t *out, const float *in, int6
     }
 }
 
-static void uncast(const sago_device *device, float *out, const uint16_t *in, int64_t count) {
+/* Rounded to bf16, kept as fp32. */
+static void round_values(const sago_device *device, float *out, const float *in, int64_t count) {
     int64_t n = sago_cpu_chunks(count, CAST_GRAIN);
 #pragma omp parallel for schedule(static) num_threads(device->n_threads) if (n > 1)
     for (int64_t chunk = 0; chunk < n; chunk++) {
         int64_t first = sago_cpu_chunk_start(count, n, chunk),
                 end = sago_cpu_chunk_start(count, n, chunk + 1);
 #pragma omp simd
-        for (int64_t i = first; i < end; i++) out[i] = sago_from_bf16(in[i]);
+        for (int64_t i = first; i < end; i++) out[i] = to_bf16_precision(in[i]);
     }
 }
 
 static sago_status multiply_bf16(sago_device *device, const sago_gemm *g, float *c, const float *a,
                                  const float *b) {
     sago_cpu *cpu = device->state;
-    int64_t a_count = (g->m * g->k + 31) / 32 * 32, b_count = (g->k * g->n + 31) / 32 * 32;
-    size_t cast_bytes = (size_t)(a_count + b_count) * sizeof(uint16_t);
-    /* Where oneDNN has no bf16 product, fp32 ones of the rounded values mean the same. */
+    int64_t a_count = (g->m * g->k + 63) / 64 * 64, b_count = g->k * g->n;
     void *scratch;
-    SAGO_TRY(sago_cpu_scratch(device, device->has_bf16 ? cast_bytes : 3 * cast_bytes, &scratch));
-    uint16_t *a16 = scratch, *b16 = a16 + a_count;
-    cast(device, a16, a, g->m * g->k);
-    cast(device, b16, b, g->k * g->n);
     if (device->has_bf16) {
         bool supported;
+        SAGO_TRY(sago_cpu_scratch(device, (size_t)(a_count + b_count) * sizeof(uint16_t), &scratch));
+        uint16_t *a16 = scratch, *b16 = a16 + a_count;
+        cast(device, a16, a, g->m * g->k);
+        cast(device, b16, b, b_count);
         SAGO_TRY(sago_onednn_bf16(cpu->onednn, g, c, a16, b16, device->n_threads, &supported));
         if (supported) return SAGO_OK;
-        return sago_fail(SAGO_E_DEVICE, "matmul: this oneDNN multiplies no bf16 here; set fp32");
     }
-    float *a32 = (float *)((char *)scratch + cast_bytes), *b32 = a32 + a_count;
-    uncast(device, a32, a16, g->m * g->k);
-    uncast(device, b32, b16, g->k * g->n);
+    /* fp32 products of the rounded values mean the same, and are faster where bf16 ones are slow or missing.
+     */
+    SAGO_TRY(sago_cpu_scratch(device, (size_t)(a_count + b_count) * sizeof(float), &scratch));
+    float *a32 = scratch, *b32 = a32 + a_count;
+    round_values(device, a32, a, g->m * g->k);
+    round_values(device, b32, b, b_count);
     return sago_onednn_f32(g, c, a32, b32, device->n_threads);
 }
 
