@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Models in and out, on small models written here by the published names, and on the goldens where they are.
+ */
+#include "test.h"
+
+#include "ckpt.h"
+#include "hf.h"
+#include "rng.h"
+#include "safetensors.h"
+
+static const char config_v11[] =
+    "{\"model_type\":\"t5\",\"vocab_size\":11,\"d_model\":8,\"num_heads\":2,\"d_kv\":3,\"d_ff\":12,"
+    "\"num_layers\":1,\"num_decoder_layers\":2,\"feed_forward_proj\":\"gated-gelu\","
+    "\"tie_word_embeddings\":false,\"relative_attention_num_buckets\":8,"
+    "\"relative_attention_max_distance\":20,\"dropout_rate\":0.25,\"note\":\"kept\"}";
+static const char config_v10[] =
+    "{\"model_type\":\"t5\",\"vocab_size\":11,\"d_model\":8,\"num_heads\":2,\"d_kv\":3,\"d_ff\":12,"
+    "\"num_layers\":2}";
+
+/* The names and shapes of T5ForConditionalGeneration's state, independent of sago's table. */
+typedef struct entry {
+    char name[128];
+    int n_dims;
+    int64_t shape[2];
+} entry;
+
+static int add(entry *list, int n, const char *name, int64_t a, int64_t b) {
+    snprintf(list[n].name, sizeof list[n].name, "%s", name);
+    list[n].n_dims = b ? 2 : 1;
+    list[n].shape[0] = a;
+    list[n].shape[1] = b ? b : 1;
+    return n + 1;
+}
+
+static int add_attention(entry *list, int n, const char *prefix, const char *kind, bool bias, int buckets) {
+    static const char *const parts[] = {"q", "k", "v", "o"};
+    char name[128];
+    for (int i = 0; i < 4; i++) {
+        snprintf(name, sizeof name, "%s.%s.%s.weight", prefix, kind, parts[i]);
+        n = i < 3 ? add(list, n, name, 6, 8) : add(list, n, name, 8, 6);
+    }
+    if (bias) {
+        snprintf(name, sizeof name, "%s.%s.relative_attention_bias.weight", prefix, kind);
+        n = add(list, n, name, buckets, 2);
+    }
+    snprintf(name, sizeof name, "%s.layer_norm.weight", prefix);
+    return add(list, n, name, 8, 0);
+}
+
+static int list_model(entry *list, bool v11) {
+    char prefix[64], name[128];
+    int n = add(list, 0, "shared.weight", 11, 8), buckets = v11 ? 8 : 32;
+    for (int decoder = 0; decoder < 2; decoder++) {
+        const char *stack = decoder ? "decoder" : "encoder";
+        for (int i = 0; i < (v11 ? 1 + decoder : 2); i++) {
+            snprintf(prefix, sizeof prefix, "%s.block.%d.layer.0", stack, i);
+            n = add_attention(list, n, prefix, "SelfAttention", i == 0, buckets);
+            snprintf(prefix, sizeof prefix, "%s.block.%d.layer.1", stack, i);
+            if (decoder) n = add_attention(list, n, prefix, "EncDecAttention", false, buckets);
+            snprintf(prefix, sizeof prefix, "%s.block.%d.layer.%d", stack, i, 1 + decoder);
+            static const char *const gated[] = {"wi_0", "wi_1"}, *const plain[] = {"wi"};
+            for (int k = 0; k < (v11 ? 2 : 1); k++) {
+                snprintf(name, sizeof name, "%s.DenseReluDense.%s.weight", prefix, v11 ? gated[k] : plain[k]);
+                n = add(list, n, name, 12, 8);
+            }
+            snprintf(name, sizeof name, "%s.DenseReluDense.wo.weight", prefix);
+            n = add(list, n, name, 8, 12);
+            snprintf(name, sizeof name, "%s.layer_norm.weight", prefix);
+            n = add(list, n, name, 8, 0);
+        }
+        snprintf(name, sizeof name, "%s.final_layer_norm.weight", stack);
+        n = add(list, n, name, 8, 0);
+    }
+    return v11 ? add(list, n, "lm_head.weight", 11, 8) : n;
+}
+
+/* Writes the tensors [first, end) of the list; element values say where they are from. */
+static void write_file(const char *path, const entry *list, int first, int end) {
+    sago_safetensor_entry entries[96] = {0};
+    sago_str file = {0};
+    for (int i = first; i < end; i++)
+        entries[i - first] =
+            (sago_safetensor_entry){list[i].name, list[i].n_dims, {list[i].shape[0], list[i].shape[1]}};
+    sago_safetensors_header(entries, end - first, &file);
+    for (int i = first; i < end; i++) {
+        bool second_name =
+            strstr(list[i].name, "embed_tokens") || (strcmp(list[i].name, "lm_head.weight") == 0 && i > 60);
+        uint64_t key = sago_hash_bytes(list[i].name, strlen(list[i].name));
+        if (second_name) key = sago_hash_bytes("shared.weight", 13);
+        for (int64_t k = 0; k < list[i].shape[0] * list[i].shape[1]; k++) {
+            float value = (float)sago_unit(sago_mix(key, (uint64_t)k));
+            sago_str_add(&file, (const char *)&value, 4);
+        }
+    }
+    FILE *out = fopen(path, "wb");
+    assert_non_null(out);
+    assert_int_equal(fwrite(file.data, 1, file.length, out), file.length);
+    assert_int_equal(fclose(out), 0);
+    sago_str_free(&file);
+}
+
+static void write_text(const char *dir, const char *name, const char *text) {
+    char *path = sago_path_join(dir, name);
+    FILE *out = fopen(path, "wb");
+    assert_non_null(out);
+    fputs(text, out);
+    assert_int_equal(fclose(out), 0);
+    free(path);
+}
+
+static char *make_model(const char *name, const char *config, const entry *list, int n) {
+    char *dir = sago_format("%s/%s", test_folder, name);
+    assert_ok(sago_dir_make(dir));
+    write_text(dir, "config.json", config);
+    char *file = sago_path_join(dir, "model.safetensors");
+    write_file(file, list, 0, n);
+    free(file);
+    return dir;
+}
+
+/* Two files hold the same tensors: names, dtypes, shapes, bytes. */
+static void assert_same_file(const char *a, const char *b) {
+    sago_safetensors *x, *y;
+    assert_ok(sago_safetensors_open(a, &x));
+    assert_ok(sago_safetensors_open(b, &y));
+    assert_int_equal(sago_safetensors_count(x), sago_safetensors_count(y));
+    for (int i = 0; i < sago_safetensors_count(x); i++) {
+        const sago_safetensor *t = sago_safetensors_at(x, i), *u = sago_safetensors_find(y, t->name);
+        if (!u) fail_msg("no %s", t->name);
+        assert_string_equal(t->dtype, u->dtype);
+        assert_int_equal(t->n_dims, u->n_dims);
+        assert_memory_equal(t->shape, u->shape, sizeof t->shape);
+        assert_int_equal(t->bytes, u->bytes);
+        assert_memory_equal(t->data, u->data, t->bytes);
+    }
+    sago_safetensors_close(x);
+    sago_safetensors_close(y);
+}
+
+static void assert_round_trip(const char *model_dir) {
+    char *ckpt = sago_format("%s.ckpt", model_dir), *out = sago_format("%s.out", model_dir);
+    char *before = sago_format("%s/model.safetensors", model_dir),
+         *after = sago_format("%s/model.safetensors", out);
+    assert_ok(sago_hf_import(model_dir, ckpt));
+    assert_ok(sago_hf_export(ckpt, out));
+    assert_same_file(before, after);
+    assert_ok(sago_hf_import(out, ckpt)); /* again, over the step that is there */
+    assert_ok(sago_hf_export(ckpt, out));
+    assert_same_file(before, after);
+    free(ckpt);
+    free(out);
+    free(before);
+    free(after);
+}
+
+static void round_trips(void **unused) {
+    (void)unused;
+    entry list[96];
+    int n = list_model(list, true);
+    char *v11 = make_model("v11", config_v11, list, n);
+    write_text(v11, "spiece.model", "a tokenizer's bytes");
+    assert_round_trip(v11);
+    char *path = sago_format("%s.out/config.json", v11);
+    json_t *config;
+    assert_ok(sago_json_read(path, 0, &config));
+    assert_string_equal(json_string_value(json_object_get(config, "note")), "kept");
+    assert_string_equal(json_string_value(json_object_get(config, "feed_forward_proj")), "gated-gelu");
+    assert_int_equal(json_integer_value(json_object_get(config, "num_decoder_layers")), 2);
+    json_decref(config);
+    free(path);
+    path = sago_format("%s.out/spiece.model", v11);
+    sago_str text = {0};
+    assert_ok(sago_file_read(path, 0, &text));
+    assert_string_equal(sago_str_text(&text), "a tokenizer's bytes");
+    sago_str_free(&text);
+    free(path);
+    n = list_model(list, false);
+    char *v10 = make_model("v10", config_v10, list, n);
+    assert_round_trip(v10);
+    /* Second names of the shared matrix come back; the tensor that no T5 reads does not. */
+    int m = add(list, n, "encoder.embed_tokens.weight", 11, 8);
+    m = add(list, m, "decoder.embed_tokens.weight", 11, 8);
+    char *many = make_model("v10-names", config_v10, list, m);
+    assert_round_trip(many);
+    m = add(list, n, "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight", 32, 2);
+    char *unread = make_model("v10-unread", config_v10, list, m);
+    char *ckpt = sago_format("%s.ckpt", unread), *out = sago_format("%s.out", unread);
+    assert_ok(sago_hf_import(unread, ckpt));
+    assert_ok(sago_hf_export(ckpt, out));
+    char *a = sago_format("%s/model.safetensors", v10), *b = sago_format("%s/model.safetensors", out);
+    assert_same_file(a, b);
+    free(a), free(b), free(ckpt), free(out), free(unread), free(many), free(v10), free(v11);
+}
+
+static void in_parts(void **unused) {
+    (void)unused;
+    entry list[96];
+    int n = list_model(list, true);
+    char *whole = make_model("whole", config_v11, list, n), *parts = sago_format("%s/parts", test_folder);
+    assert_ok(sago_dir_make(parts));
+    write_text(parts, "config.json", config_v11);
+    json_t *map = json_object();
+    for (int part = 0; part < 3; part++) {
+        char *name = sago_format("model-%05d-of-00003.safetensors", part + 1),
+             *path = sago_path_join(parts, name);
+        int first = n * part / 3, end = n * (part + 1) / 3;
+        write_file(path, list, first, end);
+        for (int i = first; i < end; i++) json_object_set_new(map, list[i].name, json_string(name));
+        free(name);
+        free(path);
+    }
+    json_t *index = json_pack("{s:o}", "weight_map", map);
+    char *path = sago_path_join(parts, "model.safetensors.index.json"), *ckpt = sago_format("%s.ckpt", parts),
+         *out = sago_format("%s.out", parts);
+    assert_ok(sago_json_write(path, index));
+    assert_ok(sago_hf_import(parts, ckpt));
+    assert_ok(sago_hf_export(ckpt, out));
+    char *a = sago_format("%s/model.safetensors", whole), *b = sago_format("%s/model.safetensors", out);
+    assert_same_file(a, b);
+    json_object_set_new(map, "shared.weight", json_string("../whole/model.safetensors"));
+    assert_ok(sago_json_write(path, index));
+    assert_fails(sago_hf_import(parts, ckpt), SAGO_E_INPUT, "no name of a file in this folder");
+    json_object_set_new(map, "shared.weight", json_string("model-00003-of-00003.safetensors"));
+    assert_ok(sago_json_write(path, index));
+    assert_fails(sago_hf_import(parts, ckpt), SAGO_E_INPUT, "tensor shared.weight is missing");
+    json_object_set_new(map, "shared.weight", json_string("model-00009-of-00003.safetensors"));
+    assert_ok(sago_json_write(path, index));
+    assert_fails(sago_hf_import(parts, ckpt), SAGO_E_IO, "model-00009-of-00003.safetensors: cannot open");
+    json_decref(index);
+    free(a), free(b), free(path), free(ckpt), free(out), free(whole), free(parts);
+}
+
+static void wrong_models(void **unused) {
+    (void)unused;
+    entry list[96];
+    int n = list_model(list, true);
+    char *dir = make_model("wrong", config_v11, list, n), *file = sago_path_join(dir, "model.safetensors");
+    char *ckpt = sago_format("%s.ckpt", dir);
+    static const char *const configs[][2] = {
+        {"{", "config.json:1:"},
+        {"[]", "no JSON object"},
+        {"{\"model_type\":\"bert\"}", "\"model_type\" is \"bert\""},
+        {"{}", "\"model_type\" is missing"},
+        {"{\"model_type\":\"t5\",\"feed_forward_proj\":\"gated-silu\"}", "\"gated-silu\""},
+        {"{\"model_type\":\"t5\"}", "\"vocab_size\" is missing"},
+        {"{\"model_type\":\"t5\",\"vocab_size\":-1}", "\"vocab_size\" is no positive integer"},
+        {"{\"model_type\":\"t5\",\"vocab_size\":1.5}", "\"vocab_size\" is no positive integer"},
+        {"{\"model_type\":\"t5\",\"vocab_size\":11,\"d_model\":8,\"num_heads\":2,\"d_ff\":12,\"num_layers\":"
+         "9000000}",
+         "encoder_layers"},
+        {"{\"model_type\":\"t5\",\"tie_word_embeddings\":1}", "tie_word_embeddings"},
+    };
+    for (size_t i = 0; i < sizeof configs / sizeof configs[0]; i++) {
+        write_text(dir, "config.json", configs[i][0]);
+        sago_status status = sago_hf_import(dir, ckpt);
+        assert_true(status == SAGO_E_INPUT || status == SAGO_E_SHAPE);
+        if (!strstr(sago_message(), configs[i][1])) fail_msg("no %s in: %s", configs[i][1], sago_message());
+    }
+    write_text(dir, "config.json", config_v11);
+    list[3].shape[0]++;
+    write_file(file, list, 0, n);
+    char part[256];
+    snprintf(part, sizeof part, "tensor %s is F32[%d, 8]; config.json asks for [%d, 8]", list[3].name,
+             (int)list[3].shape[0], (int)list[3].shape[0] - 1);
+    assert_fails(sago_hf_import(dir, ckpt), SAGO_E_SHAPE, part);
+    list[3].shape[0]--;
+    write_file(file, list, 0, n - 1);
+    assert_fails(sago_hf_import(dir, ckpt), SAGO_E_INPUT, "tensor lm_head.weight is missing");
+    add(list, n, "encoder.block.1.layer.0.layer_norm.weight", 8, 0);
+    write_file(file, list, 0, n + 1);
+    assert_fails(sago_hf_import(dir, ckpt), SAGO_E_INPUT,
+                 "layer_norm.weight belongs to no T5 of this config.json");
+    write_file(file, list, 0, n);
+    write_text(dir, "spiece.model", "");
+    assert_fails(sago_hf_import(dir, ckpt), SAGO_E_INPUT, "spiece.model: is empty");
+    assert_false(sago_ckpt_exists(ckpt)); /* nothing of all this was written */
+    assert_int_equal(remove(file), 0);
+    assert_fails(sago_hf_import(dir, ckpt), SAGO_E_INPUT, "neither model.safetensors nor");
+    assert_fails(sago_hf_import(test_path("none"), ckpt), SAGO_E_IO, "none/config.json");
+    free(dir), free(file), free(ckpt);
+}
+
+static void runs_are_safe(void **unused) {
+    (void)unused;
+    entry list[96];
+    int n = list_model(list, true);
+    char *dir = make_model("safe", config_v11, list, n), *ckpt = sago_format("%s.ckpt", dir);
+    float value = 1;
+    sago_piece piece = {"param/x", SAGO_F32, 1, {1, 1}, {0, 0}, {1, 1}, &value};
+    const sago_ckpt_save save = {.dir = ckpt, .step = 7, .pieces = &piece, .n_pieces = 1};
+    sago_ckpt_writer *writer;
+    assert_ok(sago_ckpt_writer_open(NULL, false, &writer));
+    assert_ok(sago_ckpt_writer_start(writer, &save));
+    sago_ckpt_writer_close(writer);
+    assert_fails(sago_hf_import(dir, ckpt), SAGO_E_BUSY, "holds the steps of a run");
+    assert_fails(sago_hf_export(ckpt, test_path("never")), SAGO_E_INPUT, "model"); /* no model in its meta */
+    assert_false(sago_is_dir(test_path("never")));
+    free(dir), free(ckpt);
+}
+
+static void goldens(void **unused) {
+    (void)unused;
+    const char *folder = getenv("SAGO_GOLDEN");
+    if (!folder) skip();
+    static const char *const models[] = {"t5", "t5-tied"};
+    for (int i = 0; i < 2; i++) {
+        char *model = sago_format("%s/%s/model", folder, models[i]),
+             *ckpt = sago_format("%s/g%d", test_folder, i);
+        char *out = sago_format("%s/g%d.out", test_folder, i);
+        assert_ok(sago_hf_import(model, ckpt));
+        assert_ok(sago_hf_export(ckpt, out));
+        char *a = sago_format("%s/model.safetensors", model), *b = sago_format("%s/model.safetensors", out);
+        assert_same_file(a, b);
+        free(model), free(ckpt), free(out), free(a), free(b);
+    }
+    char *palm = sago_format("%s/palm/model", folder);
+    assert_fails(sago_hf_import(palm, test_path("palm")), SAGO_E_INPUT, "\"model_type\" is \"cohere\"");
+    free(palm);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(round_trips), cmocka_unit_test(in_parts),
+                                       cmocka_unit_test(wrong_models), cmocka_unit_test(runs_are_safe),
+                                       cmocka_unit_test(goldens)};
+    return cmocka_run_group_tests(tests, make_test_folder, remove_test_folder);
+}
