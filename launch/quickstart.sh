@@ -9,7 +9,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-export OMPI_MCA_odls_base_sigkill_timeout=60 # Ctrl-C leaves the ranks time to save
 started=$SECONDS
 config=configs/quickstart.yaml tasks=runs/tasks run=runs/quickstart sets=()
 if [ "${SAGO_QUICKSTART:-}" = short ]; then

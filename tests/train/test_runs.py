@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Training runs as a user starts, stops, breaks and continues them. test_runs.py SAGO MPIRUN [CASE ...]"""
+import glob, json, os, shutil, signal, struct, subprocess, sys, tempfile, time
+
+SAGO, MPIRUN = sys.argv[1:3]
+work = tempfile.mkdtemp()
+ENV = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMP_WAIT_POLICY="passive")
+
+CONFIG = """
+run: {{seed: 3, steps: 20}}
+model: {{vocab_size: 384, d_model: 32, n_heads: 2, head_dim: 16, d_ff: 64, encoder_layers: 1, decoder_layers: 1}}
+data:
+  tokenizer: bytes
+  cache_dir: {work}/cache
+  mixture:
+    - {{name: words, format: jsonl, path: {work}/tasks, share: 1}}
+  input_length: 96
+  target_length: 32
+  pack_window: 16
+train: {{global_batch: 4, dropout: 0.1}}
+optimizer: {{learning_rate: 0.01}}
+checkpoint: {{every: 5, keep: 0}}
+"""
+
+
+def write(path, text):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w") as f:
+        f.write(text)
+    return path
+
+
+words = "oak elm ash fir yew box bay fig".split()
+for task in ("copy", "first"):
+    write(f"{work}/tasks/{task}.jsonl", "".join(
+        json.dumps({"inputs": f"{task}: {a} {b} {c}", "targets": a if task == "first" else f"{a} {b} {c}"}) + "\n"
+        for a in words for b in words for c in words if len({a, b, c}) == 3))
+config = write(f"{work}/config.yaml", CONFIG.format(work=work))
+
+
+def sets(kv):
+    return [x for k, v in kv.items() for x in ("--set", f"{k.replace('__', '.')}={v}")]
+
+
+def command(run, ranks=1, **kv):
+    kv.setdefault("threads", 1)
+    words = [SAGO, "train", config] + sets({"run.dir": f"{work}/{run}", **kv})
+    return ([MPIRUN, "--oversubscribe", "-n", str(ranks)] if ranks > 1 else []) + words
+
+
+def train(run, ranks=1, code=0, **kv):
+    p = subprocess.run(command(run, ranks, **kv), capture_output=True, text=True, env=ENV, timeout=240)
+    assert (p.returncode == 0) if code == 0 else (p.returncode == code if code > 0 else p.returncode != 0), (p.returncode, p.stderr)
+    return p.stderr
+
+
+def lines(run):
+    return [json.loads(l) for l in open(f"{work}/{run}/metrics.jsonl")]
+
+
+def losses(run):
+    return [(r["step"], r["loss"], r["gradient_norm"]) for r in lines(run) if "target_tokens" in r]
+
+
+def weights(run):
+    out = f"{work}/{run}.hf"
+    subprocess.run([SAGO, "export", "--format", "hf", f"{work}/{run}", out, "--quiet"], check=True, env=ENV)
+    return open(out + "/model.safetensors", "rb").read()
+
+
+def steps_on_disk(run):
+    return sorted(int(os.path.basename(p)[5:]) for p in glob.glob(f"{work}/{run}/checkpoints/step-*") if ".tmp" not in p)
+
+
+def case_resume_is_bit_exact():
+    train("whole")
+    train("parts", run__steps=7)
+    train("parts", run__steps=20)
+    assert losses("whole") == losses("parts") and len(losses("whole")) == 20
+    assert weights("whole") == weights("parts")
+    assert steps_on_disk("whole") == [5, 10, 15, 20]
+    # The stored configuration repeats the run; its losses fall, so all this compared something that learns.
+    again = [SAGO, "train", f"{work}/whole/config.yaml", "--set", f"run.dir={work}/again", "--quiet"]
+    subprocess.run(again, check=True, env=ENV)
+    assert weights("again") == weights("whole") and losses("whole")[-1][1] < losses("whole")[0][1]
+
+
+def case_two_ranks_and_micro_batches_agree():
+    train("one", train__dropout=0.1)
+    train("two", ranks=2, train__dropout=0.1)
+    train("micro", train__micro_batch=1, train__recompute="true")
+    for other in ("two", "micro"):
+        for (s, l, g), (t, m, h) in zip(losses("one"), losses(other)):
+            assert s == t and abs(l - m) < 1e-4 * l and abs(g - h) < 2e-3 * g, (other, s, l, m, g, h)
+    assert lines("two")[0]["rows_by_data_rank"] == [2, 2]
+
+
+def case_sigterm_saves():
+    train("whole2", run__steps=60)
+    p = subprocess.Popen(command("stopped", run__steps=60), stderr=subprocess.PIPE, text=True, env=ENV)
+    while not (os.path.exists(f"{work}/stopped/metrics.jsonl") and len(losses("stopped")) >= 3): time.sleep(.01)
+    p.send_signal(signal.SIGTERM)
+    said = p.communicate(timeout=60)[1]
+    assert p.returncode == 75 and "saved" in said, (p.returncode, said)
+    assert steps_on_disk("stopped")[-1] == losses("stopped")[-1][0]
+    train("stopped", run__steps=60)
+    assert losses("stopped") == losses("whole2") and weights("stopped") == weights("whole2")
+
+
+def case_non_finite_never_reaches_the_weights():
+    train("sound", run__steps=1)
+    weights("sound")
+    path = f"{work}/sound.hf/model.safetensors"
+    whole = bytearray(open(path, "rb").read())
+    n = struct.unpack("<Q", whole[:8])[0]
+    at = 8 + n + json.loads(whole[8:8 + n])["lm_head.weight"]["data_offsets"][0]
+    whole[at:at + 12800] = struct.pack("<f", 3e38) * 3200  # finite, but its products are not
+    open(path, "wb").write(whole)
+    subprocess.run([SAGO, "import", "--format", "hf", f"{work}/sound.hf", f"{work}/bad", "--quiet"], check=True, env=ENV)
+    said = train("stops", code=-1, model__init=f"{work}/bad", train__non_finite="stop")
+    assert "step 1" in said and "not finite" in said and not losses("stops"), said
+    said = train("skips", ranks=2, code=-1, model__init=f"{work}/bad", train__max_skipped=3, checkpoint__every=2)
+    skipped = [r for r in lines("skips") if r.get("skipped")]
+    assert len(skipped) == 3 and all(r["loss"] is None for r in skipped) and "in a row" in said, (skipped, said)
+    assert weights("skips") == bytes(whole)
+
+
+def case_spike_goes_back():
+    good = [json.dumps({"inputs": f"first: {a} {b}", "targets": a}) for a in words for b in words]
+    bad = [json.dumps({"inputs": f"first: {a} {b}", "targets": "#%$@!^&*()" * 3}) for a in words for b in words]
+    # 50 batches of one task, two of noise, 50 more.
+    path = write(f"{work}/ordered.jsonl", "\n".join((good * 4)[:200] + bad[:8] + (good * 4)[:200]) + "\n")
+    member = f"[{{name: ordered, format: jsonl, path: {path}, share: 1}}]"
+    said = train("spiky", run__steps=80, data__mixture=member, data__order="sequential", data__packing="false",
+                 data__eval_fraction=0, train__spike__threshold=1.6, train__spike__rewind_steps=8,
+                 train__spike__skip_batches=12, checkpoint__every=5, train__dropout=0)
+    spikes = [r for r in lines("spiky") if r.get("event") == "spike"]
+    assert [r["at_step"] for r in spikes] == [51] and spikes[0]["step"] == 40 and "loss spike" in said, said[-500:]
+    assert [s for s, _, _ in losses("spiky")] == list(range(1, 81))
+    assert max(l for s, l, _ in losses("spiky") if s > 40) < spikes[0]["loss"]
+
+
+def case_refusals():
+    train("kept", run__steps=5)
+    before = weights("kept")
+    for kv, names in (({"data__input_length": 64}, "data.input_length"), ({"model__d_ff": 128}, "model.d_ff"),
+                      ({"run__seed": 4}, "run.seed"), ({"optimizer__learning_rat": 1}, "optimizer.learning_rate")):
+        said = train("kept", code=2, **kv)
+        assert names in said and len(said.strip().splitlines()) == 1, said
+    assert weights("kept") == before and len(losses("kept")) == 5
+    said = train("meshes", ranks=2, code=-1, mesh__data=3)
+    assert "3" in said and "2" in said and said.count("sago:") == 1, said
+
+
+def case_one_process_at_a_time():
+    p = subprocess.Popen(command("busy", run__steps=100000), stderr=subprocess.DEVNULL, env=ENV)
+    while not os.path.exists(f"{work}/busy/metrics.jsonl"): time.sleep(.01)
+    said = train("busy", code=-1)
+    p.kill(); p.wait()
+    assert "in use by process" in said and str(p.pid) in said, said
+    train("busy", run__steps=1 + max([0] + steps_on_disk("busy")))  # a killed process leaves no lock
+
+
+def case_a_full_disk_costs_no_step():
+    small = f"{work}/full/checkpoints"
+    os.makedirs(small)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", small], capture_output=True).returncode:
+        print("  cannot mount here: not tried")
+        return
+    try:
+        p = subprocess.run(command("full"), capture_output=True, text=True, env=ENV, timeout=240)
+        assert p.returncode == 1 and "No space left" in p.stderr, (p.returncode, p.stderr)
+        assert len(losses("full")) == 20 and not steps_on_disk("full")
+    finally:
+        subprocess.run(["umount", small])
+
+
+cases = {n[5:]: f for n, f in globals().items() if n.startswith("case_")}
+for name in sys.argv[3:] or cases:
+    started = time.time()
+    cases[name]()
+    print(f"{name}: {time.time() - started:.1f} s", flush=True)
+shutil.rmtree(work, ignore_errors=True)
