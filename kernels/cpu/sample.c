@@ -5,99 +5,130 @@
 #include "vector_math.h"
 
 #include <math.h>
-#include <stdlib.h>
 
 typedef struct candidate {
     float logit;
     int32_t id;
 } candidate;
 
-/* Best first: the greater logit, among equals the lower id. */
-static int compare(const void *left, const void *right) {
-    const candidate *a = left, *b = right;
-    if (a->logit != b->logit) return a->logit > b->logit ? -1 : 1;
-    return (a->id > b->id) - (a->id < b->id);
-}
-
 static inline bool better(candidate a, candidate b) {
     return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
 }
 
-/* Moves the k best of list to its front, in any order (Hoare's selection, pivots from fixed places). */
-static void select_best(candidate *list, int64_t n, int64_t k) {
+/* Of the candidates at the places low..high, moves all better than one of them before it. Returns where they
+   meet: what stands before *left is not worse than what stands after *right, and between them are only
+   equals. */
+static void partition(candidate *list, int64_t low, int64_t high, int64_t *left, int64_t *right) {
+    candidate pivot = list[low + (high - low) / 2];
+    int64_t i = low, j = high;
+    while (i <= j) {
+        while (better(list[i], pivot)) i++;
+        while (better(pivot, list[j])) j--;
+        if (i <= j) {
+            candidate swap = list[i];
+            list[i++] = list[j];
+            list[j--] = swap;
+        }
+    }
+    *left = i, *right = j;
+}
+
+/* The k-th best of n (from 1), by Hoare's selection; the k best stand at the front then, in any order. */
+static candidate select_rank(candidate *list, int64_t n, int64_t k) {
     int64_t low = 0, high = n - 1;
     while (low < high) {
-        candidate pivot = list[low + (high - low) / 2];
-        int64_t i = low, j = high;
-        while (i <= j) {
-            while (better(list[i], pivot)) i++;
-            while (better(pivot, list[j])) j--;
-            if (i <= j) {
-                candidate swap = list[i];
-                list[i++] = list[j];
-                list[j--] = swap;
-            }
-        }
-        if (k - 1 <= j)
-            high = j;
-        else if (k - 1 >= i)
-            low = i;
+        int64_t left, right;
+        partition(list, low, high, &left, &right);
+        if (k - 1 <= right)
+            high = right;
+        else if (k - 1 >= left)
+            low = left;
         else
             break;
     }
+    return list[k - 1];
 }
 
-static double probability(const candidate *c, float max, float temperature) {
-    return (double)sago_exp((c->logit - max) / temperature);
+static inline double probability(const float *share, candidate c) {
+    return (double)share[c.id];
+}
+
+/* The last candidate of the smallest set of best ones whose probabilities sum up to mass: selection by
+ * weight. */
+static candidate select_mass(candidate *list, int64_t n, const float *share, double mass) {
+    int64_t low = 0, high = n - 1;
+    double before = 0; /* of all better ones than those at low..high */
+    while (low < high) {
+        int64_t left, right;
+        partition(list, low, high, &left, &right);
+        double upper = before, middle;
+        for (int64_t i = low; i <= right; i++) upper += probability(share, list[i]);
+        middle = upper;
+        for (int64_t i = right + 1; i < left; i++) middle += probability(share, list[i]);
+        if (upper >= mass && right >= low) {
+            high = right;
+        } else if (middle >= mass || left > high) {
+            return list[left - 1]; /* one candidate stands between the two parts */
+        } else {
+            before = middle;
+            low = left;
+        }
+    }
+    return list[low];
 }
 
 /*
- * The candidates of one row after the cuts, best first when there are any, and the sum of their probabilities
- * over the greatest one. list has room for the whole vocabulary.
+ * share[i] becomes the probability of id i over that of the best one. The cuts are told by the worst
+ * candidate that stays: then ids can be looked through in their own order.
  */
-static int64_t cut(candidate *list, const float *x, int64_t width, float max, const sago_sample_args *args,
-                   double *total) {
-    int64_t n = 0;
+static candidate worst_kept(candidate *list, float *share, const float *x, int64_t width, float max,
+                            const sago_sample_args *args) {
+    float inverse = 1.0f / args->temperature;
+#pragma omp simd
+    for (int64_t i = 0; i < width; i++) share[i] = sago_exp((x[i] - max) * inverse);
+    candidate worst = {-INFINITY, INT32_MAX};
     bool k_cuts = args->top_k > 0 && args->top_k < width, p_cuts = args->top_p < 1.0f;
+    int64_t n = 0;
+    if (k_cuts) {
+        for (int64_t i = 0; i < width; i++) list[n++] = (candidate){x[i], (int32_t)i};
+        worst = select_rank(list, n, args->top_k);
+        n = args->top_k;
+    }
+    if (!p_cuts) return worst;
     double sum = 0;
-    if (p_cuts && !k_cuts) {
+    if (k_cuts) {
+        for (int64_t i = 0; i < n; i++) sum += probability(share, list[i]);
+    } else {
+        for (int64_t i = 0; i < width; i++) sum += (double)share[i];
         /* Ids of probability below (1 - p) / V hold less than 1 - p together, so that the set ends before
          * them. */
-        for (int64_t i = 0; i < width; i++) sum += (double)sago_exp((x[i] - max) / args->temperature);
+        float least = (float)(sum * (1.0 - (double)args->top_p) / (double)width * 0.999);
+        for (int64_t i = 0; i < width; i++)
+            if (share[i] >= least) list[n++] = (candidate){x[i], (int32_t)i};
     }
-    double least = p_cuts && !k_cuts ? sum * (1.0 - (double)args->top_p) / (double)width : -1.0;
-    for (int64_t i = 0; i < width; i++) {
-        candidate one = {x[i], (int32_t)i};
-        if (least <= 0.0 || probability(&one, max, args->temperature) >= least) list[n++] = one;
-    }
-    if (k_cuts) {
-        select_best(list, n, args->top_k);
-        n = args->top_k;
-        for (int64_t i = 0; i < n && p_cuts; i++) sum += probability(&list[i], max, args->temperature);
-    }
-    if (k_cuts || p_cuts) qsort(list, (size_t)n, sizeof *list, compare);
-    double reached = 0;
-    int64_t kept = 0;
-    while (kept < n) {
-        reached += probability(&list[kept++], max, args->temperature);
-        if (p_cuts && reached >= (double)args->top_p * sum) break;
-    }
-    *total = reached;
-    return kept;
+    return select_mass(list, n, share, (double)args->top_p * sum);
 }
 
-static int32_t draw(candidate *list, const float *x, int64_t width, float max, uint64_t counter,
+/* The first id, in the order of ids, at which the sum of what stays passes a uniform share of it all. */
+static int32_t draw(candidate *list, float *share, const float *x, int64_t width, float max, uint64_t counter,
                     const sago_sample_args *args) {
-    double total, sum = 0;
-    int64_t n = cut(list, x, width, max, args, &total);
+    candidate worst = worst_kept(list, share, x, width, max, args);
+    double total = 0, sum = 0;
+    for (int64_t i = 0; i < width; i++) {
+        if (better(worst, (candidate){x[i], (int32_t)i})) share[i] = 0;
+        total += (double)share[i];
+    }
     uint32_t word[4];
     sago_philox(args->key, counter, 0, word);
     double aim = sago_unit((uint64_t)word[0] << 32 | word[1]) * total;
-    for (int64_t i = 0; i < n; i++) {
-        sum += probability(&list[i], max, args->temperature);
-        if (sum > aim) return list[i].id;
+    int32_t last = 0;
+    for (int64_t i = 0; i < width; i++) {
+        if (share[i] == 0.0f) continue;
+        sum += (double)share[i];
+        last = (int32_t)i;
+        if (sum > aim) break;
     }
-    return list[n - 1].id;
+    return last;
 }
 
 sago_status SAGO_CPU(sample)(sago_device *device, sago_tensor ids, sago_tensor logprobs, sago_tensor logits,
@@ -113,8 +144,8 @@ sago_status SAGO_CPU(sample)(sago_device *device, sago_tensor ids, sago_tensor l
         return sago_fail(SAGO_E_INTERNAL, "sample: temperature %g, top_k %d, top_p %g are out of range",
                          (double)args->temperature, args->top_k, (double)args->top_p);
     void *scratch;
-    size_t list_bytes = (size_t)width * sizeof(candidate);
-    SAGO_TRY(sago_cpu_scratch(device, args->temperature > 0.0f ? (size_t)rows * list_bytes : 0, &scratch));
+    size_t row_bytes = ((size_t)width * (sizeof(candidate) + sizeof(float)) + 63) / 64 * 64;
+    SAGO_TRY(sago_cpu_scratch(device, args->temperature > 0.0f ? (size_t)rows * row_bytes : 0, &scratch));
     int64_t bad_row = -1;
 #pragma omp parallel for schedule(static) num_threads(device->n_threads) if (rows > 1) reduction(max         \
                                                                                                  : bad_row)
@@ -129,8 +160,8 @@ sago_status SAGO_CPU(sample)(sago_device *device, sago_tensor ids, sago_tensor l
         if (!isfinite(sum) || sum < 1.0f) {
             bad_row = row;
         } else if (args->temperature > 0.0f) {
-            id = draw((candidate *)((char *)scratch + (size_t)row * list_bytes), x, width, max, draws[row],
-                      args);
+            candidate *list = (candidate *)(void *)((char *)scratch + (size_t)row * row_bytes);
+            id = draw(list, (float *)(list + width), x, width, max, draws[row], args);
         } else {
             while (x[id] != max) id++;
         }
