@@ -77,7 +77,8 @@ static sago_status read_overlap(sago_ckpt *ckpt, const sago_manifest_tensor *t,
     int64_t bytes = sago_manifest_piece_bytes(t, stored);
     int64_t first = (o->first[0] - stored->offset[0]) * row_bytes,
             end = (o->end[0] - stored->offset[0]) * row_bytes;
-    bool whole_rows = stored->shape[1] == (wanted->n_dims == 2 ? wanted->shape[1] : 1);
+    bool whole_rows = wanted->n_dims == 1 ||
+                      (stored->shape[1] == wanted->shape[1] && stored->offset[1] == wanted->offset[1]);
     char *path = sago_path_join(ckpt->dir, ckpt->manifest.files[stored->file].name);
     sago_status status = open_file(ckpt, stored->file, path);
     for (int64_t block = first / SAGO_HASH_BLOCK_BYTES;

@@ -17,7 +17,7 @@ static void resharding(void **unused) {
     (void)unused;
     static const struct {
         int cut, ranks;
-    } layouts[] = {{3, 1}, {0, 2}, {0, 3}, {1, 2}, {1, 5}, {2, 4}, {0, 16}};
+    } layouts[] = {{3, 1}, {0, 2}, {0, 3}, {1, 2}, {1, 3}, {1, 4}, {1, 5}, {2, 4}, {0, 16}};
     for (size_t s = 0; s < sizeof layouts / sizeof layouts[0]; s++) {
         const char *dir = test_path("resharding");
         sago_piece pieces[SAMPLE_MAX_PIECES];
