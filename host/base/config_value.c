@@ -277,15 +277,14 @@ void config_number_text(double value, sago_str *out) {
         snprintf(text, sizeof text, "%.*g", digits, value);
         if (strtod(text, NULL) == value) break;
     }
+    /* YAML 1.1 readers take 1e-06 for a text, and 1.0e-6 for a number. */
     const char *exponent = strchr(text, 'e');
-    if (exponent &&
-        !strchr(text, '.')) { /* YAML 1.1 readers take 1e-06 for a text, and 1.0e-06 for a number */
-        sago_str_add(out, text, (size_t)(exponent - text));
-        sago_str_puts(out, ".0");
-        sago_str_puts(out, exponent);
-    } else {
+    if (!exponent) {
         sago_str_puts(out, text);
+        return;
     }
+    sago_str_add(out, text, (size_t)(exponent - text));
+    sago_str_printf(out, "%se%+d", strchr(text, '.') ? "" : ".0", atoi(exponent + 1));
 }
 
 /* Words that YAML readers take for something else than a text. */
