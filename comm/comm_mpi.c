@@ -22,7 +22,7 @@ comm_state comm = {
     .n_nodes = 1,
     .lock = PTHREAD_MUTEX_INITIALIZER,
     .done = PTHREAD_COND_INITIALIZER,
-    .timeout_seconds = 45,
+    .timeout_seconds = 40, /* until sago_mesh_open knows the configured one */
     .abort_code = -1,
 };
 

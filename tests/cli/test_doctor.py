@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""sago doctor, alone and under mpirun: test_doctor.py SAGO MPIRUN. What it says is held against what Python sees."""
+import json
+import os
+import re
+import subprocess
+import sys
+
+sago, mpirun = sys.argv[1:3]
+env = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", ASAN_OPTIONS="detect_leaks=0")
+
+
+def run(*command):
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def doctor_json(*launcher):
+    code, out, err = run(*launcher, sago, "doctor", "--json")
+    assert code == 0, (code, out, err)
+    said = json.loads(out)
+    findings = {f["name"]: f for f in said["nodes"][0]["findings"] + said["together"]}
+    for finding in findings.values():
+        assert finding["status"] in ("ok", "info", "warn"), finding
+        assert finding["remedy"] or finding["status"] in ("ok", "info"), finding
+    return said, findings
+
+
+said, alone = doctor_json()
+assert len(said["nodes"]) == 1 and said["nodes"][0]["ranks"] == 1
+assert f"{os.cpu_count()} cores online" in alone["processor"]["text"], alone["processor"]
+assert re.search(rf"\b{len(os.sched_getaffinity(0))} a rank", alone["threads"]["text"]), alone["threads"]
+disk = os.statvfs(".")
+free = float(re.match(r"([\d.]+) GiB free", alone["disk"]["text"])[1])
+assert abs(free - disk.f_bavail * disk.f_frsize / 2**30) < 2, (free, alone["disk"])
+for library in ("oneDNN", "hdf5", "sentencepiece", "mpi"):
+    assert re.search(rf"{library} \d", alone["program"]["text"]), alone["program"]
+with open("/proc/cpuinfo") as file:
+    flags = re.search(r"^flags.*$", file.read(), re.M)
+if flags:
+    assert ("avx512f" in alone["instructions"]["text"]) == (" avx512f" in flags[0]), alone["instructions"]
+assert "one process" in alone["mpi"]["text"] and "sums" not in alone
+
+said, three = doctor_json(mpirun, "--oversubscribe", "-n", "3")
+assert len(said["nodes"]) == 1 and said["nodes"][0]["ranks"] == 3
+assert "3 ranks on 1 node" in three["mpi"]["text"], three["mpi"]
+assert three["sums"]["text"].startswith("right;"), three["sums"]
+assert (three["threads"]["status"] == "warn") == (os.cpu_count() < 3), three["threads"]
+
+code, out, err = run(sago, "doctor")
+assert code == 0 and out.count("\n") >= len(alone), out
+code, out, err = run(mpirun, "--oversubscribe", "-n", "2", sago, "doctor", "--set", "mesh.data=5")
+errors = [line for line in err.splitlines() if line.startswith("sago:")]
+assert code == 1 and len(errors) == 1, (code, errors)
+assert all(word in errors[0] for word in ("mesh.data=5", "mesh.model=1", "has 2", "mpirun -n 5")), errors
+code, out, err = run(sago, "doctor", "--set", "device=none")
+assert code != 0 and "device" in err, (code, err)
+print("ok")
