@@ -94,13 +94,7 @@ static sago_status open_source(sago_mixture *mixture, const sago_config_member *
                          "member \"%s\": format table needs template: the name of a mapping, or a file "
                          "that ends with .yaml",
                          from->name);
-    /* A mapping file of the user's stands where the config says, counted from the config's own folder. */
-    char *folder = mixture->config->file && mixture->config->file[0] ? sago_path_dir(mixture->config->file)
-                                                                     : sago_strdup("");
-    char *name = sago_ends_with(from->template_, ".yaml") ? sago_path_join(folder, from->template_)
-                                                          : sago_strdup(from->template_);
-    sago_status status = sago_templates_mapping(mixture->templates, name, &source->mapping);
-    free(name), free(folder);
+    sago_status status = sago_templates_mapping(mixture->templates, from->template_, &source->mapping);
     return sago_wrap(status, "member \"%s\"", from->name);
 }
 

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { TEMPLATE_LIMIT_BYTES = 16 << 20 };
+
 struct sago_templates {
     char *dir;
     sago_template_set **sets;
@@ -39,20 +41,30 @@ static sago_status list_names(const char *file, const char *folder) {
     return status;
 }
 
-/* The text of a template file: of the user's folder, else built in. *shown is the name for messages. */
-static sago_status read_file(const sago_templates *templates, const char *file, const char *folder,
+/* The text of a template file: where name ends with .yaml that file, else FOLDER NAME.yaml of the user's
+ * folder, else the built-in one. *shown is the name for messages. */
+static sago_status read_file(const sago_templates *templates, const char *name, const char *folder,
                              sago_str *text, char **shown) {
-    char *own = templates->dir[0] ? sago_path_join(templates->dir, file) : NULL;
-    if (own && sago_is_file(own)) {
-        *shown = own;
-        return sago_file_read(own, 16u << 20, text);
+    if (sago_ends_with(name, ".yaml")) {
+        *shown = sago_strdup(name);
+        return sago_file_read(name, TEMPLATE_LIMIT_BYTES, text);
     }
-    free(own);
+    char *file = sago_format("%s%s.yaml", folder, name);
+    char *own = templates->dir[0] ? sago_path_join(templates->dir, file) : NULL;
     const sago_embedded_file *built_in = find_embedded(file);
-    *shown = sago_format("templates/%s", file);
-    if (!built_in) return list_names(*shown, folder);
-    sago_str_add(text, (const char *)built_in->text, built_in->length);
-    return SAGO_OK;
+    sago_status status = SAGO_OK;
+    if (own && sago_is_file(own)) {
+        *shown = sago_strdup(own);
+        status = sago_file_read(own, TEMPLATE_LIMIT_BYTES, text);
+    } else {
+        *shown = sago_format("templates/%s", file);
+        if (built_in)
+            sago_str_add(text, (const char *)built_in->text, built_in->length);
+        else
+            status = list_names(*shown, folder);
+    }
+    free(file), free(own);
+    return status;
 }
 
 static void free_set(sago_template_set *set) {
@@ -124,7 +136,7 @@ static sago_status read_wording(sago_yaml *yaml, yaml_node_t *node, sago_wording
     return SAGO_OK;
 }
 
-static sago_status read_wordings(sago_yaml *yaml, sago_template_set *set) {
+static sago_status read_wordings(sago_yaml *yaml, const char *label, sago_template_set *set) {
     yaml_node_t *root = sago_yaml_root(yaml), *list = NULL;
     if (!root || root->type != YAML_MAPPING_NODE)
         return sago_yaml_fail(yaml, root, "the keys category and wordings are needed");
@@ -136,8 +148,8 @@ static sago_status read_wordings(sago_yaml *yaml, sago_template_set *set) {
             list = value;
         else if (strcmp(key, "category") != 0)
             return sago_yaml_fail(yaml, value, "unknown key \"%s\"; there are category and wordings", key);
-        else if (!sago_yaml_text(value) || strcmp(sago_yaml_text(value), set->name) != 0)
-            return sago_yaml_fail(yaml, value, "category must be the file's name, \"%s\"", set->name);
+        else if (!sago_yaml_text(value) || strcmp(sago_yaml_text(value), label) != 0)
+            return sago_yaml_fail(yaml, value, "category must be the file's name, \"%s\"", label);
     }
     if (!list || list->type != YAML_SEQUENCE_NODE || sago_yaml_count(list) == 0)
         return sago_yaml_fail(yaml, list ? list : root, "wordings: a list is needed");
@@ -153,6 +165,13 @@ static sago_status read_wordings(sago_yaml *yaml, sago_template_set *set) {
     return SAGO_OK;
 }
 
+/* "nli" of "nli" and of "/home/me/nli.yaml". */
+static char *short_name(const char *name) {
+    const char *base = sago_path_base(name);
+    size_t length = strlen(base);
+    return sago_strndup(base, sago_ends_with(base, ".yaml") ? length - 5 : length);
+}
+
 sago_status sago_templates_set(sago_templates *templates, const char *name, const sago_template_set **out) {
     for (int i = 0; i < templates->n_sets; i++) {
         if (strcmp(templates->sets[i]->name, name) == 0) {
@@ -163,26 +182,26 @@ sago_status sago_templates_set(sago_templates *templates, const char *name, cons
     sago_template_set *set = sago_alloc_zero(1, sizeof *set);
     sago_str text = {0};
     sago_yaml yaml = {0};
-    char *file = sago_format("%s.yaml", name), *shown = NULL;
+    char *label = short_name(name), *shown = NULL;
     sago_status status;
     set->name = sago_strdup(name);
     set->first = templates->n_wordings;
-    SAGO_TRY_TO(done, read_file(templates, file, "", &text, &shown));
+    SAGO_TRY_TO(done, read_file(templates, name, "", &text, &shown));
     SAGO_TRY_TO(done, sago_yaml_parse(&yaml, shown, sago_str_text(&text), text.length));
-    SAGO_TRY_TO(done, read_wordings(&yaml, set));
+    SAGO_TRY_TO(done, read_wordings(&yaml, label, set));
     templates->sets =
         sago_realloc(templates->sets, (size_t)(templates->n_sets + 1) * sizeof *templates->sets);
     templates->sets[templates->n_sets++] = set;
     int count = templates->n_wordings + set->n_wordings;
     templates->names = sago_realloc(templates->names, (size_t)count * sizeof *templates->names);
     for (int i = 0; i < set->n_wordings; i++)
-        templates->names[templates->n_wordings++] = sago_format("%s/%s", name, set->wordings[i].name);
+        templates->names[templates->n_wordings++] = sago_format("%s/%s", label, set->wordings[i].name);
     *out = set;
 done:
     if (status != SAGO_OK) free_set(set);
     sago_yaml_free(&yaml);
     sago_str_free(&text);
-    free(file), free(shown);
+    free(label), free(shown);
     return status;
 }
 
@@ -195,15 +214,9 @@ sago_status sago_templates_mapping(sago_templates *templates, const char *name, 
     }
     sago_str text = {0};
     sago_mapping *mapping = NULL;
-    bool is_path = sago_ends_with(name, ".yaml");
-    char *file = is_path ? sago_strdup(name) : sago_format("tables/%s.yaml", name), *shown = NULL;
+    char *shown = NULL;
     sago_status status;
-    if (is_path) {
-        shown = sago_strdup(name);
-        SAGO_TRY_TO(done, sago_file_read(name, 16u << 20, &text));
-    } else {
-        SAGO_TRY_TO(done, read_file(templates, file, "tables/", &text, &shown));
-    }
+    SAGO_TRY_TO(done, read_file(templates, name, "tables/", &text, &shown));
     SAGO_TRY_TO(done, sago_mapping_parse(name, shown, sago_str_text(&text), text.length, &mapping));
     templates->mappings =
         sago_realloc(templates->mappings, (size_t)(templates->n_mappings + 1) * sizeof *templates->mappings);
@@ -211,7 +224,7 @@ sago_status sago_templates_mapping(sago_templates *templates, const char *name, 
     *out = mapping;
 done:
     sago_str_free(&text);
-    free(file), free(shown);
+    free(shown);
     return status;
 }
 
@@ -257,7 +270,7 @@ sago_status sago_templates_open(const char *dir, sago_templates **out) {
         status = sago_fail(SAGO_E_CONFIG, "data.templates: %s is no folder", templates->dir);
         goto done;
     }
-    SAGO_TRY_TO(done, read_file(templates, "exemplars.yaml", "", &text, &shown));
+    SAGO_TRY_TO(done, read_file(templates, "exemplars", "", &text, &shown));
     SAGO_TRY_TO(done, sago_yaml_parse(&yaml, shown, sago_str_text(&text), text.length));
     SAGO_TRY_TO(done, read_styles(&yaml, templates));
     *out = templates;

@@ -484,6 +484,37 @@ static void questions(void **state) {
     sago_config_free(config);
 }
 
+/* Mappings and template sets of the user's own, beside the configuration. */
+static void own_templates(void **state) {
+    (void)state;
+    test_write("o/data.csv", "ask,reply\nWhat?,this\nWhich?,that\n");
+    test_write("maps/mine.yaml", "category: direct\nfields: {question: ask}\nanswer: reply\n");
+    test_write(
+        "maps/short.yaml",
+        "category: short\nwordings:\n  - {name: only, inputs: \"<{inputs}>\", targets: \"{answer}!\"}\n");
+    write_lines("o2/lines.jsonl", "line", 5);
+    sago_config *config =
+        test_config("data:\n  mixture:\n    - {name: o, format: table, path: o, template: maps/mine.yaml}\n"
+                    "    - {name: o2, format: jsonl, path: o2, template: maps/short.yaml}\n");
+    sago_mixture *mixture = open_mixture(config, NULL);
+    sago_example example = {0};
+    for (int i = 0; i < 20; i++) {
+        draw(mixture, (uint64_t)i, &example);
+        if (example.member == 0) continue;
+        assert_string_equal(sago_mixture_template_name(mixture, example.template_), "short/only");
+        assert_int_equal(sago_str_text(&example.input_text)[0], '<');
+        assert_true(sago_ends_with(sago_str_text(&example.target_text), "!"));
+    }
+    sago_example_free(&example);
+    sago_mixture_close(mixture);
+    sago_config_free(config);
+    config =
+        test_config("data:\n  mixture:\n    - {name: o, format: table, path: o, template: commonsense_q}\n");
+    assert_int_equal(sago_mixture_open(config, NULL, 0, &mixture), SAGO_E_CONFIG);
+    assert_non_null(strstr(sago_message(), "commonsense_qa"));
+    sago_config_free(config);
+}
+
 static void ids_and_vocabulary(void **state) {
     (void)state;
     test_write("i/ids.jsonl", "{\"input_ids\": [5, 6, 7, 1], \"target_ids\": [8, 1]}\n{\"input_ids\": [9], "
@@ -522,6 +553,7 @@ int main(void) {
         cmocka_unit_test(proportion_keys),
         cmocka_unit_test(leaks),
         cmocka_unit_test(questions),
+        cmocka_unit_test(own_templates),
         cmocka_unit_test(ids_and_vocabulary),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
