@@ -13,7 +13,7 @@
 #include <string.h>
 
 enum { NORMAL = 1, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE };
-enum { MAX_PIECES = 1 << 20, MAX_PIECE_BYTES = 4096 };
+enum { MAX_PIECES = 1 << 20, MAX_PIECE_BYTES = 4096, MAX_REPLACEMENT_BYTES = 256 };
 
 typedef struct reader {
     unsigned char *at, *end;
@@ -72,6 +72,13 @@ static uint32_t unit_at(const unsigned char *trie, uint64_t i) {
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
+/* What one character becomes; NFKC's longest takes 33 bytes. The strings end with a NUL, so each of them ends
+ * inside. */
+static bool string_is_sound(const unsigned char *strings, uint64_t bytes, uint64_t at) {
+    return at < bytes &&
+           strnlen((const char *)strings + at, MAX_REPLACEMENT_BYTES + 1) <= MAX_REPLACEMENT_BYTES;
+}
+
 /*
  * A walk from node n over byte c goes to unit (n ^ offset(n) ^ c), with no check of bounds in the library: so
  * every node that can be reached must have its 256 neighbours inside, and every value must name a string that
@@ -92,11 +99,11 @@ static bool trie_is_sound(const unsigned char *trie, uint64_t units, const unsig
         uint64_t base = node ^ (uint64_t)((unit >> 10) << ((unit & (1u << 9)) >> 6));
         if ((base | 255) >= units) goto done;
         bool has_leaf = (unit >> 8) & 1;
-        if (has_leaf && (unit_at(trie, base) & 0x7fffffffu) >= bytes) goto done;
+        if (has_leaf && !string_is_sound(strings, bytes, unit_at(trie, base) & 0x7fffffffu)) goto done;
         for (uint64_t c = 0; c < 256; c++) {
             uint64_t next = base ^ c;
             bool is_child = (unit_at(trie, next) & (1u << 31 | 255u)) == c;
-            if (!is_child || seen[next] || (c == 0 && has_leaf)) continue;
+            if (!is_child || seen[next]) continue;
             seen[next] = 1;
             stack[n_stack++] = next;
         }
