@@ -213,10 +213,11 @@ static double factored_squares(const piece *p, const shared *sh) {
         double row = 0;
         for (int64_t start = 0; start < sh->columns; start += BLOCK) {
             int64_t count = sh->columns - start < BLOCK ? sh->columns - start : BLOCK;
+            const float *x = g + start, *column = sh->column + start;
             float part = 0.0f;
 #pragma omp simd reduction(+ : part)
-            for (int64_t j = start; j < start + count; j++) {
-                float y = g[j] * sh->column[j];
+            for (int64_t j = 0; j < count; j++) {
+                float y = x[j] * column[j];
                 part += y * y;
             }
             row += (double)part;
@@ -234,13 +235,14 @@ static double whole_squares(const piece *p, const sago_adafactor_args *args) {
     float epsilon = (float)SAGO_ADAFACTOR_EPSILON;
     double sum = 0;
     for (int64_t start = 0, n = p->last - p->first; start < n; start += BLOCK) {
-        int64_t end = start + BLOCK < n ? start + BLOCK : n;
-        float part = 0.0f;
+        int64_t count = n - start < BLOCK ? n - start : BLOCK;
+        const float *in = g + start;
+        float *v = moment + start, part = 0.0f;
 #pragma omp simd reduction(+ : part)
-        for (int64_t j = start; j < end; j++) {
-            float x = g[j] * scale;
-            moment[j] = keep * moment[j] + take * (x * x + epsilon);
-            float y = x / sqrtf(moment[j]);
+        for (int64_t j = 0; j < count; j++) {
+            float x = in[j] * scale;
+            v[j] = keep * v[j] + take * (x * x + epsilon);
+            float y = x / sqrtf(v[j]);
             part += y * y;
         }
         sum += (double)part;

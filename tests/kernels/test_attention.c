@@ -296,5 +296,270 @@ static void test_backward(void **state) {
     }
 }
 
-static const struct CMUnitTest tests[] = {cmocka_unit_test(test_forward), cmocka_unit_test(test_backward)};
+/** Each head's scores move together when its bias does, and softmax does not see that: d_bias sums to about
+ * 0. */
+static void test_bias_sums(void **state) {
+    (void)state;
+    for (int n = 0; n < LENGTH(cases); n++) {
+        const attention_case *c = &cases[n];
+        if (!c->n_buckets) continue;
+        attention_data d = make(c);
+        memset(d.d_bias, 0, (size_t)d.n_bias * sizeof(float));
+        suite_result result;
+        suite_run_op(backward_body, &d, SUITE_SAME_BITS, &result);
+        const float *d_bias = suite_floats(&result, "attention d_bias");
+        for (int64_t h = 0; h < c->heads; h++) {
+            double sum = 0, size = 0;
+            for (int64_t i = 0; i < c->n_buckets; i++) {
+                sum += d_bias[i * c->heads + h];
+                size += fabs((double)d_bias[i * c->heads + h]);
+            }
+            if (fabs(sum) > 1e-5 * size + 1e-6)
+                fail_msg("%s, head %d: d_bias sums to %g", c->what, (int)h, sum);
+        }
+        suite_free(&result);
+        drop(&d);
+    }
+}
+
+static const attention_case small = {"small", 2, 5, 6, 4, 2, 3, RAGGED, 0.7f, 6, 9, true, 0, 0.25f, 2};
+
+typedef struct attention_loss {
+    ref_attention a;
+    double *q, *k, *v, *bias, *d_o, *o, *lse;
+    int64_t n;
+} attention_loss;
+
+static double loss_of(attention_loss *l) {
+    double sum = 0;
+    ref_attention_forward(l->o, l->lse, &l->a, l->q, l->k, l->v);
+    for (int64_t i = 0; i < l->n; i++) sum += l->o[i] * l->d_o[i];
+    return sum;
+}
+
+static void differences(attention_loss *l, double *x, int64_t n, const float *got, const char *name) {
+    double *numeric = ref_array(n), *formula = ref_from(got, n);
+    const double step = 1e-5;
+    for (int64_t i = 0; i < n; i++) {
+        double at = x[i];
+        x[i] = at + step;
+        double up = loss_of(l);
+        x[i] = at - step;
+        numeric[i] = (up - loss_of(l)) / (2 * step);
+        x[i] = at;
+    }
+    suite_gradient_close(name, numeric, formula, n, 2e-6);
+    free(numeric), free(formula);
+}
+
+/** The operation's gradients against central differences of the float64 loss sum(o d_o), dropout on. */
+static void test_differences(void **state) {
+    (void)state;
+    const attention_case *c = &small;
+    attention_data d = make(c);
+    memset(d.d_bias, 0, (size_t)d.n_bias * sizeof(float));
+    suite_result result;
+    suite_run_op(backward_body, &d, SUITE_SAME_BITS, &result);
+    double *keep = ref_from(d.keep, d.n_pairs);
+    attention_loss l = {.q = ref_from(d.q, d.n_q),
+                        .k = ref_from(d.k, d.n_k),
+                        .v = ref_from(d.v, d.n_k),
+                        .bias = ref_from(d.bias, d.n_bias),
+                        .d_o = ref_from(d.d_o, d.n_q),
+                        .o = ref_array(d.n_q),
+                        .lse = ref_array(d.n_lse),
+                        .n = d.n_q};
+    l.a = ref_describe(&d, keep, l.bias);
+    differences(&l, l.q, d.n_q, suite_floats(&result, "attention d_q"), "differences d_q");
+    differences(&l, l.k, d.n_k, suite_floats(&result, "attention d_k"), "differences d_k");
+    differences(&l, l.v, d.n_k, suite_floats(&result, "attention d_v"), "differences d_v");
+    differences(&l, l.bias, d.n_bias, suite_floats(&result, "attention d_bias"), "differences d_bias");
+    suite_free(&result);
+    free(keep), free(l.q), free(l.k), free(l.v), free(l.bias), free(l.d_o), free(l.o), free(l.lse);
+    drop(&d);
+}
+
+/** Token by token through a cache: the same rows as causal attention of the whole. */
+static void decode_body(suite_run *run, const void *context) {
+    const attention_data *d = context;
+    const attention_case *c = d->c;
+    const sago_ops *ops = run->device->ops;
+    sago_attention_args args = arguments(run, d);
+    sago_tensor o = suite_f32(run, NULL, Q_DIMS(c)),
+                lse = suite_f32(run, NULL, DIMS(c->batch, c->heads, c->queries));
+    sago_tensor q = suite_f32(run, d->q, Q_DIMS(c)), k = suite_f32(run, d->k, K_DIMS(c)),
+                v = suite_f32(run, d->v, K_DIMS(c));
+    suite_ok(ops->attention_forward(run->device, o, lse, q, k, v, &args));
+    int64_t capacity = c->queries + 7, key_row = c->groups * c->width, query_row = c->heads * c->width;
+    float *empty = plain_array(c->batch * capacity * key_row), *one = plain_array(c->batch * query_row);
+    float *all = plain_array(d->n_q), *got = plain_array(d->n_q), *scratch = plain_array(d->n_q);
+    sago_tensor k_cache = suite_f32(run, empty, DIMS(c->batch, capacity, c->groups, c->width));
+    sago_tensor v_cache = suite_f32(run, empty, DIMS(c->batch, capacity, c->groups, c->width));
+    sago_tensor k_one = suite_f32(run, empty, DIMS(c->batch, 1, c->groups, c->width));
+    sago_tensor q_one = suite_f32(run, one, DIMS(c->batch, 1, c->heads, c->width));
+    sago_tensor o_one = suite_f32(run, NULL, DIMS(c->batch, 1, c->heads, c->width));
+    sago_tensor lse_one = suite_f32(run, NULL, DIMS(c->batch, c->heads, 1));
+    int32_t numbers[8] = {0};
+    sago_tensor at = suite_i32(run, numbers, DIMS(c->batch)), hi = suite_i32(run, numbers, DIMS(c->batch, 1));
+    sago_tensor lo = suite_i32(run, numbers, DIMS(c->batch, 1));
+    for (int64_t t = 0; t < c->queries; t++) {
+        const float *const from[] = {d->k, d->v};
+        const sago_tensor caches[] = {k_cache, v_cache};
+        for (int64_t b = 0; b < c->batch; b++) numbers[b] = (int32_t)t;
+        suite_ok(ops->upload(run->device, at.data, numbers, (size_t)c->batch * sizeof(int32_t)));
+        for (int i = 0; i < 2; i++) {
+            for (int64_t b = 0; b < c->batch; b++)
+                memcpy(scratch + b * key_row, from[i] + (b * c->keys + t) * key_row,
+                       (size_t)key_row * sizeof(float));
+            suite_ok(
+                ops->upload(run->device, k_one.data, scratch, (size_t)(c->batch * key_row) * sizeof(float)));
+            suite_ok(ops->cache_append(run->device, caches[i], k_one, at));
+        }
+        for (int64_t b = 0; b < c->batch; b++)
+            memcpy(scratch + b * query_row, d->q + (b * c->queries + t) * query_row,
+                   (size_t)query_row * sizeof(float));
+        suite_ok(
+            ops->upload(run->device, q_one.data, scratch, (size_t)(c->batch * query_row) * sizeof(float)));
+        for (int64_t b = 0; b < c->batch; b++) numbers[b] = (int32_t)t + 1;
+        suite_ok(ops->upload(run->device, hi.data, numbers, (size_t)c->batch * sizeof(int32_t)));
+        sago_attention_args step = args;
+        step.lo = lo, step.hi = hi, step.query_offset = t;
+        suite_ok(ops->attention_forward(run->device, o_one, lse_one, q_one, k_cache, v_cache, &step));
+        suite_ok(
+            ops->download(run->device, scratch, o_one.data, (size_t)(c->batch * query_row) * sizeof(float)));
+        for (int64_t b = 0; b < c->batch; b++)
+            memcpy(got + (b * c->queries + t) * query_row, scratch + b * query_row,
+                   (size_t)query_row * sizeof(float));
+    }
+    suite_ok(ops->download(run->device, all, o.data, (size_t)d->n_q * sizeof(float)));
+    for (int64_t i = 0; i < d->n_q; i++)
+        if (fabsf(all[i] - got[i]) > 1e-6f * (1 + fabsf(all[i])))
+            fail_msg("element %d: %g token by token, %g at once", (int)i, (double)got[i], (double)all[i]);
+    suite_output(run, "o", o), suite_output(run, "lse", lse), suite_output(run, "k cache", k_cache);
+    suite_output(run, "v cache", v_cache), suite_output(run, "k", k_one), suite_output(run, "q", q_one);
+    suite_output(run, "o one", o_one), suite_output(run, "lse one", lse_one), suite_output(run, "at", at);
+    suite_output(run, "hi", hi);
+    free(empty), free(one), free(all), free(got), free(scratch);
+}
+
+static void test_decoding(void **state) {
+    (void)state;
+    static const attention_case decoded = {"decoding", 3, 45, 45, 4, 2, 24, CAUSAL, 0.2f, 32, 128, false};
+    attention_data d = make(&decoded);
+    suite_result result;
+    suite_run_op(decode_body, &d, SUITE_SAME_BITS, &result);
+    suite_free(&result);
+    drop(&d);
+}
+
+static void errors_body(suite_run *run, const void *context) {
+    const attention_data *d = context;
+    const attention_case *c = d->c;
+    const sago_ops *ops = run->device->ops;
+    sago_attention_args args = arguments(run, d), wrong;
+    sago_tensor o = suite_f32(run, NULL, Q_DIMS(c)),
+                lse = suite_f32(run, NULL, DIMS(c->batch, c->heads, c->queries));
+    sago_tensor q = suite_f32(run, d->q, Q_DIMS(c)), k = suite_f32(run, d->k, K_DIMS(c)), v = k;
+    sago_tensor three = suite_f32(run, NULL, DIMS(c->batch, c->keys, 3, c->width));
+    sago_tensor position = suite_i32(run, (int32_t[]){0, 6}, DIMS(2));
+    sago_tensor one = suite_f32(run, NULL, DIMS(c->batch, 1, c->groups, c->width));
+    suite_expect_shape_error(ops->attention_forward(run->device, o, lse, q, three, three, &args),
+                             "attention_forward");
+    suite_expect_shape_error(ops->attention_forward(run->device, o, lse, q, k, three, &args),
+                             "attention_forward");
+    wrong = args, wrong.lo = sago_tensor_2d(args.lo.data, SAGO_I32, c->queries, c->batch);
+    suite_expect_shape_error(ops->attention_forward(run->device, o, lse, q, k, v, &wrong),
+                             "attention_forward");
+    wrong = args, wrong.dropout.rate = 1;
+    suite_expect_shape_error(ops->attention_forward(run->device, o, lse, q, k, v, &wrong),
+                             "attention_forward");
+    wrong = args, wrong.bias_max_distance = 1;
+    suite_expect_shape_error(ops->attention_forward(run->device, o, lse, q, k, v, &wrong),
+                             "attention_forward");
+    suite_expect_shape_error(ops->attention_backward(run->device, q, k, v, lse, o, o, lse, q, k, v, &args),
+                             "attention_backward");
+    suite_expect_shape_error(ops->cache_append(run->device, k, one, position), "cache_append");
+    suite_expect_shape_error(ops->cache_append(run->device, k, q, position), "cache_append");
+    suite_expect_shape_error(
+        ops->attention_ranges(run->device, args.lo, args.hi, args.lo, position, position, SAGO_ATTEND_FULL),
+        "attention_ranges");
+}
+
+static void test_errors(void **state) {
+    (void)state;
+    attention_data d = make(&small);
+    suite_run_once(errors_body, &d);
+    drop(&d);
+}
+
+typedef struct ranges_case {
+    int64_t batch, queries, keys;
+    const int32_t *query, *key, *prefix;
+    sago_attention_mode mode;
+} ranges_case;
+
+static void ranges_body(suite_run *run, const void *context) {
+    const ranges_case *c = context;
+    sago_tensor lo = suite_i32(run, NULL, DIMS(c->batch, c->queries)),
+                hi = suite_i32(run, NULL, DIMS(c->batch, c->queries));
+    sago_tensor query = suite_i32(run, c->query, DIMS(c->batch, c->queries)),
+                key = suite_i32(run, c->key, DIMS(c->batch, c->keys));
+    sago_tensor prefix = {0};
+    if (c->mode == SAGO_ATTEND_PREFIX) prefix = suite_i32(run, c->prefix, DIMS(c->batch, c->keys));
+    suite_ok(run->device->ops->attention_ranges(run->device, lo, hi, query, key, prefix, c->mode));
+    suite_output(run, "lo", lo);
+    suite_output(run, "hi", hi);
+}
+
+/** Whether a key may be attended, straight from the definition in ops.h. */
+static bool allowed(const ranges_case *c, int64_t b, int64_t i, int64_t j) {
+    int32_t segment = c->query[b * c->queries + i];
+    if (segment <= 0 || c->key[b * c->keys + j] != segment) return false;
+    if (c->mode == SAGO_ATTEND_FULL) return true;
+    return j <= i || (c->mode == SAGO_ATTEND_PREFIX && c->prefix[b * c->keys + j] != 0);
+}
+
+static void test_ranges(void **state) {
+    (void)state;
+    enum { ROWS = 5, TOKENS = 40, KEYS = 61 };
+    int32_t query[ROWS * TOKENS] = {0}, key[ROWS * KEYS] = {0}, prefix[ROWS * KEYS] = {0},
+                         same[ROWS * TOKENS];
+    for (int64_t b = 0; b < ROWS; b++) {
+        int64_t i = 0, j = 0;
+        for (int32_t segment = 1; b > 0 && segment < 30; segment++) { /* row 0 is padding alone */
+            int64_t queries = (int64_t)draw((uint64_t)(b * 100 + segment), 9),
+                    keys = (int64_t)draw((uint64_t)(b * 200 + segment), 12);
+            for (int64_t t = 0; t < queries && i < TOKENS - b; t++) query[b * TOKENS + i++] = segment;
+            for (int64_t t = 0; t < keys && j < KEYS - 2 * b; t++) key[b * KEYS + j++] = segment;
+        }
+        for (int64_t t = 0; t < TOKENS; t++) {
+            bool begins = t == 0 || query[b * TOKENS + t] != query[b * TOKENS + t - 1];
+            prefix[b * TOKENS + t] =
+                begins || (prefix[b * TOKENS + t - 1] && draw((uint64_t)(b * 300 + t), 4) != 0);
+        }
+    }
+    memcpy(same, query, sizeof same);
+    const ranges_case all[] = {{ROWS, TOKENS, TOKENS, query, same, NULL, SAGO_ATTEND_FULL},
+                               {ROWS, TOKENS, KEYS, query, key, NULL, SAGO_ATTEND_FULL},
+                               {ROWS, TOKENS, TOKENS, query, same, NULL, SAGO_ATTEND_CAUSAL},
+                               {ROWS, TOKENS, TOKENS, query, same, prefix, SAGO_ATTEND_PREFIX},
+                               {0, 3, 3, query, same, NULL, SAGO_ATTEND_FULL}};
+    for (int n = 0; n < LENGTH(all); n++) {
+        const ranges_case *c = &all[n];
+        suite_result result;
+        suite_run_op(ranges_body, c, SUITE_SAME_BITS, &result);
+        const int32_t *lo = suite_ints(&result, "lo"), *hi = suite_ints(&result, "hi");
+        for (int64_t at = 0; at < c->batch * c->queries; at++) {
+            if (c->query[at] <= 0) assert_true(lo[at] == hi[at]);
+            for (int64_t j = 0; j < c->keys; j++)
+                assert_int_equal(j >= lo[at] && j < hi[at], allowed(c, at / c->queries, at % c->queries, j));
+        }
+        suite_free(&result);
+    }
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_ranges),      cmocka_unit_test(test_forward),   cmocka_unit_test(test_backward),
+    cmocka_unit_test(test_differences), cmocka_unit_test(test_bias_sums), cmocka_unit_test(test_decoding),
+    cmocka_unit_test(test_errors)};
 SUITE_MAIN(tests)
