@@ -272,6 +272,10 @@ void config_value_free(const config_key *key, void *field) {
 }
 
 void config_number_text(double value, sago_str *out) {
+    if (fabs(value) < CONFIG_LARGEST && value == floor(value)) {
+        sago_str_printf(out, "%lld", (long long)value);
+        return;
+    }
     char text[40];
     for (int digits = 1; digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, value);
