@@ -113,6 +113,10 @@ sago_status sago_scan_add(const sago_source *source, const char *path, int64_t l
     return SAGO_OK;
 }
 
+size_t sago_text_start(const char *bytes, size_t length) {
+    return length >= 3 && memcmp(bytes, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+}
+
 sago_status sago_source_scan_bytes(const sago_source *source, const char *path, const char *bytes,
                                    size_t length, sago_scan *out) {
     *out = (sago_scan){.max_id = -1};

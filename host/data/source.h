@@ -81,6 +81,9 @@ sago_status sago_source_scan_bytes(const sago_source *source, const char *path, 
 sago_status sago_source_parse(const sago_source *source, sago_where where, const char *note,
                               const char *bytes, size_t length, sago_fields *out) SAGO_MUST_CHECK;
 
+/** Where the text of a file begins: past a byte order mark. */
+size_t sago_text_start(const char *bytes, size_t length);
+
 /** For the sources: parses and hashes the record at these bytes, and adds it. */
 sago_status sago_scan_add(const sago_source *source, const char *path, int64_t line, const char *bytes,
                           size_t offset, size_t length, sago_scan *scan) SAGO_MUST_CHECK;

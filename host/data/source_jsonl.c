@@ -8,7 +8,7 @@
 sago_status sago_scan_lines(const sago_source *source, const char *path, const char *bytes, size_t length,
                             sago_scan *scan) {
     int64_t line = 0;
-    for (size_t at = 0; at < length;) {
+    for (size_t at = sago_text_start(bytes, length); at < length;) {
         line++;
         const char *end = memchr(bytes + at, '\n', length - at);
         size_t stop = end ? (size_t)(end - bytes) : length, next = end ? stop + 1 : length;

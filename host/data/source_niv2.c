@@ -62,7 +62,8 @@ static sago_status add_records(const sago_source *source, sago_json_scan scan, p
 
 sago_status sago_scan_niv2(const sago_source *source, const char *path, const char *bytes, size_t length,
                            sago_scan *out) {
-    sago_json_scan scan = {.text = bytes, .length = length, .line = 1, .name = path};
+    sago_json_scan scan = {
+        .text = bytes, .length = length, .at = sago_text_start(bytes, length), .line = 1, .name = path};
     place instances = {0}, positive = {0};
     SAGO_TRY(sago_json_scan_enter(&scan, '{'));
     for (bool first = true, more;;) {

@@ -98,7 +98,7 @@ static sago_status split_row(sago_where where, bool quotes, const char *bytes, s
 static sago_status scan_rows(const sago_source *source, const char *path, bool quotes, const char *bytes,
                              size_t length, sago_scan *scan) {
     bool header = source->mapping->n_columns == 0;
-    size_t at = length >= 3 && memcmp(bytes, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0, stop = 0, next = 0;
+    size_t at = sago_text_start(bytes, length), stop = 0, next = 0;
     int64_t line = 1, lines = 0;
     for (; at < length; at = next, line += lines) {
         SAGO_TRY(find_row(path, line, quotes, bytes, length, at, &stop, &next, &lines));
@@ -175,7 +175,12 @@ static sago_status find_container(sago_json_scan *scan, const char *records) {
 
 static sago_status scan_document(const sago_source *source, const char *path, const char *bytes,
                                  size_t length, sago_scan *out) {
-    sago_json_scan scan = {.text = bytes, .length = length, .line = 1, .name = path}, whole = scan;
+    sago_json_scan scan = {.text = bytes,
+                           .length = length,
+                           .at = sago_text_start(bytes, length),
+                           .line = 1,
+                           .name = path},
+                   whole = scan;
     SAGO_TRY(sago_json_scan_skip(&whole));
     SAGO_TRY(sago_json_scan_end(&whole));
     SAGO_TRY(find_container(&scan, source->mapping->records));

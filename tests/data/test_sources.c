@@ -322,13 +322,34 @@ static void normalised_text(void **state) {
     check_normal("\xD0\x9C\xD0\xB8\xD1\x80", "\xD0\xBC\xD0\xB8\xD1\x80");
 }
 
+static void byte_order_mark(void **state) {
+    (void)state;
+    static const char *const texts[][2] = {
+        {"jsonl", "\xEF\xBB\xBF{\"inputs\": \"a\", \"targets\": \"b\"}\n"},
+        {"cot", "\xEF\xBB\xBFWhy?\tbecause\n"},
+        {"niv2",
+         "\xEF\xBB\xBF{\"Definition\": [\"d\"], \"Instances\": [{\"input\": \"a\", \"output\": [\"b\"]}]}"},
+    };
+    for (size_t i = 0; i < 3; i++) {
+        sago_source source = source_of(texts[i][0], NULL);
+        sago_scan scan;
+        sago_fields fields = {0};
+        scan_text(&source, "a", texts[i][1], &scan);
+        parse(&source, "a", texts[i][1], &scan, 0, &fields);
+        const char *first = sago_str_text(sago_field_value(&fields, &fields.fields[0], 0));
+        assert_true(!strcmp(first, "a") || !strcmp(first, "Why?"));
+        sago_fields_free(&fields);
+        sago_scan_free(&scan);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(jsonl_lines),     cmocka_unit_test(long_line),
         cmocka_unit_test(ids_lines),       cmocka_unit_test(niv2_task),
         cmocka_unit_test(cot_columns),     cmocka_unit_test(csv_quoting),
         cmocka_unit_test(table_addresses), cmocka_unit_test(mapping_errors),
-        cmocka_unit_test(normalised_text),
+        cmocka_unit_test(normalised_text), cmocka_unit_test(byte_order_mark),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
