@@ -90,8 +90,11 @@ static sago_status list_files(const sago_source *source, const char *path, const
             free(full), free(name);
             continue;
         }
-        if (stat(full, &info) != 0) status = sago_fail_errno(SAGO_E_IO, "%s: cannot open", full);
-        if (status == SAGO_OK && !(folder && S_ISDIR(info.st_mode))) {
+        if (stat(full, &info) != 0)
+            status = sago_fail_errno(SAGO_E_IO, "%s: cannot open", full);
+        else if (!folder && !S_ISREG(info.st_mode))
+            status = sago_fail(SAGO_E_IO, "%s: is not a regular file", full);
+        if (status == SAGO_OK && S_ISREG(info.st_mode)) {
             sago_index_files_add(out, &(sago_index_file){.path = full,
                                                          .file = sago_strdup(folder ? names.names[i] : ""),
                                                          .name = name,

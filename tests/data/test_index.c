@@ -178,6 +178,15 @@ static void errors(void **state) {
         sago_index_open(&jsonl, test_path("nowhere"), test_path("index"), &none, &none, 2, &index),
         SAGO_E_IO);
     assert_non_null(strstr(sago_message(), "nowhere"));
+    /* A pipe would never end; as a member it is refused, in a folder passed over. */
+    assert_int_equal(mkfifo(test_path("pipe"), 0666), 0);
+    assert_int_equal(sago_index_open(&jsonl, test_path("pipe"), test_path("index"), &none, &none, 1, &index),
+                     SAGO_E_IO);
+    assert_non_null(strstr(sago_message(), "not a regular file"));
+    assert_int_equal(mkfifo(test_path("set/pipe.jsonl"), 0666), 0);
+    index = open_index(test_path("set"), test_path("index"), &none);
+    assert_int_equal(sago_index_tasks(index), 3);
+    sago_index_close(index);
     assert_int_equal(mkdir(test_path("hollow"), 0777), 0);
     assert_int_equal(
         sago_index_open(&jsonl, test_path("hollow"), test_path("index"), &none, &none, 2, &index),
