@@ -74,8 +74,8 @@ static void summary(const sago_run_record *run, sago_str *out) {
     score_card(run, "unseen", "exact match, unseen tasks", out);
     sago_str_puts(out, "</div>\n");
     if (run->n_resumes + run->n_skipped + run->n_spikes > 0)
-        sago_str_printf(out, "<p>Continued %lld times; %lld steps skipped for values that were not finite; %lld loss "
-                             "spikes.</p>\n", (long long)run->n_resumes, (long long)run->n_skipped,
+        sago_str_printf(out, "<p>Times continued: %lld. Steps skipped for values that were not finite: %lld. Loss "
+                             "spikes: %lld.</p>\n", (long long)run->n_resumes, (long long)run->n_skipped,
                         (long long)run->n_spikes);
 }
 

@@ -57,7 +57,7 @@ static void group_row(const sago_run_record *run, int first, const char *key, co
     for (int i = 0; i < n; i++) groups[i] = json_object_get(run->evals[first + i].scores, key);
     json_int_t tasks = json_integer_value(json_object_get(groups[n - 1], "tasks"));
     if (tasks == 0) return;
-    snprintf(note, sizeof note, "%lld tasks", (long long)tasks);
+    snprintf(note, sizeof note, "%lld task%s", (long long)tasks, tasks == 1 ? "" : "s");
     row(label, note, groups, n, out);
 }
 
@@ -70,10 +70,11 @@ static void list_rows(const sago_run_record *run, int first, const char *key, sa
         const char *name = json_string_value(json_object_get(group, "name"));
         char note[64] = "";
         for (int i = 0; i < n; i++) groups[i] = named(json_object_get(run->evals[first + i].scores, key), name);
+        json_int_t tasks = json_integer_value(json_object_get(group, "tasks"));
         if (json_object_get(group, "held_out"))
             snprintf(note, sizeof note, "%s", json_is_true(json_object_get(group, "held_out")) ? "never seen" : "");
         else
-            snprintf(note, sizeof note, "%lld tasks", (long long)json_integer_value(json_object_get(group, "tasks")));
+            snprintf(note, sizeof note, "%lld task%s", (long long)tasks, tasks == 1 ? "" : "s");
         row(name, note, groups, n, out);
     }
 }
