@@ -85,7 +85,7 @@ static sago_status sample_lengths(const sago_mixture *mixture, int64_t draws, le
         if (status != SAGO_OK) break;
         count(&members[example.member], &example);
         count(&tasks[example.task], &example);
-        sago_progress("stats", (double)i / (double)draws, "draw %lld", (long long)i);
+        if (i % 500 == 499) sago_progress("stats", (double)i / (double)draws, "draw %lld", (long long)i);
     }
     sago_progress_end();
     sago_example_free(&example);
@@ -239,7 +239,7 @@ static sago_status write_draws(const sago_mixture *mixture, int64_t draws, FILE 
             status = sago_fail_errno(SAGO_E_IO, "%s: cannot write", path);
             goto done;
         }
-        sago_progress("sample", (double)i / (double)draws, "draw %lld", (long long)i);
+        if (i % 500 == 499) sago_progress("sample", (double)i / (double)draws, "draw %lld", (long long)i);
     }
 done:
     sago_progress_end();
