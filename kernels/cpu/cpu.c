@@ -9,6 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 enum {
     LARGE_BYTES = 1 << 20,     /* from here on memory comes from mmap: zeroed lazily, in huge pages */
@@ -157,7 +160,9 @@ static void processor_name(char *out, size_t bytes) {
  */
 static bool fast_bf16(void) {
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("amx-bf16")) return true;
+    unsigned a, b, c, d;
+    bool amx_bf16 = __get_cpuid_count(7, 0, &a, &b, &c, &d) && d >> 22 & 1;
+    if (amx_bf16) return true;
     return __builtin_cpu_supports("avx512bf16") &&
            (__builtin_cpu_is("amd") || __builtin_cpu_is("cooperlake"));
 #else
