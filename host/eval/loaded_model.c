@@ -3,6 +3,7 @@
 
 #include "ckpt.h"
 #include "ops.h"
+#include "param_pieces.h"
 #include "str.h"
 
 #include <stdlib.h>
@@ -11,23 +12,9 @@
 static sago_status load_values(sago_loaded_model *m, sago_ckpt *ckpt) {
     size_t bytes = (size_t)m->registry.n_elements * sizeof(float);
     SAGO_TRY(sago_wrap(m->device->ops->allocate(m->device, (void **)&m->values, bytes), "parameters"));
-    int n = m->registry.n_params;
-    sago_piece *pieces = sago_alloc_zero((size_t)n, sizeof *pieces);
-    char(*names)[SAGO_PARAM_NAME_BYTES + 8] = sago_alloc_zero((size_t)n, sizeof *names);
-    for (int i = 0; i < n; i++) {
-        const sago_param *p = &m->registry.params[i];
-        snprintf(names[i], sizeof names[i], "param/%s", p->name);
-        pieces[i] = (sago_piece){.name = names[i],
-                                 .dtype = SAGO_F32,
-                                 .n_dims = p->n_dims,
-                                 .global_shape = {p->global_shape[0], p->global_shape[1]},
-                                 .offset = {p->global_offset[0], p->global_offset[1]},
-                                 .shape = {p->local_shape[0], p->local_shape[1]},
-                                 .data = sago_param_tensor(p, m->values).data};
-    }
-    sago_status status = sago_ckpt_load(ckpt, pieces, n);
-    free(pieces);
-    free(names);
+    sago_param_pieces whole = sago_param_pieces_make(&m->registry, m->values, 0);
+    sago_status status = sago_ckpt_load(ckpt, whole.pieces, whole.n);
+    sago_param_pieces_free(&whole);
     return status;
 }
 

@@ -1,29 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer.h"
 
+#include "param_pieces.h"
 #include "str.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-/* Whole tensors of this run: parameters, then optimizer state. */
-static int count_tensors(const sago_trainer *t) {
-    return t->registry.n_params + sago_optimizer_count_pieces(t->optimizer);
-}
-
-static void param_pieces(const sago_trainer *t, sago_piece *out, char (*names)[SAGO_PARAM_NAME_BYTES + 8]) {
-    for (int i = 0; i < t->registry.n_params; i++) {
-        const sago_param *p = &t->registry.params[i];
-        snprintf(names[i], sizeof names[i], "param/%s", p->name);
-        out[i] = (sago_piece){.name = names[i],
-                              .dtype = SAGO_F32,
-                              .n_dims = p->n_dims,
-                              .global_shape = {p->global_shape[0], p->global_shape[1]},
-                              .offset = {p->global_offset[0], p->global_offset[1]},
-                              .shape = {p->local_shape[0], p->local_shape[1]},
-                              .data = sago_param_tensor(p, t->values).data};
-    }
-}
 
 /*
  * Every data rank holds everything, so the writing is shared out: a matrix by rows, a vector or a matrix of fewer rows
@@ -62,11 +44,9 @@ static json_t *make_meta(const sago_trainer *t) {
 }
 
 sago_status sago_trainer_save(sago_trainer *t) {
-    int n = count_tensors(t);
-    sago_piece *pieces = sago_alloc_zero((size_t)n, sizeof *pieces);
-    char(*names)[SAGO_PARAM_NAME_BYTES + 8] = sago_alloc_zero((size_t)t->registry.n_params, sizeof *names);
-    param_pieces(t, pieces, names);
-    sago_optimizer_pieces(t->optimizer, pieces + t->registry.n_params);
+    int n_state = sago_optimizer_count_pieces(t->optimizer);
+    sago_param_pieces whole = sago_param_pieces_make(&t->registry, t->values, n_state);
+    sago_optimizer_pieces(t->optimizer, whole.pieces + whole.n);
     json_t *meta = make_meta(t);
     sago_side_file tokenizer = {.name = SAGO_TOKENIZER_FILE};
     if (t->tokenizer) tokenizer.bytes = sago_tokenizer_bytes(t->tokenizer, &tokenizer.size);
@@ -74,8 +54,8 @@ sago_status sago_trainer_save(sago_trainer *t) {
         .dir = t->checkpoints,
         .step = t->step,
         .meta = meta,
-        .pieces = pieces,
-        .n_pieces = share_out(pieces, n, t->mesh->rank, t->mesh->size),
+        .pieces = whole.pieces,
+        .n_pieces = share_out(whole.pieces, whole.n + n_state, t->mesh->rank, t->mesh->size),
         .files = &tokenizer,
         .n_files = t->tokenizer ? 1 : 0,
         .keep = t->config->checkpoint.keep,
@@ -85,20 +65,16 @@ sago_status sago_trainer_save(sago_trainer *t) {
     if (status == SAGO_OK) status = sago_ckpt_writer_start(t->writer, &save);
     if (status == SAGO_OK) t->saved_step = t->step;
     json_decref(meta);
-    free(pieces);
-    free(names);
+    sago_param_pieces_free(&whole);
     return status;
 }
 
 sago_status sago_trainer_load_weights(sago_trainer *t, sago_ckpt *ckpt, bool keep_moments) {
-    int n = keep_moments ? count_tensors(t) : t->registry.n_params;
-    sago_piece *pieces = sago_alloc_zero((size_t)n, sizeof *pieces);
-    char(*names)[SAGO_PARAM_NAME_BYTES + 8] = sago_alloc_zero((size_t)t->registry.n_params, sizeof *names);
-    param_pieces(t, pieces, names);
-    if (keep_moments) sago_optimizer_pieces(t->optimizer, pieces + t->registry.n_params);
-    sago_status status = sago_ckpt_load(ckpt, pieces, n);
-    free(pieces);
-    free(names);
+    int n_state = keep_moments ? sago_optimizer_count_pieces(t->optimizer) : 0;
+    sago_param_pieces whole = sago_param_pieces_make(&t->registry, t->values, n_state);
+    if (keep_moments) sago_optimizer_pieces(t->optimizer, whole.pieces + whole.n);
+    sago_status status = sago_ckpt_load(ckpt, whole.pieces, whole.n + n_state);
+    sago_param_pieces_free(&whole);
     return status;
 }
 
