@@ -2,6 +2,7 @@
 /* The template files that are part of the program, and the language they are written in. */
 #include "files.h"
 #include "rng.h"
+#include "source.h"
 #include "template.h"
 
 #include <setjmp.h>
@@ -140,6 +141,82 @@ static void every_built_in_file_loads(void **state) {
     sago_templates_close(templates);
 }
 
+/* One record of each published table, as its set is published, through its built-in mapping. */
+static void published_tables(void **state) {
+    (void)state;
+    static const struct {
+        const char *mapping, *file, *text, *answer;
+        int right;
+    } tables[] = {
+        {"commonsense_qa", "a.jsonl",
+         "{\"answerKey\": \"B\", \"question\": {\"stem\": \"q\", \"choices\": [{\"text\": \"x\"}, {\"text\": "
+         "\"y\"}]}}",
+         "y", 1},
+        {"arc", "a.jsonl",
+         "{\"answerKey\": \"A\", \"question\": {\"stem\": \"q\", \"choices\": [{\"text\": \"x\"}, {\"text\": "
+         "\"y\"}]}}",
+         "x", 0},
+        {"aqua", "a.jsonl",
+         "{\"question\": \"q\", \"options\": [\"A)21\", \"B)21.5\"], \"rationale\": \"r\", \"correct\": "
+         "\"B\"}",
+         "21.5", 1},
+        {"squad", "a.jsonl",
+         "{\"context\": \"c\", \"question\": \"q\", \"answers\": {\"text\": [\"one\", \"two\"], "
+         "\"answer_start\": [1, 2]}}",
+         "one", -1},
+        {"boolq", "a.jsonl",
+         "{\"question\": \"is it\", \"title\": \"t\", \"answer\": true, \"passage\": \"p\"}", "yes", 1},
+        {"rte", "a.jsonl",
+         "{\"premise\": \"p\", \"hypothesis\": \"h\", \"label\": \"not_entailment\", \"idx\": 0}", "no", 1},
+        {"cb", "a.jsonl",
+         "{\"premise\": \"p\", \"hypothesis\": \"h\", \"label\": \"contradiction\", \"idx\": 0}", "no", 2},
+        {"snli", "a.jsonl", "{\"sentence1\": \"p\", \"sentence2\": \"h\", \"gold_label\": \"neutral\"}",
+         "it is not possible to tell", 1},
+        {"hellaswag", "a.jsonl", "{\"ctx\": \"c\", \"endings\": [\"e0\", \"e1\", \"e2\"], \"label\": 2}",
+         "e2", 2},
+        {"winogrande", "a.jsonl",
+         "{\"sentence\": \"s _ .\", \"option1\": \"a\", \"option2\": \"b\", \"answer\": \"2\"}", "b", 1},
+        {"copa", "a.jsonl",
+         "{\"premise\": \"p\", \"choice1\": \"a\", \"choice2\": \"b\", \"question\": \"cause\", \"label\": "
+         "0}",
+         "a", 0},
+        {"gsm8k", "a.jsonl", "{\"question\": \"q\", \"answer\": \"Half of 48.\\n#### 24\"}", "24", -1},
+        {"ag_news", "a.csv", "\"3\",\"Title\",\"Text, with a comma\"\n", "Business", 2},
+        {"sst2", "a.tsv", "sentence\tlabel\na fine film \t1\n", "positive", 1},
+        {"mmlu", "a.csv", "\"What, now?\",1,2,3,4,C\n", "3", 2},
+        {"svamp", "a.json", "[{\"Body\": \"He has 5.\", \"Question\": \"How many?\", \"Answer\": 5.0}]", "5",
+         -1},
+        {"multi_arith", "a.json", "[{\"sQuestion\": \" q \", \"lSolutions\": [39.0]}]", "39", -1},
+        {"coin_flip", "a.json", "{\"examples\": [{\"question\": \"q\", \"answer\": \"no\"}]}", "no", 1},
+        {"antonyms", "a.json",
+         "{\"metadata\": {}, \"examples\": {\"1\": {\"input\": \"sane\", \"output\": \"insane\"}}}", "insane",
+         -1},
+    };
+    sago_templates *templates;
+    assert_int_equal(sago_templates_open("", &templates), SAGO_OK);
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+        sago_source source = {.format = SAGO_FORMAT_TABLE};
+        sago_scan scan;
+        sago_fields fields = {0};
+        assert_int_equal(sago_templates_mapping(templates, tables[i].mapping, &source.mapping), SAGO_OK);
+        sago_status status =
+            sago_source_scan_bytes(&source, tables[i].file, tables[i].text, strlen(tables[i].text), &scan);
+        if (status != SAGO_OK) print_message("%s: %s\n", tables[i].mapping, sago_message());
+        assert_int_equal(status, SAGO_OK);
+        const sago_record *at = &scan.records[0];
+        sago_where where = {tables[i].file, at->line};
+        assert_int_equal(sago_source_parse(&source, where, sago_str_text(&scan.note),
+                                           tables[i].text + at->offset, at->length, &fields),
+                         SAGO_OK);
+        const sago_field *answer = sago_fields_find(&fields, "answer");
+        assert_string_equal(sago_str_text(sago_field_value(&fields, answer, 0)), tables[i].answer);
+        assert_int_equal(fields.right_option, tables[i].right);
+        sago_fields_free(&fields);
+        sago_scan_free(&scan);
+    }
+    sago_templates_close(templates);
+}
+
 static void own_folder_comes_first(void **state) {
     (void)state;
     test_write("own/nli.yaml",
@@ -163,9 +240,9 @@ static void own_folder_comes_first(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pattern_language),       cmocka_unit_test(pattern_errors),
-        cmocka_unit_test(ten_wordings_each),      cmocka_unit_test(every_built_in_file_loads),
-        cmocka_unit_test(own_folder_comes_first),
+        cmocka_unit_test(pattern_language),  cmocka_unit_test(pattern_errors),
+        cmocka_unit_test(ten_wordings_each), cmocka_unit_test(every_built_in_file_loads),
+        cmocka_unit_test(published_tables),  cmocka_unit_test(own_folder_comes_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
