@@ -2,6 +2,7 @@
 #include <sentencepiece_processor.h>
 #include <sentencepiece_trainer.h>
 
+#include <cstring>
 #include <exception>
 #include <string>
 #include <unordered_map>
@@ -14,6 +15,13 @@ extern "C" {
 struct sago_sentencepiece {
     sentencepiece::SentencePieceProcessor processor;
 };
+
+/* What the library says, without the place in its source that it says it from: "./src/x.cc(660) [condition]
+ * reason". */
+static const char *reason(const sentencepiece::util::Status &status) {
+    const char *text = status.error_message(), *bracket = std::strstr(text, "] ");
+    return bracket && std::strstr(text, ".cc(") && bracket[2] ? bracket + 2 : text;
+}
 
 /* Runs body and turns whatever the library throws into a status. */
 template <typename Body> static sago_status guarded(const char *what, Body body) {
@@ -37,7 +45,7 @@ sago_status sago_sentencepiece_open(const char *name, const void *bytes, size_t 
         const auto opened = model->processor.LoadFromSerializedProto(
             absl::string_view(static_cast<const char *>(bytes), size));
         if (opened.ok()) return SAGO_OK;
-        return sago_fail(SAGO_E_INPUT, "%s: not a SentencePiece model: %s", name, opened.error_message());
+        return sago_fail(SAGO_E_INPUT, "%s: not a SentencePiece model: %s", name, reason(opened));
     });
     if (status != SAGO_OK) {
         delete model;
@@ -56,7 +64,7 @@ sago_status sago_sentencepiece_encode(const sago_sentencepiece *model, const cha
     return guarded("encode", [&] {
         std::vector<int> ids;
         const auto done = model->processor.Encode(absl::string_view(text, length), &ids);
-        if (!done.ok()) return sago_fail(SAGO_E_INPUT, "encode: SentencePiece: %s", done.error_message());
+        if (!done.ok()) return sago_fail(SAGO_E_INPUT, "encode: SentencePiece: %s", reason(done));
         for (int id : ids) sago_ids_add(out, id);
         return SAGO_OK;
     });
@@ -67,7 +75,7 @@ sago_status sago_sentencepiece_decode(const sago_sentencepiece *model, const int
     return guarded("decode", [&] {
         std::string text;
         const auto done = model->processor.Decode(std::vector<int>(ids, ids + n), &text);
-        if (!done.ok()) return sago_fail(SAGO_E_INPUT, "decode: SentencePiece: %s", done.error_message());
+        if (!done.ok()) return sago_fail(SAGO_E_INPUT, "decode: SentencePiece: %s", reason(done));
         sago_str_add(out, text.data(), text.size());
         return SAGO_OK;
     });
@@ -126,8 +134,7 @@ sago_status sago_sentencepiece_train(const sago_text_source *texts, int vocab_si
         std::string bytes;
         const auto done = sentencepiece::SentencePieceTrainer::Train(options, &iterator, &bytes);
         if (iterator.failure() != SAGO_OK) return iterator.failure();
-        if (!done.ok())
-            return sago_fail(SAGO_E_INPUT, "tokenizer train: SentencePiece: %s", done.error_message());
+        if (!done.ok()) return sago_fail(SAGO_E_INPUT, "tokenizer train: SentencePiece: %s", reason(done));
         sago_str_clear(model);
         sago_str_add(model, bytes.data(), bytes.size());
         return SAGO_OK;

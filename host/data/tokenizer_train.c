@@ -91,8 +91,9 @@ sago_status sago_tokenizer_train(const sago_tokenizer_training *training) {
     SAGO_TRY_TO(done, sago_tokenizer_from_bytes(training->output, model.data, model.length, &check));
     SAGO_TRY_TO(done, sago_file_replace(training->output, model.data, model.length));
 done:
-    if (status == SAGO_E_INPUT && c.n_texts == 0)
-        status = sago_wrap(status, "no text to train on (%d files read)", c.file);
+    if (status == SAGO_E_INPUT && c.n_texts == 0 && c.file == training->n_files)
+        status = sago_fail(SAGO_E_INPUT, "tokenizer train: no text in %s%s", training->files[0],
+                           training->n_files > 1 ? " and the other files" : "");
     if (c.open) sago_lines_close(&c.reader);
     json_decref(c.record);
     sago_tokenizer_close(check);
