@@ -47,7 +47,10 @@ typedef struct sago_templates sago_templates;
 sago_status sago_templates_open(const char *dir, sago_templates **out) SAGO_MUST_CHECK;
 void sago_templates_close(sago_templates *templates);
 
-/** The set of this name, or of a file where it ends with .yaml; loaded at first use. SAGO_E_CONFIG with file and line, or the names there are. */
+/**
+ * The set of this name, or of a file where it ends with .yaml; loaded at first use. SAGO_E_CONFIG with file
+ * and line, or the names there are.
+ */
 sago_status sago_templates_set(sago_templates *templates, const char *name,
                                const sago_template_set **out) SAGO_MUST_CHECK;
 
