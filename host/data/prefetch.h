@@ -14,24 +14,21 @@
 
 typedef struct sago_prefetch sago_prefetch;
 
-/** Makes the next item in place; *end true (and no item) when there are no more. Called by one thread at a
- * time. */
+/** Makes the next item in place; *end true (and no item) when there are no more. One call at a time. */
 typedef sago_status (*sago_prefetch_make)(void *context, void *item, bool *end);
 
-/** items[n_items]: pointers to the ring's items, n_items >= 2: one is the taker's, the others are made ready.
- */
+/** items[n_items]: the ring's items, at least 2: one is the taker's, the others are made ready. */
 sago_status sago_prefetch_open(void *const items[], int n_items, sago_prefetch_make make, void *context,
                                sago_prefetch **out) SAGO_MUST_CHECK;
 
 /** Starts making items, unless that is going on. */
 sago_status sago_prefetch_start(sago_prefetch *prefetch) SAGO_MUST_CHECK;
 
-/** The next item, the caller's until the next take; NULL at the end. *waited_seconds: how long none was
- * ready. */
+/** The next item, the caller's until the next take; NULL at the end. *waited_seconds: while none was ready.
+ */
 sago_status sago_prefetch_take(sago_prefetch *prefetch, void **item, double *waited_seconds) SAGO_MUST_CHECK;
 
-/** Stops the thread and forgets what is ready; the next start or take begins anew. Waits for an item in the
- * making. */
+/** Stops the thread, after the item in the making, and forgets what is ready; start or take begin anew. */
 void sago_prefetch_stop(sago_prefetch *prefetch);
 void sago_prefetch_close(sago_prefetch *prefetch);
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Tokenizer: text to ids and back. SentencePiece models through their C++ library, or bytes (ByT5: id = byte + 3).
+ * Tokenizer: text to ids and back. SentencePiece models through their C++ library, or bytes (ByT5: id = byte
+ * + 3).
  *
- * Ids 0 pad, 1 EOS, 2 unknown. 100 sentinels stand above the pieces: sentinel i is size - 1 - i. Text is never parsed
- * for sentinels or control pieces. Safe to use from several threads at once.
+ * Ids 0 pad, 1 EOS, 2 unknown. 100 sentinels stand above the pieces: sentinel i is size - 1 - i. Text is
+ * never parsed for sentinels or control pieces. Safe to use from several threads at once.
  */
 #ifndef SAGO_TOKENIZER_H
 #define SAGO_TOKENIZER_H
@@ -51,9 +52,9 @@ sago_status sago_tokenizer_decode(const sago_tokenizer *tokenizer, const int32_t
 typedef struct sago_tokenizer_training {
     const char *const *files; /* .txt, .jsonl (inputs, targets, text) */
     int n_files;
-    int vocab_size;           /* pieces, without sentinels */
-    const char *output;       /* model file */
-    const char *kind;         /* unigram | bpe */
+    int vocab_size;     /* pieces, without sentinels */
+    const char *output; /* model file */
+    const char *kind;   /* unigram | bpe */
     uint64_t seed;
 } sago_tokenizer_training;
 sago_status sago_tokenizer_train(const sago_tokenizer_training *training) SAGO_MUST_CHECK;

@@ -9,7 +9,7 @@
  *     decoder_inputs   targets shifted right inside each segment; a segment starts with id 0
  *     target_segments  like input_segments, the same number for the same example
  *     weights          1 where a target counts, else 0
- * Worked example: docs/data-formats.md, "Packing".
+ * Worked example: docs/packing.md.
  */
 #ifndef SAGO_BATCH_H
 #define SAGO_BATCH_H
