@@ -162,6 +162,8 @@ static void read_categories(const sago_mixture *mixture, sago_task *task) {
     if (mapping && mapping->n_categories == 0)
         add_category(task, mapping->category, strlen(mapping->category));
     if (member->source.format == SAGO_FORMAT_COT) add_category(task, "chain_of_thought", 16);
+    /* Finished texts say nothing of their kind: the member stands for it. */
+    if (task->n_categories == 0) add_category(task, member->name, strlen(member->name));
 }
 
 /* The first line with an id that the vocabulary lacks; the index knows that there is one. */
