@@ -46,5 +46,20 @@ else
     }
     rm -f "/tmp/sago-meson-$$.log"
 fi
-echo "building $dir"
-ninja -C "$dir" --quiet
+
+# ninja's own lines come as one line every few seconds with an estimate; compiler messages pass through.
+show_progress() {
+    local line done total since=$SECONDS last=-5 left
+    while IFS= read -r line; do
+        if [[ $line =~ ^\[([0-9]+)/([0-9]+)\] ]]; then
+            done=${BASH_REMATCH[1]} total=${BASH_REMATCH[2]}
+            [ $((SECONDS - last)) -ge 5 ] || continue
+            last=$SECONDS left=""
+            [ "$done" -lt 5 ] || left="  ETA $(((SECONDS - since) * (total - done) / done))s"
+            echo "build $dir $((100 * done / total))%  $done of $total$left"
+        elif [[ $line != ninja:* ]]; then
+            echo "$line"
+        fi
+    done
+}
+ninja -C "$dir" | show_progress
