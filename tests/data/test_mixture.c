@@ -401,6 +401,20 @@ static void leaks(void **state) {
     sago_config_free(config);
     free(text), free(off);
 
+    /* The same question as a table's record and as finished text of another set. */
+    test_write("k3/choice.jsonl",
+               "{\"answerKey\": \"A\", \"question\": {\"stem\": \"What flies?\", \"choices\": "
+               "[{\"text\": \"a bird\"}, {\"text\": \"a stone\"}]}}\n");
+    test_write("k4/flan.tsv", "What burns?\\nOptions:\\n- wood\\n- rain\twood\tIt does.\n"
+                              "What flies?\\nOptions:\\n- a bird\\n- a stone\ta bird\tIt has wings.\n");
+    config = test_config(
+        "data:\n  holdout: [choice]\n  mixture:\n    - {name: k3, format: table, path: k3, template: arc}\n"
+        "    - {name: k4, format: cot, path: k4}\n");
+    assert_int_equal(sago_mixture_open(config, NULL, 0, &mixture), SAGO_E_INPUT);
+    assert_non_null(strstr(sago_message(), "k4/flan.tsv:2 (training)"));
+    assert_non_null(strstr(sago_message(), "k3/choice.jsonl:1 (held out)"));
+    sago_config_free(config);
+
     /* One input under two instructions is two questions; under one instruction it is a leak. */
     write_niv2("k2/a.json", "same", "A", 10);
     write_niv2("k2/b.json", "same", "B", 10);
