@@ -1,23 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Packing: several examples share one row of a batch, so that few of its tokens are padding (Raffel et al.
- * 2020, section 3.1.2). An example lies in one row, whole; its inputs and targets each take their place.
+ * Packing: several examples share one row of a batch, so that few of its tokens are padding (Raffel et
+ * al. 2020, section 3.1.2). An example lies in one row, whole; inputs and targets each take their place.
  *
- * Three orders:
+ * - Unpacked: a row is one example, in the order of the draws.
+ * - Sequential: rows are filled in the order of the draws; a row ends where the next example does not fit.
+ * - Windowed: a window of W examples waits (64 before the first row, 8 more with each row up to W). A row
+ *   begins with the oldest of them, and takes with it the subset of the others that fills the inputs best
+ *   while the targets fit: an exact subset sum by dynamic programming, where among equal fills the items
+ *   that are hard to place win. So an example waits for W - 1 rows at most, and what is left unfilled is
+ *   what no choice could fill.
  *
- *   unpacked    a row is one example, in the order of the draws;
- *
- *   sequential  rows are filled in the order of the draws; a row ends where the next example does not fit;
- *
- *   windowed    a window of W examples waits (64 before the first row, 8 more with each row up to W). A row
- * begins with the oldest of them, and takes with it the subset of the others that fills the inputs best while
- *               the targets fit: an exact subset sum by dynamic programming, where among equal fills the
- * items that are hard to place win. So an example waits for W - 1 rows at most, and what is left unfilled is
- * what no choice could fill.
- *
- * The state is a cursor: the number of the next draw, and which draws are waiting since when. Restoring draws
- * those again, and everything after is the same bit for bit. Cost a row: O(W * input_length) additions at
- * most; mostly far fewer, since it stops at the first subset that fills the row.
+ * The state is a cursor: the number of the next draw, and which draws are waiting since when. Restoring
+ * draws those again, and everything after is the same bit for bit. Cost a row: O(W * input_length)
+ * additions at most; mostly far fewer, since it stops at the first subset that fills the row.
  */
 #ifndef SAGO_PACK_H
 #define SAGO_PACK_H
