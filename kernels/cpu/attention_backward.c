@@ -32,6 +32,7 @@ typedef struct workspace {
     float *diagonals; /* sums of dS by distance, as attention_bias counts it */
     int64_t first_key, last_key, panel;
     int64_t packed;                     /* keys before it are in the panels */
+    int64_t touched;                    /* keys before it have gradients in d_k and d_v */
     const float *key_rows, *value_rows; /* of the head's key 0; rows key_stride apart */
     float *d_key_rows, *d_value_rows;
     int64_t key_stride, d_key_stride;
@@ -155,15 +156,27 @@ static void pack_keys(workspace *w, int64_t width, int64_t end) {
     panels_pack_transposed(w->k_across + offset * width, k, w->key_stride, count, width);
     panels_pack_transposed(w->v_across + offset * width, v, w->key_stride, count, width);
     panels_pack(w->k + offset * LANES, w->panel, k, w->key_stride, count, room, width);
-    for (int64_t at = offset * LANES; at < offset * LANES + lanes_up(width) / LANES * w->panel;
-         at += w->panel) {
-        memset(w->d_k + at, 0, (size_t)(room * LANES) * sizeof(float));
-        memset(w->d_v + at, 0, (size_t)(room * LANES) * sizeof(float));
-    }
     w->packed += room;
 }
 
-static void run_tile(const problem *p, const workspace *w, int64_t b, int64_t h, attention_tile tile) {
+/** Zeros for the gradients of keys [from, to). */
+static void zero_keys(workspace *w, int64_t width, int64_t from, int64_t to) {
+    for (int64_t p = 0; p < lanes_up(width) / LANES && from < to; p++) {
+        int64_t at = p * w->panel + (from - w->first_key) * LANES;
+        memset(w->d_k + at, 0, (size_t)((to - from) * LANES) * sizeof(float));
+        memset(w->d_v + at, 0, (size_t)((to - from) * LANES) * sizeof(float));
+    }
+}
+
+/** Before gradients of keys [from, to) are summed: false when they are the first, and simply stored. */
+static bool touch_keys(workspace *w, int64_t width, int64_t from, int64_t to) {
+    bool first = from >= w->touched;
+    zero_keys(w, width, w->touched, first ? from : to);
+    if (to > w->touched) w->touched = to;
+    return !first;
+}
+
+static void run_tile(const problem *p, workspace *w, int64_t b, int64_t h, attention_tile tile) {
     const sago_attention_sizes *z = &p->z;
     int64_t width = lanes_up(z->width), panels = width / LANES, tile_panel = TILE_QUERIES * LANES;
     const int32_t *lo = (const int32_t *)p->args->lo.data + b * z->queries + tile.first;
@@ -175,7 +188,6 @@ static void run_tile(const problem *p, const workspace *w, int64_t b, int64_t h,
     copy_rows(w->q, w->q_panels, p->q + at, stride, tile.count, z->width, p->args->scale);
     copy_rows(w->d_o, w->d_o_panels, p->d_o + at, stride, tile.count, z->width, 1.0f);
     row_dots(delta, p->o + at, p->d_o + at, stride, tile.count, z->width);
-    memset(w->d_q, 0, (size_t)(tile_panel * panels) * sizeof(float));
 
     for (int64_t start = tile.lo / TILE_KEYS * TILE_KEYS; start < tile.hi; start += TILE_KEYS) {
         int64_t from = start > lanes_down(tile.lo) ? start : lanes_down(tile.lo);
@@ -209,12 +221,13 @@ static void run_tile(const problem *p, const workspace *w, int64_t b, int64_t h,
             else
                 differentiate_row(s, d, count, first, last, lse[i], delta[i], NULL, NULL, keep);
         }
+        bool add = touch_keys(w, z->width, from, to);
         product(w->d_v + offset * LANES, LANES, w->panel, w->p, 1, SCORE_STRIDE, w->d_o_panels, tile_panel,
-                tile.count, count, panels, true);
+                tile.count, count, panels, add);
         product(w->d_k + offset * LANES, LANES, w->panel, w->d_s, 1, SCORE_STRIDE, w->q_panels, tile_panel,
-                tile.count, count, panels, true);
+                tile.count, count, panels, add);
         product(w->d_q, LANES, tile_panel, w->d_s, SCORE_STRIDE, 1, w->k + offset * LANES, w->panel, count,
-                room, panels, true);
+                room, panels, start > tile.lo);
     }
     panels_unpack(p->d_q + at, stride, w->d_q, tile_panel, tile.count, z->width, p->args->scale);
 }
@@ -230,7 +243,7 @@ static void run_head(const problem *p, workspace *w, int64_t b, int64_t h, float
     attention_span(lo, hi, 0, z->queries, &first, &last);
     first = lanes_down(first);
     int64_t count = last - first;
-    w->first_key = w->packed = first, w->last_key = last, w->panel = lanes_up(count) * LANES;
+    w->first_key = w->packed = w->touched = first, w->last_key = last, w->panel = lanes_up(count) * LANES;
     w->key_stride = z->groups * z->width, w->d_key_stride = out_stride;
     w->key_rows = p->k + (b * z->keys * z->groups + group) * z->width;
     w->value_rows = p->v + (b * z->keys * z->groups + group) * z->width;
@@ -245,7 +258,7 @@ static void run_head(const problem *p, workspace *w, int64_t b, int64_t h, float
         pack_keys(w, z->width, tile.hi);
         run_tile(p, w, b, h, tile);
     }
-    pack_keys(w, z->width, last); /* empties what no tile reached */
+    zero_keys(w, z->width, w->touched, lanes_up(last));
 
     for (int64_t j = 0; j < z->keys; j++) {
         if (j == first) j = last;

@@ -129,7 +129,6 @@ static void run_tile(const problem *p, const workspace *w, int64_t b, int64_t h,
         top[i] = LOWEST, sum[i] = (vec){0};
     }
     memset(w->q + tile.count * width, 0, (size_t)((room - tile.count) * width) * sizeof(float));
-    memset(w->o, 0, (size_t)(o_panel * panels) * sizeof(float));
 
     for (int64_t start = tile.lo / TILE_KEYS * TILE_KEYS; start < tile.hi; start += TILE_KEYS) {
         int64_t from = start > lanes_down(tile.lo) ? start : lanes_down(tile.lo);
@@ -160,7 +159,7 @@ static void run_tile(const problem *p, const workspace *w, int64_t b, int64_t h,
             softmax_row(s, count, bias, keep, &top[i], &sum[i], w->o + i * LANES, o_panel, panels);
         }
         product(w->o, LANES, o_panel, w->s, SCORE_STRIDE, 1, w->v + offset * LANES, w->v_panel, count, room,
-                panels, true);
+                panels, start > tile.lo);
     }
 
     float *o = p->o + ((b * z->queries + tile.first) * z->heads + h) * z->width;
