@@ -11,6 +11,16 @@
 int64_t bench_option(int argc, char **argv, const char *name, int64_t fallback);
 const char *bench_text(int argc, char **argv, const char *name, const char *fallback);
 
+/**
+ * Nanoseconds of the clock that this run reads: time passed, or with --processor-time 1 what this thread's
+ * processor has spent, which is the same for one thread on an idle machine and hardly changes on a busy one.
+ */
+int64_t bench_now_ns(void);
+/** Reads --threads and --processor-time (which needs one thread). */
+int bench_threads(int argc, char **argv);
+/** GFLOP/s of products of 1024 x 1024 matrices by the same clock. */
+double bench_ceiling(sago_device *device);
+
 /** {"median", "low", "high", "runs"}; low and high are quartiles. Sorts values. */
 json_t *bench_summary(double values[], int n, double *median);
 

@@ -10,7 +10,6 @@
  * step.
  */
 #include "bench.h"
-#include "log.h"
 #include "rng.h"
 #include "str.h"
 #include "timed_device.h"
@@ -45,7 +44,7 @@ int main(int argc, char **argv) {
     bench_check(sago_model_declare(&shape, &registry));
     bench_check(sago_registry_shard(&registry, NULL, 0, 0, 1));
     sago_device *real;
-    bench_check(sago_device_open("cpu", (int)bench_option(argc, argv, "threads", 2), &real));
+    bench_check(sago_device_open("cpu", bench_threads(argc, argv), &real));
     sago_device *device = timed_device_open(real, shape.vocab_size);
     size_t bytes = (size_t)registry.n_elements * sizeof(float);
     float *values, *host = sago_alloc(bytes);
@@ -73,11 +72,11 @@ int main(int argc, char **argv) {
     double rates[MAX_RUNS], steps[MAX_RUNS], rate, step, total;
     bench_check(sago_model_generate(model, values, ids, rows, inputs, &whole, out, lengths, NULL));
     for (int64_t run = 0; run < runs; run++) {
-        int64_t start = sago_now_ns();
+        int64_t start = bench_now_ns();
         bench_check(sago_model_generate(model, values, ids, rows, inputs, &one, out, lengths, NULL));
-        int64_t after_one = sago_now_ns();
+        int64_t after_one = bench_now_ns();
         bench_check(sago_model_generate(model, values, ids, rows, inputs, &whole, out, lengths, NULL));
-        double seconds = (double)(sago_now_ns() - after_one) * 1e-9,
+        double seconds = (double)(bench_now_ns() - after_one) * 1e-9,
                first = (double)(after_one - start) * 1e-9;
         rates[run] = (double)(rows * tokens) / seconds;
         steps[run] = tokens > 1 ? (seconds - first) / (double)(tokens - 1) * 1e3 : 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "timed_device.h"
 
-#include "log.h"
+#include "bench.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -31,9 +31,9 @@ static void add(const char *name, int64_t ns) {
 #define TIMED(OPERATION, NAME, PARAMETERS, ...)                                                              \
     static sago_status timed_##OPERATION PARAMETERS {                                                        \
         (void)device;                                                                                        \
-        int64_t since = sago_now_ns();                                                                       \
+        int64_t since = bench_now_ns();                                                                      \
         sago_status status = timed.real->ops->OPERATION(timed.real, __VA_ARGS__);                            \
-        add(NAME, sago_now_ns() - since);                                                                    \
+        add(NAME, bench_now_ns() - since);                                                                   \
         return status;                                                                                       \
     }
 

@@ -12,9 +12,7 @@
  * operation.
  */
 #include "bench.h"
-#include "ceiling.h"
 #include "config.h"
-#include "log.h"
 #include "optimizer.h"
 #include "rng.h"
 #include "str.h"
@@ -121,7 +119,7 @@ int main(int argc, char **argv) {
                                         .bf16 = bench_option(argc, argv, "bf16", 0) != 0,
                                         .loss_chunk_tokens = bench_option(argc, argv, "chunk", 512)};
     sago_device *device;
-    bench_check(sago_device_open("cpu", (int)bench_option(argc, argv, "threads", 2), &device));
+    bench_check(sago_device_open("cpu", bench_threads(argc, argv), &device));
     b.batch = make_batch(rows, inputs, targets, segments, b.shape.vocab_size);
     open_all(&b, timed_device_open(device, b.shape.vocab_size), &options);
 
@@ -135,18 +133,17 @@ int main(int argc, char **argv) {
     double seconds[MAX_STEPS], ceilings[MAX_STEPS], shares[MAX_STEPS];
     step(&b); /* touches all memory, makes oneDNN's primitives */
     for (int64_t i = 0; i < steps; i++) {
-        double gflops;
-        bench_check(sago_device_measure_gemm(device, &gflops));
+        double gflops = bench_ceiling(device);
         ceilings[i] = gflops;
-        int64_t since = sago_now_ns();
+        int64_t since = bench_now_ns();
         step(&b);
-        seconds[i] = (double)(sago_now_ns() - since) * 1e-9;
+        seconds[i] = (double)(bench_now_ns() - since) * 1e-9;
         shares[i] = flops / seconds[i] / (gflops * 1e9);
     }
     timed_device_reset();
-    int64_t since = sago_now_ns();
+    int64_t since = bench_now_ns();
     for (int i = 0; i < PROFILED_STEPS; i++) step(&b);
-    double profiled = (double)(sago_now_ns() - since) * 1e-9 / PROFILED_STEPS, in_parts, median, ceiling,
+    double profiled = (double)(bench_now_ns() - since) * 1e-9 / PROFILED_STEPS, in_parts, median, ceiling,
            share;
     json_t *parts = timed_device_parts(PROFILED_STEPS, &in_parts);
 
