@@ -93,7 +93,7 @@ static void open_case(sago_device *device, const bench_case *c, bench_state *s) 
                   (int64_t[]){c->batch, c->heads, c->queries});
     int64_t rows[] = {c->batch, c->queries}, table[] = {c->buckets, c->heads};
     s->args =
-        (sago_attention_args){.scale = 0.125f,
+        (sago_attention_args){.scale = c->buckets ? 1.0f : 0.0625f, /* T5 does not scale */
                               .lo = flat(make(device, SAGO_I32, c->batch, c->queries, 1, 1, 0), 2, rows),
                               .hi = flat(make(device, SAGO_I32, c->batch, c->queries, 1, 1, 0), 2, rows),
                               .bias_bidirectional = c->mask != CAUSAL,

@@ -86,47 +86,23 @@ ALWAYS_INLINE void differentiate_row(float *s, float *d, int64_t count, int64_t 
     }
 }
 
-ALWAYS_INLINE float multiply_add(float a, float b, float sum) {
-#if defined(__FMA__)
-    return __builtin_fmaf(a, b, sum);
-#else
-    return a * b + sum;
-#endif
-}
-
 /**
- * out[i] = a_i . b_i with the roundings of product_block, so that D and the dP of a query with a single key
- * are the same bits and its dS is 0; left to itself the compiler multiplies by vectors and rounds before it
- * adds. Eight rows at once, since each is a chain of additions.
+ * D = rowsum(dO O), each row's sum in the order of product_block: D and the dP of a key that has (nearly) all
+ * of a query's attention are then sums of the same products with the same roundings, and their difference is
+ * as small as it should be. scratch: 2 * LANES * width floats.
  */
-static void row_dots(float *out, const float *a, const float *b, int64_t stride, int64_t count,
-                     int64_t width) {
-    enum { ROWS = 8 };
-    int64_t i = 0;
-    for (; i + ROWS <= count; i += ROWS, a += ROWS * stride, b += ROWS * stride) {
-        float sum[ROWS] = {0};
+static void row_sums(float *out, float *scratch, const float *a, const float *b, int64_t stride,
+                     int64_t count, int64_t width) {
+    float *across_a = scratch, *across_b = scratch + LANES * width;
+    for (int64_t i = 0; i < count; i += LANES) {
+        int64_t here = count - i < LANES ? count - i : LANES;
+        panels_pack_transposed(across_a, a + i * stride, stride, here, width);
+        panels_pack_transposed(across_b, b + i * stride, stride, here, width);
+        vec sum = {0};
         for (int64_t e = 0; e < width; e++)
-#pragma GCC unroll 8
-            for (int r = 0; r < ROWS; r++)
-                sum[r] = multiply_add(a[r * stride + e], b[r * stride + e], sum[r]);
-        memcpy(out + i, sum, sizeof sum);
+            sum += vec_load(across_a + e * LANES) * vec_load(across_b + e * LANES);
+        vec_store(out + i, sum);
     }
-    for (; i < count; i++, a += stride, b += stride) {
-        float sum = 0.0f;
-        for (int64_t e = 0; e < width; e++) sum = multiply_add(a[e], b[e], sum);
-        out[i] = sum;
-    }
-}
-
-static void copy_rows(float *to, float *panels, const float *from, int64_t stride, int64_t count,
-                      int64_t width, float factor) {
-    int64_t padded = lanes_up(width);
-    for (int64_t i = 0; i < count; i++) {
-        for (int64_t e = 0; e < width; e++) to[i * padded + e] = from[i * stride + e] * factor;
-        for (int64_t e = width; e < padded; e++) to[i * padded + e] = 0.0f;
-    }
-    memset(to + count * padded, 0, (size_t)((TILE_QUERIES - count) * padded) * sizeof(float));
-    panels_pack(panels, TILE_QUERIES * LANES, to, padded, count, count, padded);
 }
 
 /** What the next tile begins with, asked for row by row while this one is at work. */
@@ -185,17 +161,19 @@ static void run_tile(const problem *p, workspace *w, int64_t b, int64_t h, atten
     int64_t at = ((b * z->queries + tile.first) * z->heads + h) * z->width, stride = z->heads * z->width;
     int64_t room = (tile.count + PRODUCT_ROWS - 1) / PRODUCT_ROWS * PRODUCT_ROWS;
     float delta[TILE_QUERIES];
-    copy_rows(w->q, w->q_panels, p->q + at, stride, tile.count, z->width, p->args->scale);
-    copy_rows(w->d_o, w->d_o_panels, p->d_o + at, stride, tile.count, z->width, 1.0f);
-    row_dots(delta, p->o + at, p->d_o + at, stride, tile.count, z->width);
+    left_rows q = take_left_rows(w->q, p->q + at, stride, tile.count, z->width, p->args->scale);
+    left_rows d_o = take_left_rows(w->d_o, p->d_o + at, stride, tile.count, z->width, 1.0f);
+    panels_pack(w->q_panels, tile_panel, q.at, q.stride, tile.count, tile.count, z->width);
+    panels_pack(w->d_o_panels, tile_panel, d_o.at, d_o.stride, tile.count, tile.count, z->width);
+    row_sums(delta, w->d_q, p->o + at, p->d_o + at, stride, tile.count, z->width);
 
     for (int64_t start = tile.lo / TILE_KEYS * TILE_KEYS; start < tile.hi; start += TILE_KEYS) {
         int64_t from = start > lanes_down(tile.lo) ? start : lanes_down(tile.lo);
         int64_t to = start + TILE_KEYS < lanes_up(tile.hi) ? start + TILE_KEYS : lanes_up(tile.hi);
         int64_t count = to - from, offset = from - w->first_key;
-        product(w->p, SCORE_STRIDE, LANES, w->q, width, 1, w->k_across + offset * z->width, z->width * LANES,
-                z->width, room, count / LANES, false);
-        product(w->d_s, SCORE_STRIDE, LANES, w->d_o, width, 1, w->v_across + offset * z->width,
+        product(w->p, SCORE_STRIDE, LANES, q.at, q.stride, 1, w->k_across + offset * z->width,
+                z->width * LANES, z->width, room, count / LANES, false);
+        product(w->d_s, SCORE_STRIDE, LANES, d_o.at, d_o.stride, 1, w->v_across + offset * z->width,
                 z->width * LANES, z->width, room, count / LANES, false);
         for (int64_t i = 0; i < tile.count; i++) {
             int64_t first = lo[i] > from ? lo[i] - from : 0, last = hi[i] < to ? hi[i] - from : count;

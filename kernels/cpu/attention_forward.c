@@ -124,18 +124,15 @@ static void run_tile(const problem *p, const workspace *w, int64_t b, int64_t h,
     const float *q = p->q + ((b * z->queries + tile.first) * z->heads + h) * z->width;
     int64_t stride = z->heads * z->width,
             room = (tile.count + PRODUCT_ROWS - 1) / PRODUCT_ROWS * PRODUCT_ROWS;
-    for (int64_t i = 0; i < tile.count; i++) {
-        for (int64_t e = 0; e < z->width; e++) w->q[i * width + e] = q[i * stride + e] * p->args->scale;
-        top[i] = LOWEST, sum[i] = (vec){0};
-    }
-    memset(w->q + tile.count * width, 0, (size_t)((room - tile.count) * width) * sizeof(float));
+    left_rows left = take_left_rows(w->q, q, stride, tile.count, z->width, p->args->scale);
+    for (int64_t i = 0; i < tile.count; i++) top[i] = LOWEST, sum[i] = (vec){0};
 
     for (int64_t start = tile.lo / TILE_KEYS * TILE_KEYS; start < tile.hi; start += TILE_KEYS) {
         int64_t from = start > lanes_down(tile.lo) ? start : lanes_down(tile.lo);
         int64_t to = start + TILE_KEYS < lanes_up(tile.hi) ? start + TILE_KEYS : lanes_up(tile.hi);
         int64_t count = to - from, offset = from - w->first_key;
-        product(w->s, SCORE_STRIDE, LANES, w->q, width, 1, w->k + offset * z->width, z->width * LANES,
-                z->width, room, count / LANES, false);
+        product(w->s, SCORE_STRIDE, LANES, left.at, left.stride, 1, w->k + offset * z->width,
+                z->width * LANES, z->width, room, count / LANES, false);
         for (int64_t i = 0; i < tile.count; i++) {
             float *s = w->s + i * SCORE_STRIDE;
             if (to >= tile.hi) prefetch(p, w, tile, q - p->q, i);

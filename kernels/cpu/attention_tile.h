@@ -79,6 +79,26 @@ sago_status SAGO_CPU(attention_decode)(sago_device *device, sago_tensor o, sago_
                                        sago_tensor k, sago_tensor v, const sago_attention_args *args,
                                        const sago_attention_sizes *z);
 
+/** Rows as the left operand of a product: those of the tensor where they serve as they are, else a padded
+ * copy. */
+typedef struct left_rows {
+    const float *at;
+    int64_t stride;
+} left_rows;
+
+/** `count` rows times factor; copy has room for TILE_QUERIES padded rows. */
+static inline left_rows take_left_rows(float *copy, const float *from, int64_t stride, int64_t count,
+                                       int64_t width, float factor) {
+    int64_t padded = lanes_up(width), room = (count + PRODUCT_ROWS - 1) / PRODUCT_ROWS * PRODUCT_ROWS;
+    if (factor == 1.0f && room == count) return (left_rows){from, stride};
+    for (int64_t i = 0; i < count; i++) {
+        for (int64_t e = 0; e < width; e++) copy[i * padded + e] = from[i * stride + e] * factor;
+        for (int64_t e = width; e < padded; e++) copy[i * padded + e] = 0.0f;
+    }
+    memset(copy + count * padded, 0, (size_t)((room - count) * padded) * sizeof(float));
+    return (left_rows){copy, padded};
+}
+
 /** e^x for x <= 0, 1 ulp or so; 0 below -64, where it no longer counts beside the row's largest (and products
  * of such numbers would be subnormal, which processors are slow at). NaN stays. The polynomial is Cephes'
  * expf. */
