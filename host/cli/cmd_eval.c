@@ -12,14 +12,18 @@
 static sago_status load_config(const sago_arguments *arguments, sago_config **config) {
     const char *what = arguments->n_positional ? arguments->positional[0] : "";
     char *path = sago_is_dir(what) ? sago_path_join(what, "config.yaml") : sago_strdup(what);
-    sago_status status = sago_argument_config(arguments, path, config);
+    sago_status status = SAGO_OK;
+    if (sago_is_dir(what) && !sago_is_file(path))
+        status = sago_fail(SAGO_E_USAGE, "eval: %s is no run's folder, it has no config.yaml; give a configuration with "
+                                         "the tasks, and weights by --checkpoint", what);
+    if (status == SAGO_OK) status = sago_argument_config(arguments, path, config);
     free(path);
     return status;
 }
 
 /* --tasks A,B takes the place of eval.tasks. */
-static void choose_tasks(sago_config *config, const char *list) {
-    if (!list) return;
+static sago_status choose_tasks(sago_config *config, const char *list) {
+    if (!list) return SAGO_OK;
     sago_string_list *tasks = &config->eval.tasks;
     for (int i = 0; i < tasks->count; i++) free(tasks->items[i]);
     tasks->count = 0;
@@ -29,6 +33,8 @@ static void choose_tasks(sago_config *config, const char *list) {
         tasks->items[tasks->count++] = sago_strdup(one);
     }
     free(copy);
+    if (tasks->count > 0) return SAGO_OK;
+    return sago_fail(SAGO_E_USAGE, "eval: --tasks '%s' names no task; leave it away to evaluate all", list);
 }
 
 static sago_status evaluate_model(const sago_arguments *arguments, sago_eval_args *args) {
@@ -42,9 +48,10 @@ static sago_status evaluate_model(const sago_arguments *arguments, sago_eval_arg
                                        "model.init");
     sago_loaded_model loaded;
     SAGO_TRY(sago_agree(args->mesh, sago_loaded_model_open(from, config, args->mesh, &loaded)));
+    /* A run's folder may have been moved since its config.yaml was written. */
+    const char *home = sago_is_dir(what) ? what : config->run.dir[0] ? config->run.dir : ".";
     char *dir = args->output_dir ? sago_strdup(args->output_dir)
-                                 : sago_format("%s/eval/step-%06lld", config->run.dir[0] ? config->run.dir : ".",
-                                               (long long)loaded.step);
+                                 : sago_format("%s/eval/step-%06lld", home, (long long)loaded.step);
     args->output_dir = dir;
     args->checkpoint = loaded.step_dir;
     if (!args->label) args->label = sago_path_base(dir);
@@ -64,7 +71,7 @@ static sago_status run(const sago_arguments *arguments) {
     if (arguments->n_positional == 0 && !recorded)
         return sago_fail(SAGO_E_USAGE, "eval: needs a CONFIG.yaml or a run's folder (or --predictions FILE)");
     SAGO_TRY_TO(done, load_config(arguments, &config));
-    choose_tasks(config, sago_argument(arguments, "--tasks"));
+    SAGO_TRY_TO(done, choose_tasks(config, sago_argument(arguments, "--tasks")));
     SAGO_TRY_TO(done, sago_mesh_open(0, 1, (double)config->mesh.timeout_seconds, &mesh));
     sago_eval_args args = {
         .config = config,

@@ -37,10 +37,23 @@ static json_t *text_array(char *const texts[], int n) {
     return array;
 }
 
-static json_t *record_of(const sago_mixture_task *task, int64_t item, int64_t index, const sago_question *q) {
+/* The name that scores go by: MEMBER/TASK where another member has a task of that name. New memory. */
+static char *score_name(const sago_mixture *mixture, const sago_mixture_task *task) {
+    for (int t = 0; t < sago_mixture_tasks(mixture); t++) {
+        sago_mixture_task other;
+        sago_mixture_task_info(mixture, t, &other);
+        if (other.member == task->member || strcmp(other.name, task->name) != 0) continue;
+        sago_mixture_member member;
+        sago_mixture_member_info(mixture, task->member, &member);
+        return sago_format("%s/%s", member.name, task->name);
+    }
+    return sago_strdup(task->name);
+}
+
+static json_t *record_of(const sago_mixture_task *task, const char *name, int64_t item, int64_t index, const sago_question *q) {
     json_t *record = json_object();
     json_object_set_new(record, "item", json_integer((json_int_t)item));
-    json_object_set_new(record, "task", json_string(task->name));
+    json_object_set_new(record, "task", json_string(name));
     json_object_set_new(record, "category", json_string(task->n_categories ? task->categories[0] : task->category));
     json_object_set_new(record, "held_out", json_boolean(task->held_out));
     json_object_set_new(record, "index", json_integer((json_int_t)index));
@@ -68,7 +81,9 @@ static sago_status add_task(const sago_eval_args *args, const sago_mixture *mixt
     sago_mixture_task_info(mixture, task, &info);
     int64_t n = args->split == SAGO_SPLIT_EVAL ? info.n_eval : info.n_train;
     if (config->eval.examples_per_task > 0 && n > config->eval.examples_per_task) n = config->eval.examples_per_task;
-    for (int64_t index = 0; index < n; index++, (*item)++) {
+    char *name = score_name(mixture, &info);
+    sago_status status = SAGO_OK;
+    for (int64_t index = 0; index < n && status == SAGO_OK; index++, (*item)++) {
         if (*item % args->mesh->size != args->mesh->rank) continue;
         if (set->n == set->room) {
             set->room = set->room ? 2 * set->room : 64;
@@ -82,18 +97,27 @@ static sago_status add_task(const sago_eval_args *args, const sago_mixture *mixt
                                        .seed = (uint64_t)config->run.seed};
         sago_question *q = &set->questions[set->n];
         memset(q, 0, sizeof *q);
-        SAGO_TRY(sago_mixture_question(mixture, task, args->split, index, &options, q));
-        set->records[set->n++] = record_of(&info, *item, index, q);
+        status = sago_mixture_question(mixture, task, args->split, index, &options, q);
+        set->records[set->n++] = record_of(&info, name, *item, index, q);
     }
-    return SAGO_OK;
+    free(name);
+    return status;
 }
 
 static sago_status collect_questions(const sago_eval_args *args, const sago_mixture *mixture, question_set *set) {
+    const sago_string_list *patterns = &args->config->eval.tasks;
+    for (int i = 0; i < patterns->count; i++) {
+        int task = 0;
+        while (task < sago_mixture_tasks(mixture) && !sago_mixture_task_matches(mixture, task, patterns->items[i])) task++;
+        if (task == sago_mixture_tasks(mixture))
+            return sago_fail(SAGO_E_CONFIG, "eval.tasks: \"%s\" matches no task, category or member; sago data stats "
+                                            "lists the tasks", patterns->items[i]);
+    }
     int64_t item = 0;
     for (int task = 0; task < sago_mixture_tasks(mixture); task++)
         if (is_chosen(args->config, mixture, task)) SAGO_TRY(add_task(args, mixture, task, &item, set));
     if (item == 0)
-        return sago_fail(SAGO_E_CONFIG, "eval.tasks: no task with %s examples matches; sago data stats lists the tasks, "
+        return sago_fail(SAGO_E_CONFIG, "eval.tasks: no task that it names has %s examples; sago data stats counts them, "
                                         "data.eval_fraction and data.holdout make examples for evaluation",
                          args->split == SAGO_SPLIT_EVAL ? "evaluation" : "training");
     return SAGO_OK;
@@ -115,30 +139,37 @@ static sago_status generate(const sago_eval_args *args, sago_loaded_model *loade
                    .top_p = (float)config->eval.top_p,
                    .key = (uint64_t)config->run.seed},
         .first_prompt = args->mesh->rank,
+        .prompt_stride = args->mesh->size,
         .stage = "generate",
     };
     sago_prediction *out = NULL;
     sago_status status = sago_predict_generate(loaded, prompts, set->n, &predict, &out);
-    sago_str text = {0};
+    sago_str text = {0}, readable = {0}, quoted = {0};
     for (int64_t i = 0; i < set->n && status == SAGO_OK; i++) {
         json_t *outputs = json_array();
         for (int s = 0; s < predict.samples && status == SAGO_OK; s++) {
             const sago_prediction *p = &out[i * predict.samples + s];
             sago_str_clear(&text);
             status = sago_tokenizer_decode(loaded->tokenizer, p->ids, p->n_ids, &text);
-            json_t *output = json_stringn(sago_str_text(&text), text.length);
-            if (!output) { /* a byte model may stop inside a character */
-                sago_str quoted = {0};
-                sago_json_quote(&quoted, sago_str_text(&text), text.length);
-                output = json_loadb(quoted.data, quoted.length, JSON_DECODE_ANY, NULL);
-                sago_str_free(&quoted);
-            }
+            /* A byte model may write NULs and stop inside a character: both show as U+FFFD, and an answer is
+             * compared as a whole. */
+            sago_str_clear(&readable);
+            for (size_t b = 0; b < text.length; b++)
+                if (text.data[b])
+                    sago_str_putc(&readable, text.data[b]);
+                else
+                    sago_str_puts(&readable, "\xEF\xBF\xBD");
+            sago_str_clear(&quoted);
+            sago_json_quote(&quoted, sago_str_text(&readable), readable.length);
+            json_t *output = json_loadb(quoted.data, quoted.length, JSON_DECODE_ANY, NULL);
             json_array_append_new(outputs, output);
         }
         json_object_set_new(set->records[i], "outputs", outputs);
         json_object_set_new(set->records[i], "logprob", json_real(out[i * predict.samples].logprob));
     }
     sago_str_free(&text);
+    sago_str_free(&readable);
+    sago_str_free(&quoted);
     sago_predictions_free(out, set->n * predict.samples);
     free(prompts);
     return status;
@@ -215,7 +246,9 @@ static sago_status gather(sago_mesh *mesh, const question_set *set, json_t **out
         for (size_t start = 0, i = 0; i < total; i++) {
             if (all[i] != '\n') continue;
             records = sago_realloc(records, (n + 1) * sizeof *records);
-            records[n++] = json_loadb(all + start, i - start, 0, NULL);
+            status = sago_json_parse(all + start, i - start, "record", (int64_t)n + 1, &records[n]);
+            if (status != SAGO_OK) break;
+            n++;
             start = i + 1;
         }
         if (n) qsort(records, n, sizeof *records, by_item);
@@ -288,6 +321,9 @@ static sago_status predict_all(const sago_eval_args *args, sago_loaded_model *lo
     if (!loaded->tokenizer)
         return sago_fail(SAGO_E_INPUT, "%s: has no tokenizer, so it can't be asked questions; import it with its "
                                        "spiece.model, or train with data.tokenizer", loaded->step_dir);
+    if (args->config->eval.samples > 1 && args->config->eval.temperature == 0)
+        return sago_fail(SAGO_E_CONFIG, "eval.samples: all %lld would be the same at temperature 0; set eval.temperature",
+                         (long long)args->config->eval.samples);
     SAGO_TRY(sago_mixture_open(args->config, loaded->tokenizer, loaded->shape.vocab_size, &mixture));
     sago_status status = collect_questions(args, mixture, set);
     if (status == SAGO_OK) status = generate(args, loaded, set);

@@ -46,7 +46,7 @@ static void tell(const sago_predict_args *args, int64_t done, int64_t n) {
 
 sago_status sago_predict_generate(sago_loaded_model *m, const sago_prompt prompts[], int64_t n,
                                   const sago_predict_args *args, sago_prediction **out) {
-    int64_t longest, unused, total = n * args->samples;
+    int64_t longest, unused, total = n * args->samples, stride = args->prompt_stride ? args->prompt_stride : 1;
     *out = sago_alloc_zero((size_t)total, sizeof **out);
     if (n == 0) return SAGO_OK;
     ordered *order = sort_by_length(prompts, n, &longest, &unused);
@@ -68,7 +68,7 @@ sago_status sago_predict_generate(sago_loaded_model *m, const sago_prompt prompt
         for (int64_t r = 0; r < count; r++) {
             int64_t p = order[(first + r) / args->samples].index, sample = (first + r) % args->samples;
             memcpy(inputs + r * width, prompts[p].inputs, (size_t)prompts[p].n_inputs * sizeof *inputs);
-            keys[r] = sago_mix((uint64_t)(args->first_prompt + p), (uint64_t)sample);
+            keys[r] = sago_mix((uint64_t)(args->first_prompt + p * stride), (uint64_t)sample);
         }
         sago_generate_args generate = {
             .max_new_tokens = args->max_new_tokens, .eos_id = SAGO_EOS_ID, .sample = args->sample, .row_keys = keys};

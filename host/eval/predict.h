@@ -28,6 +28,7 @@ typedef struct sago_predict_args {
     int samples;            /* outputs a prompt; prediction p * samples + s is sample s of prompt p */
     sago_sample_args sample;
     int64_t first_prompt;   /* number of prompt 0 among all prompts: what its random draws count from */
+    int64_t prompt_stride;  /* and how far apart the numbers of its neighbours are; 0: one */
     const char *stage;      /* name of the progress line; NULL: none */
 } sago_predict_args;
 

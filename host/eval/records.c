@@ -9,18 +9,24 @@
 
 /* --- one record ---------------------------------------------------------------------------------------------------- */
 
+/* A string without a NUL inside, which would hide its rest from comparisons. */
+static char *whole_text(const json_t *value) {
+    const char *text = json_string_value(value);
+    return text && strlen(text) == json_string_length(value) ? (char *)(uintptr_t)text : NULL;
+}
+
 /* The texts of an array of strings, or of one string; count -1 when it is neither. Free the array alone. */
 static char **texts_of(const json_t *value, int *count) {
     if (json_is_string(value)) {
         char **one = sago_alloc(sizeof *one);
-        one[0] = (char *)(uintptr_t)json_string_value(value);
-        *count = 1;
+        one[0] = whole_text(value);
+        *count = one[0] ? 1 : -1;
         return one;
     }
     *count = json_is_array(value) ? (int)json_array_size(value) : -1;
     char **texts = sago_alloc_zero(*count > 0 ? (size_t)*count : 1, sizeof *texts);
     for (int i = 0; i < *count; i++) {
-        texts[i] = (char *)(uintptr_t)json_string_value(json_array_get(value, (size_t)i));
+        texts[i] = whole_text(json_array_get(value, (size_t)i));
         if (!texts[i]) *count = -1;
     }
     return texts;
@@ -53,9 +59,9 @@ sago_status sago_record_score(json_t *record) {
     sago_status status = SAGO_OK;
     sago_str answer = {0};
     if (n_references < 1) {
-        status = sago_fail(SAGO_E_INPUT, "no \"references\" (texts) or \"targets\" (a text) to compare with");
+        status = sago_fail(SAGO_E_INPUT, "no \"references\" (texts without NUL) or \"targets\" (a text) to compare with");
     } else if (n_outputs < 1) {
-        status = sago_fail(SAGO_E_INPUT, "no \"outputs\" (texts) or \"output\" (a text) to score");
+        status = sago_fail(SAGO_E_INPUT, "no \"outputs\" (texts without NUL) or \"output\" (a text) to score");
     } else {
         vote(mine, n_outputs, marker ? marker : "", &answer);
         const char *text = sago_str_text(&answer);
@@ -109,13 +115,18 @@ static const char *first_reference(const json_t *record) {
 /* The first reference that most records share. */
 static const char *majority_answer(const task *t) {
     const char *best = "";
-    int64_t best_votes = 0;
-    for (int64_t i = 0; i < t->n; i++) {
-        const char *mine = first_reference(t->records[i]);
-        int64_t votes = 0;
-        for (int64_t j = 0; j < t->n; j++) votes += strcmp(mine, first_reference(t->records[j])) == 0;
-        if (votes > best_votes) best = mine, best_votes = votes;
-    }
+    json_int_t best_votes = 0;
+    json_t *votes = json_object();
+    for (int pass = 0; pass < 2; pass++)
+        for (int64_t i = 0; i < t->n; i++) {
+            const char *mine = first_reference(t->records[i]);
+            json_int_t count = json_integer_value(json_object_get(votes, mine));
+            if (pass == 0)
+                json_object_set_new(votes, mine, json_integer(count + 1));
+            else if (count > best_votes)
+                best = mine, best_votes = count;
+        }
+    json_decref(votes);
     return best;
 }
 
@@ -128,6 +139,7 @@ static void score_task(task *t) {
             push(t, kind, json_number_value(json_object_get(record, kind_names[kind])));
         const json_t *accuracy = json_object_get(record, "accuracy");
         size_t options = json_array_size(json_object_get(record, "options"));
+        if (!json_is_number(accuracy)) accuracy = NULL;
         if (accuracy) push(t, ACCURACY, json_number_value(accuracy));
         if (accuracy && options > 1) {
             double chance = 1.0 / (double)options;
