@@ -68,7 +68,7 @@ static void summary(const sago_run_record *run, sago_str *out) {
     card("steps", out, "%lld", (long long)run->points[run->n_points - 1].step);
     card("training time", out, "%s", sago_duration_text(run->seconds, time));
     card("tokens", out, "%.2f M", (run->input_tokens + run->target_tokens) * 1e-6);
-    card("tokens a second", out, "%.0f", run->median_tokens_per_second);
+    if (isfinite(run->median_tokens_per_second)) card("tokens a second", out, "%.0f", run->median_tokens_per_second);
     if (isfinite(run->median_mfu)) card("of matrix-product speed", out, "%.0f %%", 100 * run->median_mfu);
     score_card(run, "seen", "exact match, trained tasks", out);
     score_card(run, "unseen", "exact match, unseen tasks", out);

@@ -61,11 +61,20 @@ static sago_status read_metrics(sago_run_record *r) {
         SAGO_TRY_TO(done, sago_lines_next(&reader, &more));
         if (!more) break;
         json_t *line = NULL;
-        SAGO_TRY_TO(done, sago_json_parse(sago_str_text(&reader.line), reader.line.length, path, reader.number, &line));
+        bool ended = reader.next_offset - reader.offset > (int64_t)reader.line.length;
+        status = sago_json_parse(sago_str_text(&reader.line), reader.line.length, path, reader.number, &line);
+        /* A run that was killed, or goes on right now, may leave the beginning of a line: it is no step yet. */
+        if (status != SAGO_OK && !ended) status = SAGO_OK;
+        if (status != SAGO_OK) goto done;
+        if (!line) break;
         const char *event = json_string_value(json_object_get(line, "event"));
         if (event) {
             add_event(r, event);
             json_decref(line);
+        } else if (!json_is_integer(json_object_get(line, "step"))) {
+            json_decref(line);
+            status = sago_fail(SAGO_E_INPUT, "%s:%lld: neither a step nor an event", path, (long long)reader.number);
+            goto done;
         } else {
             add_step(r, line);
             json_decref(r->last);

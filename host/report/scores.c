@@ -48,28 +48,36 @@ static void row(const char *name, const char *note, const json_t *const groups[]
     sago_str_puts(out, "</tr>\n");
 }
 
+/* The evaluations that have a column: the first one, which later ones are compared with, and the latest. */
 enum { MOST_EVALS = 6 };
 
-static void group_row(const sago_run_record *run, int first, const char *key, const char *label, sago_str *out) {
+static int columns(const sago_run_record *run) { return run->n_evals < MOST_EVALS ? run->n_evals : MOST_EVALS; }
+
+static const json_t *column(const sago_run_record *run, int i) {
+    return run->evals[i == 0 ? 0 : run->n_evals - columns(run) + i].scores;
+}
+
+static void group_row(const sago_run_record *run, const char *key, const char *label, sago_str *out) {
     const json_t *groups[MOST_EVALS];
-    int n = run->n_evals - first;
+    int n = columns(run);
     char note[64];
-    for (int i = 0; i < n; i++) groups[i] = json_object_get(run->evals[first + i].scores, key);
+    for (int i = 0; i < n; i++) groups[i] = json_object_get(column(run, i), key);
     json_int_t tasks = json_integer_value(json_object_get(groups[n - 1], "tasks"));
     if (tasks == 0) return;
     snprintf(note, sizeof note, "%lld task%s", (long long)tasks, tasks == 1 ? "" : "s");
     row(label, note, groups, n, out);
 }
 
-static void list_rows(const sago_run_record *run, int first, const char *key, sago_str *out) {
+static void list_rows(const sago_run_record *run, const char *key, sago_str *out) {
     const json_t *groups[MOST_EVALS];
-    int n = run->n_evals - first;
+    int n = columns(run);
     const json_t *last = json_object_get(run->evals[run->n_evals - 1].scores, key);
     for (size_t k = 0; k < json_array_size(last); k++) {
         const json_t *group = json_array_get(last, k);
         const char *name = json_string_value(json_object_get(group, "name"));
         char note[64] = "";
-        for (int i = 0; i < n; i++) groups[i] = named(json_object_get(run->evals[first + i].scores, key), name);
+        if (!name) continue;
+        for (int i = 0; i < n; i++) groups[i] = named(json_object_get(column(run, i), key), name);
         json_int_t tasks = json_integer_value(json_object_get(group, "tasks"));
         if (json_object_get(group, "held_out"))
             snprintf(note, sizeof note, "%s", json_is_true(json_object_get(group, "held_out")) ? "never seen" : "");
@@ -79,10 +87,10 @@ static void list_rows(const sago_run_record *run, int first, const char *key, sa
     }
 }
 
-static void head(const sago_run_record *run, int first, const char *what, sago_str *out) {
+static void head(const sago_run_record *run, const char *what, sago_str *out) {
     sago_str_printf(out, "<div class=wide><table><thead><tr><th>%s</th>", what);
-    for (int i = first; i < run->n_evals; i++) {
-        const char *label = json_string_value(json_object_get(run->evals[i].scores, "label"));
+    for (int i = 0; i < columns(run); i++) {
+        const char *label = json_string_value(json_object_get(column(run, i), "label"));
         sago_str_puts(out, "<th class=n>exact match<br>");
         sago_html_text(out, label ? label : "");
         sago_str_puts(out, "</th>");
@@ -96,19 +104,18 @@ void sago_report_scores(const sago_run_record *run, sago_str *out) {
         sago_str_puts(out, "<p>No evaluation yet: <code>sago eval RUN</code> adds one.</p>\n");
         return;
     }
-    int first = run->n_evals > MOST_EVALS ? run->n_evals - MOST_EVALS : 0;
     sago_str_puts(out, "<p>Percent; small figures are 95&nbsp;% bootstrap intervals. Averages give every task the same "
                        "weight. The columns after exact match are the last evaluation's. The majority baseline always "
                        "gives a task's most frequent answer; the copy baseline gives back the prompt's last line.</p>\n");
-    head(run, first, "Average", out);
-    group_row(run, first, "seen", "tasks trained on", out);
-    group_row(run, first, "unseen", "tasks never seen", out);
-    group_row(run, first, "overall", "all tasks", out);
+    head(run, "Average", out);
+    group_row(run, "seen", "tasks trained on", out);
+    group_row(run, "unseen", "tasks never seen", out);
+    group_row(run, "overall", "all tasks", out);
     sago_str_puts(out, "</tbody></table></div>\n");
-    head(run, first, "Category", out);
-    list_rows(run, first, "categories", out);
+    head(run, "Category", out);
+    list_rows(run, "categories", out);
     sago_str_puts(out, "</tbody></table></div>\n<details><summary>Every task</summary>\n");
-    head(run, first, "Task", out);
-    list_rows(run, first, "tasks", out);
+    head(run, "Task", out);
+    list_rows(run, "tasks", out);
     sago_str_puts(out, "</tbody></table></div></details>\n");
 }
