@@ -112,18 +112,21 @@ static sago_status check_verb(const sago_command *command, const char *verb) {
     return status;
 }
 
+/* A usage may go on in a second line, and an error is one. */
+static int usage_bytes(const sago_command *command) { return (int)strcspn(command->usage, "\n"); }
+
 static sago_status check_complete(const sago_command *command, const sago_arguments *out) {
     if (command->verbs && out->n_positional) SAGO_TRY(check_verb(command, out->positional[0]));
     if (out->n_positional < command->min_positional)
-        return sago_fail(SAGO_E_USAGE, "%s: %d of %d arguments given; usage: %s", command->name,
-                         out->n_positional, command->min_positional, command->usage);
+        return sago_fail(SAGO_E_USAGE, "%s: %d of %d arguments given; usage: %.*s", command->name,
+                         out->n_positional, command->min_positional, usage_bytes(command), command->usage);
     if (out->n_positional > command->max_positional)
-        return sago_fail(SAGO_E_USAGE, "%s: unexpected argument '%s'; usage: %s", command->name,
-                         out->positional[command->max_positional], command->usage);
+        return sago_fail(SAGO_E_USAGE, "%s: unexpected argument '%s'; usage: %.*s", command->name,
+                         out->positional[command->max_positional], usage_bytes(command), command->usage);
     for (const sago_option *o = command->options; o && o->name; o++)
         if (o->required && !sago_argument(out, o->name))
-            return sago_fail(SAGO_E_USAGE, "%s: %s %s is required; usage: %s", command->name, o->name,
-                             o->value ? o->value : "", command->usage);
+            return sago_fail(SAGO_E_USAGE, "%s: %s %s is required; usage: %.*s", command->name, o->name,
+                             o->value ? o->value : "", usage_bytes(command), command->usage);
     return SAGO_OK;
 }
 
