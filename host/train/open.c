@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer.h"
 
+#include "hf.h"
 #include "ops.h"
 #include "run_dir.h"
 #include "schedule.h"
@@ -170,9 +171,11 @@ static sago_status open_all(sago_trainer *t, sago_ckpt **source) {
     int threads = config->threads > 0 ? (int)config->threads : sago_mesh_cores(t->mesh);
     SAGO_TRY(sago_device_open(config->device, threads, &t->device));
     if (resume)
-        SAGO_TRY(sago_ckpt_open(t->checkpoints, false, source));
+        SAGO_TRY(sago_ckpt_open(t->checkpoints, true, source));
     else if (config->model.init[0])
         SAGO_TRY(sago_wrap(sago_ckpt_open(config->model.init, false, source), "model.init"));
+    t->origin = json_object();
+    if (*source) sago_hf_carry_meta(sago_ckpt_meta(*source), t->origin);
     if (*source)
         SAGO_TRY(shape_from_checkpoint(config, *source, &t->shape));
     else
@@ -211,4 +214,5 @@ void sago_trainer_close(sago_trainer *t) {
     sago_device_close(t->device);
     if (t->metrics) fclose(t->metrics);
     free(t->checkpoints);
+    json_decref(t->origin);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer.h"
 
+#include "hf.h"
 #include "param_pieces.h"
 #include "str.h"
 
@@ -39,6 +40,7 @@ static json_t *make_meta(const sago_trainer *t) {
                              (json_int_t)t->config->run.seed, "moment_age_offset", (json_int_t)t->moment_age_offset,
                              "recent_losses", losses, "losses_seen", (json_int_t)t->spikes.seen, "cursor",
                              sago_data_cursor(t->data));
+    sago_hf_carry_meta(t->origin, meta);
     sago_str_free(&config);
     return meta;
 }

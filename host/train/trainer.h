@@ -40,6 +40,7 @@ typedef struct sago_trainer {
     float *values, *gradients; /* flat device buffers */
     FILE *metrics;             /* rank 0 */
     char *checkpoints;         /* RUN/checkpoints */
+    json_t *origin;            /* what a checkpoint's meta says of the imported model it came from */
     int64_t step;              /* steps done */
     int64_t moment_age_offset; /* t = step - offset: age of the second moments */
     int64_t micro_rows;        /* rows of a micro-batch */
