@@ -67,7 +67,19 @@ static void write_script(sago_curve_kind kind, const sago_run_record runs[], int
     }
 }
 
+static bool has_points(sago_curve_kind kind, const sago_run_record *run) {
+    for (int64_t i = 0; i < run->n_points; i++)
+        if (isfinite(value_of(kind, &run->points[i]))) return true;
+    return false;
+}
+
 sago_status sago_curve_draw(sago_curve_kind kind, const sago_run_record runs[], int n_runs, sago_str *out) {
+    int first = 0;
+    while (first < n_runs && !has_points(kind, &runs[first])) first++;
+    if (first == n_runs) {
+        sago_str_puts(out, "<p>No step recorded one.</p>\n");
+        return SAGO_OK;
+    }
     char folder[] = "/tmp/sago-curve-XXXXXX";
     if (!mkdtemp(folder)) return sago_fail_errno(SAGO_E_IO, "/tmp: cannot make a folder for the curves");
     char *svg = sago_path_join(folder, "curve.svg");

@@ -56,6 +56,10 @@ static sago_status read_metrics(sago_run_record *r) {
     char *path = sago_path_join(r->dir, "metrics.jsonl");
     sago_line_reader reader = {0};
     sago_status status;
+    if (!sago_is_file(path)) {
+        status = sago_fail(SAGO_E_INPUT, "%s: no run's folder, it has no metrics.jsonl", r->dir);
+        goto done;
+    }
     SAGO_TRY_TO(done, sago_lines_open(&reader, path, 1u << 24));
     for (bool more;;) {
         SAGO_TRY_TO(done, sago_lines_next(&reader, &more));
@@ -100,7 +104,7 @@ static int by_step(const void *a, const void *b) {
     const sago_run_eval *x = a, *y = b;
     json_int_t i = json_integer_value(json_object_get(x->scores, "step"));
     json_int_t j = json_integer_value(json_object_get(y->scores, "step"));
-    return i != j ? (i > j) - (i < j) : -strcmp(x->dir, y->dir);
+    return i != j ? (i > j) - (i < j) : strcmp(x->dir, y->dir);
 }
 
 static sago_status read_evals(sago_run_record *r) {
