@@ -133,7 +133,7 @@ static hid_t driver_id(void) {
     static const H5FD_class_t driver = {
 #if H5_VERSION_GE(1, 13, 0)
         .version = H5FD_CLASS_VERSION,
-        .value = (H5FD_class_value_t)1836, /* a number of the range for drivers that nobody registered */
+        .value = (H5FD_class_value_t)500, /* 256 to 511 are for drivers that nobody registered */
 #endif
         .name = "sago-layout",
         .maxaddr = INT64_MAX,

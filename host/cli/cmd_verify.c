@@ -21,21 +21,26 @@ static sago_status verify_step(char *dir) {
     return SAGO_OK;
 }
 
+/* Every step-N of the folder, also one that has lost its MANIFEST. */
 static sago_status verify_steps(const char *folder) {
-    int64_t *steps;
-    int n_steps, n_damaged = 0;
+    sago_names names;
+    int n_steps = 0, n_damaged = 0;
     sago_status last = SAGO_OK;
-    SAGO_TRY(sago_steps_list(folder, &steps, &n_steps));
-    for (int i = 0; i < n_steps; i++) {
-        char *dir = sago_step_path(folder, steps[i]);
-        sago_status status = verify_step(dir);
-        if (status != SAGO_OK) {
-            n_damaged++;
-            last = status;
+    SAGO_TRY(sago_dir_list(folder, &names));
+    for (size_t i = 0; i < names.count; i++) {
+        int64_t step;
+        char *dir = sago_path_join(folder, names.names[i]);
+        if (sago_step_parse(names.names[i], &step)) {
+            sago_status status = verify_step(dir);
+            n_steps++;
+            if (status != SAGO_OK) {
+                n_damaged++;
+                last = status;
+            }
         }
         free(dir);
     }
-    free(steps);
+    sago_names_free(&names);
     if (n_steps == 0)
         return sago_fail(SAGO_E_INPUT, "%s: holds no checkpoint (no step-N/" SAGO_MANIFEST_NAME ")", folder);
     if (n_damaged > 1)
