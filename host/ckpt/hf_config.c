@@ -40,10 +40,26 @@ static sago_status read_kind(const json_t *config, const char *path, sago_model_
     return SAGO_OK;
 }
 
+/* The ids that T5 has fixed meanings for, in this program as in the published models. */
+static sago_status check_ids(const json_t *config, const char *path) {
+    static const struct {
+        const char *key;
+        json_int_t id;
+    } fixed[] = {{"pad_token_id", 0}, {"eos_token_id", 1}, {"decoder_start_token_id", 0}};
+    for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++) {
+        const json_t *value = json_object_get(config, fixed[i].key);
+        if (json_is_integer(value) && json_integer_value(value) != fixed[i].id)
+            return sago_fail(SAGO_E_INPUT, "%s: \"%s\" is %lld; sago imports models where it is %d", path,
+                             fixed[i].key, (long long)json_integer_value(value), (int)fixed[i].id);
+    }
+    return SAGO_OK;
+}
+
 sago_status sago_hf_read_config(const json_t *config, const char *path, sago_model_shape *out) {
     *out = (sago_model_shape){0};
     if (!json_is_object(config)) return sago_fail(SAGO_E_INPUT, "%s: is no JSON object", path);
     SAGO_TRY(read_kind(config, path, out));
+    SAGO_TRY(check_ids(config, path));
     SAGO_TRY(read_size(config, path, "vocab_size", -1, &out->vocab_size));
     SAGO_TRY(read_size(config, path, "d_model", -1, &out->d_model));
     SAGO_TRY(read_size(config, path, "num_heads", -1, &out->n_heads));

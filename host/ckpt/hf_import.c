@@ -9,6 +9,7 @@
 #include "str.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -174,6 +175,17 @@ static sago_status check_shape(const weights *w, const sago_param *p, const sago
                      sago_safetensors_path(file), t->name, sago_safetensor_text(t, got, sizeof got), want);
 }
 
+/* A NaN or an infinity among the weights would spread over every output, and no step of training could be
+ * taken. */
+static sago_status check_finite(const sago_safetensors *file, const sago_safetensor *t, const float *values,
+                                int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(values[i]))
+            return sago_fail(SAGO_E_INPUT, "%s: tensor %s: element %" PRId64 " is %s", sago_safetensors_path(file),
+                             t->name, i, isnan(values[i]) ? "not a number" : "infinite");
+    return SAGO_OK;
+}
+
 /* The pieces of step 0: F32 straight from the mapped file, others converted. */
 typedef struct import {
     weights weights;
@@ -202,6 +214,7 @@ static sago_status make_pieces(import *in) {
                 sago_alloc((size_t)(p->global_shape[0] * p->global_shape[1]) * sizeof(float));
             SAGO_TRY(sago_safetensors_to_f32(file, t, data));
         }
+        SAGO_TRY(check_finite(file, t, data, (int64_t)(p->global_shape[0] * p->global_shape[1])));
         snprintf(in->names[i], sizeof in->names[i], "param/%s", p->name);
         in->pieces[i] = (sago_piece){.name = in->names[i],
                                      .dtype = SAGO_F32,

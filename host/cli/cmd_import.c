@@ -1,15 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli.h"
 
+#include "file.h"
 #include "hf.h"
+#include "tokenizer.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+/* A tokenizer that is none, or gives ids that the model has no row for, is refused before anything is written. */
+static sago_status check_tokenizer(const char *dir) {
+    json_t *config = NULL;
+    sago_model_shape shape = {0};
+    sago_tokenizer *tokenizer = NULL;
+    char *config_path = sago_path_join(dir, "config.json"), *path = sago_path_join(dir, "spiece.model");
+    sago_status status;
+    if (!sago_is_file(path)) {
+        free(path);
+        path = sago_path_join(dir, "tokenizer.model");
+    }
+    SAGO_TRY_TO(done, sago_json_read(config_path, 1 << 20, &config));
+    SAGO_TRY_TO(done, sago_hf_read_config(config, config_path, &shape));
+    if (!sago_is_file(path)) goto done;
+    SAGO_TRY_TO(done, sago_tokenizer_open(path, &tokenizer));
+    if (sago_tokenizer_size(tokenizer) > shape.vocab_size)
+        status = sago_fail(SAGO_E_INPUT, "%s: has %d ids with its sentinels, and the model's vocabulary is %lld", path,
+                           (int)sago_tokenizer_size(tokenizer), (long long)shape.vocab_size);
+done:
+    sago_tokenizer_close(tokenizer);
+    json_decref(config);
+    free(config_path);
+    free(path);
+    return status;
+}
 
 static sago_status run(const sago_arguments *arguments) {
     const char *format = sago_argument(arguments, "--format");
     if (strcmp(format, "hf") != 0)
         return sago_fail(SAGO_E_USAGE, "--format %s: the format that can be imported is hf (Hugging Face)",
                          format);
+    SAGO_TRY(check_tokenizer(arguments->positional[0]));
     return sago_hf_import(arguments->positional[0], arguments->positional[1]);
 }
 
