@@ -21,11 +21,21 @@ typedef struct problem {
     double *d_bias; /* [B, H, n_buckets] */
 } problem;
 
+/**
+ * Where the gradients of a head's keys are summed, from `first_key` on: in the tensors themselves where whole
+ * vectors fit, else in panels that are copied at the end.
+ */
+typedef struct key_sums {
+    float *d_k, *d_v;
+    int64_t row, panel; /* floats from row to row, from one vector's columns to the next */
+} key_sums;
+
 /** One thread's memory. Panels of keys begin at `first_key`; `panel` is the distance of two of them. */
 typedef struct workspace {
     float *k_across, *v_across; /* K and V transposed, in panels */
     float *k, *d_k, *d_v;       /* panels over the keys */
-    float *q, *d_o;             /* [TILE_QUERIES, width] */
+    key_sums sums;
+    float *q, *d_o; /* [TILE_QUERIES, width] */
     float *q_panels, *d_o_panels, *d_q;
     float *p, *d_s;   /* [TILE_QUERIES, SCORE_STRIDE] */
     float *keep;      /* [TILE_KEYS] */
@@ -137,11 +147,11 @@ static void pack_keys(workspace *w, int64_t width, int64_t end) {
 
 /** Zeros for the gradients of keys [from, to). */
 static void zero_keys(workspace *w, int64_t width, int64_t from, int64_t to) {
-    for (int64_t p = 0; p < lanes_up(width) / LANES && from < to; p++) {
-        int64_t at = p * w->panel + (from - w->first_key) * LANES;
-        memset(w->d_k + at, 0, (size_t)((to - from) * LANES) * sizeof(float));
-        memset(w->d_v + at, 0, (size_t)((to - from) * LANES) * sizeof(float));
-    }
+    for (int64_t i = from - w->first_key; i < to - w->first_key; i++)
+        for (int64_t p = 0; p < lanes_up(width) / LANES; p++) {
+            vec_store(w->sums.d_k + i * w->sums.row + p * w->sums.panel, (vec){0});
+            vec_store(w->sums.d_v + i * w->sums.row + p * w->sums.panel, (vec){0});
+        }
 }
 
 /** Before gradients of keys [from, to) are summed: false when they are the first, and simply stored. */
@@ -165,6 +175,8 @@ static void run_tile(const problem *p, workspace *w, int64_t b, int64_t h, atten
     left_rows d_o = take_left_rows(w->d_o, p->d_o + at, stride, tile.count, z->width, 1.0f);
     panels_pack(w->q_panels, tile_panel, q.at, q.stride, tile.count, tile.count, z->width);
     panels_pack(w->d_o_panels, tile_panel, d_o.at, d_o.stride, tile.count, tile.count, z->width);
+    bool in_place = p->args->scale == 1.0f && room == tile.count && width == z->width;
+    float *d_q = in_place ? p->d_q + at : w->d_q;
     row_sums(delta, w->d_q, p->o + at, p->d_o + at, stride, tile.count, z->width);
 
     for (int64_t start = tile.lo / TILE_KEYS * TILE_KEYS; start < tile.hi; start += TILE_KEYS) {
@@ -200,14 +212,15 @@ static void run_tile(const problem *p, workspace *w, int64_t b, int64_t h, atten
                 differentiate_row(s, d, count, first, last, lse[i], delta[i], NULL, NULL, keep);
         }
         bool add = touch_keys(w, z->width, from, to);
-        product(w->d_v + offset * LANES, LANES, w->panel, w->p, 1, SCORE_STRIDE, w->d_o_panels, tile_panel,
-                tile.count, count, panels, add);
-        product(w->d_k + offset * LANES, LANES, w->panel, w->d_s, 1, SCORE_STRIDE, w->q_panels, tile_panel,
-                tile.count, count, panels, add);
-        product(w->d_q, LANES, tile_panel, w->d_s, SCORE_STRIDE, 1, w->k + offset * LANES, w->panel, count,
-                room, panels, start > tile.lo);
+        product(w->sums.d_v + offset * w->sums.row, w->sums.row, w->sums.panel, w->p, 1, SCORE_STRIDE,
+                w->d_o_panels, tile_panel, tile.count, count, panels, add);
+        product(w->sums.d_k + offset * w->sums.row, w->sums.row, w->sums.panel, w->d_s, 1, SCORE_STRIDE,
+                w->q_panels, tile_panel, tile.count, count, panels, add);
+        product(d_q, in_place ? stride : LANES, in_place ? LANES : tile_panel, w->d_s, SCORE_STRIDE, 1,
+                w->k + offset * LANES, w->panel, count, room, panels, start > tile.lo);
     }
-    panels_unpack(p->d_q + at, stride, w->d_q, tile_panel, tile.count, z->width, p->args->scale);
+    if (!in_place)
+        panels_unpack(p->d_q + at, stride, w->d_q, tile_panel, tile.count, z->width, p->args->scale);
 }
 
 /** All queries of head h of row b. d_k and d_v: where this head's gradients of the keys go, rows `out_stride`
@@ -226,6 +239,9 @@ static void run_head(const problem *p, workspace *w, int64_t b, int64_t h, float
     w->key_rows = p->k + (b * z->keys * z->groups + group) * z->width;
     w->value_rows = p->v + (b * z->keys * z->groups + group) * z->width;
     w->d_key_rows = d_k, w->d_value_rows = d_v;
+    bool in_place = count % LANES == 0 && z->width % LANES == 0;
+    w->sums = (key_sums){w->d_k, w->d_v, LANES, w->panel};
+    if (in_place) w->sums = (key_sums){d_k + first * out_stride, d_v + first * out_stride, out_stride, LANES};
     if (p->bias.rows) memset(w->diagonals, 0, (size_t)p->bias.stride * sizeof(float));
     for (int64_t i = 0; i < z->queries; i++)
         if (lo[i] >= hi[i])
@@ -244,8 +260,10 @@ static void run_head(const problem *p, workspace *w, int64_t b, int64_t h, float
         memset(d_k + j * out_stride, 0, (size_t)z->width * sizeof(float));
         memset(d_v + j * out_stride, 0, (size_t)z->width * sizeof(float));
     }
-    panels_unpack(d_k + first * out_stride, out_stride, w->d_k, w->panel, count, z->width, 1.0f);
-    panels_unpack(d_v + first * out_stride, out_stride, w->d_v, w->panel, count, z->width, 1.0f);
+    if (!in_place) {
+        panels_unpack(d_k + first * out_stride, out_stride, w->d_k, w->panel, count, z->width, 1.0f);
+        panels_unpack(d_v + first * out_stride, out_stride, w->d_v, w->panel, count, z->width, 1.0f);
+    }
     if (!p->bias.rows) return;
     double *sums = p->d_bias + (b * z->heads + h) * z->n_buckets;
     for (int64_t d = 0; d < z->queries + z->keys - 1; d++) sums[p->bias.buckets[d]] += w->diagonals[d];

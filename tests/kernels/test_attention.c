@@ -19,7 +19,7 @@ static inline float plain_log(float x) {
 #undef REAL
 #undef REF
 
-enum layout { WHOLE, CAUSAL, SEGMENTS, PACKED_CAUSAL, RAGGED, HOLES };
+enum layout { WHOLE, CAUSAL, SEGMENTS, PACKED_CAUSAL, RAGGED, HOLES, ALIGNED };
 
 typedef struct attention_case {
     const char *what;
@@ -50,6 +50,9 @@ static const attention_case cases[] = {
     {"width 160", 1, 20, 30, 2, 2, 160, WHOLE, 0.08f},
     {"few queries", 3, 2, 77, 4, 2, 40, RAGGED, 0.15f, 32, 128, false, 60},
     {"few queries, dropout", 2, 3, 200, 3, 3, 64, RAGGED, 0.125f, 32, 128, false, 150, 0.2f, 3},
+    {"whole vectors", 2, 128, 160, 2, 2, 64, WHOLE, 1.0f, 32, 128, true},
+    {"whole vectors, segments", 2, 160, 160, 3, 3, 32, ALIGNED, 1.0f, 32, 128, true},
+    {"whole vectors, shared heads", 1, 64, 96, 4, 2, 64, ALIGNED, 1.0f},
     {"far scores", 1, 130, 130, 2, 2, 64, WHOLE, 4.0f, 32, 128, true},
 };
 
@@ -108,6 +111,10 @@ static void make_ranges(attention_data *d) {
                 hi = lo + (int64_t)draw((uint64_t)(b * 104729 + i), c->keys - lo + 1);
             }
             if (c->layout == HOLES && i % 5 < 3) lo = 3, hi = 3;
+            if (c->layout == ALIGNED) { /* nobody attends the second segment */
+                lo = i / 32 == 1 ? 0 : i / 32 * 32;
+                hi = lo + 32;
+            }
             d->lo[b * c->queries + i] = (int32_t)lo;
             d->hi[b * c->queries + i] = (int32_t)hi;
         }
