@@ -12,6 +12,7 @@ requirements.txt beside this file.
 """
 import argparse
 import json
+import os
 import resource
 import statistics
 import sys
@@ -116,7 +117,7 @@ def main():
     args.rows = args.rows or (4 if training else 8)
     args.inputs = args.inputs or (512 if training else 128)
     torch.set_num_threads(args.threads)
-    result = {"command": " ".join(sys.argv), "device": f"PyTorch {torch.__version__}, {args.threads} threads"}
+    result = {"command": " ".join([os.path.basename(sys.argv[0])] + sys.argv[1:]), "device": f"PyTorch {torch.__version__}, {args.threads} threads"}
     result.update(train_step(args) if training else generate(args))
     result["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps(result, indent=2))
