@@ -16,6 +16,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+enum { SAGO_CONFIG_MOST_KEYS = 256 };
+
 typedef struct sago_string_list {
     char **items;
     int count;
@@ -132,6 +134,7 @@ typedef struct sago_config {
         bool cot;
         int64_t every; /* steps between evaluations during training; 0: never */
     } eval;
+    bool given[SAGO_CONFIG_MOST_KEYS]; /* by the number of sago_config_key */
 } sago_config;
 
 /** Loads path ("" or NULL: defaults alone), applies n_sets "a.b=c" texts in order, checks types and ranges.
@@ -142,6 +145,9 @@ void sago_config_free(sago_config *config);
 
 /** The whole resolved configuration as YAML that sago_config_load reads back to the same values. */
 void sago_config_write(const sago_config *config, sago_str *out);
+
+/** Was this key stated, in the file or by --set? A default was not. */
+bool sago_config_given(const sago_config *config, const char *key);
 
 /** The i-th key's path, "run.steps"; NULL past the last. */
 const char *sago_config_key(int i);

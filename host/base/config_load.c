@@ -8,13 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LINE_OF_SET = -1, MAX_KEYS = 256 };
+enum { LINE_OF_SET = -1 };
 
 typedef struct loader {
     sago_config *config;
     const char *file;   /* NULL: none */
     char *folder;       /* that relative paths of the file count from */
-    int line[MAX_KEYS]; /* of each key in the file; 0: default, LINE_OF_SET: --set */
+    int line[SAGO_CONFIG_MOST_KEYS]; /* of each key in the file; 0: default, LINE_OF_SET: --set */
 } loader;
 
 void config_record_default(const config_key *keys, void *base) {
@@ -315,6 +315,11 @@ static sago_status check_whole(const loader *l) {
     return l->file ? sago_wrap(status, "%s", l->file) : status;
 }
 
+bool sago_config_given(const sago_config *config, const char *key) {
+    const config_key *found = config_find(config_keys, key);
+    return found && config->given[found - config_keys];
+}
+
 sago_status sago_config_load(const char *path, char *const sets[], int n_sets, sago_config **out) {
     loader l = {.config = sago_alloc_zero(1, sizeof(sago_config))};
     char *here = sago_path_absolute(".");
@@ -327,6 +332,7 @@ sago_status sago_config_load(const char *path, char *const sets[], int n_sets, s
         l.config->file = sago_strdup("");
     for (int i = 0; i < n_sets && status == SAGO_OK; i++) status = apply_set(&l, sets[i], here);
     if (status == SAGO_OK) status = check_whole(&l);
+    for (int i = 0; i < SAGO_CONFIG_MOST_KEYS; i++) l.config->given[i] = l.line[i] != 0;
     free(here);
     free(l.folder);
     if (status != SAGO_OK) {

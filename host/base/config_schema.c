@@ -202,7 +202,7 @@ const config_key config_keys[] = {
     CHOICE("optimizer.second_moments", optimizer.second_moments, "keep", "keep|reset", CHANGES,
            "Whether a new run takes over the second moments of `model.init`, where it has them."),
     INT("optimizer.step_offset", optimizer.step_offset, "0", 0, CONFIG_LARGEST, CHANGES,
-        "Step from which the age of second moments counts."),
+        "Steps that the age of second moments taken over from `model.init` is lessened by."),
     {"optimizer.groups", CONFIG_RECORDS, FIELD(optimizer.groups), NULL, 0, 0, NULL, CHANGES,
      "Factors on the learning rate by parameter name; the first pattern that matches counts.", &group_record,
      FIELD(optimizer.n_groups)},
