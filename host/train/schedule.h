@@ -13,9 +13,6 @@
 
 #include "config.h"
 
-/** Checks that the schedule's keys make sense together. */
-sago_status sago_schedule_check(const sago_config *config) SAGO_MUST_CHECK;
-
 /** The learning rate of step k >= 1. */
 double sago_schedule_rate(const sago_config *config, int64_t k);
 

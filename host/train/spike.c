@@ -10,6 +10,10 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+void sago_spike_accept(sago_spike_detector *d, double loss) {
+    if (isfinite(loss)) d->losses[d->seen++ % SAGO_SPIKE_WINDOW] = loss;
+}
+
 bool sago_spike_check(sago_spike_detector *d, double loss, double threshold) {
     int n = d->seen < SAGO_SPIKE_WINDOW ? (int)d->seen : SAGO_SPIKE_WINDOW;
     if (threshold > 0 && n >= SAGO_SPIKE_WINDOW / 2) {
@@ -18,6 +22,6 @@ bool sago_spike_check(sago_spike_detector *d, double loss, double threshold) {
         qsort(sorted, (size_t)n, sizeof *sorted, by_value);
         if (!(loss <= threshold * sorted[n / 2])) return true;
     }
-    if (isfinite(loss)) d->losses[d->seen++ % SAGO_SPIKE_WINDOW] = loss;
+    sago_spike_accept(d, loss);
     return false;
 }

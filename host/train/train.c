@@ -8,6 +8,7 @@
 #include "run_dir.h"
 #include "schedule.h"
 #include "signals.h"
+#include "steps.h"
 #include "str.h"
 
 #include <math.h>
@@ -16,13 +17,18 @@
 
 enum { MOST_REWINDS = 20 };
 
-/* A save that fails (disk full, folder gone read-only) costs no trained step: the run goes on and tries again. */
+/* A save that fails (disk full, folder gone read-only) costs no trained step: the run goes on and tries
+ * again. */
 static sago_status save(sago_trainer *t) {
     sago_status status = sago_trainer_save(t);
-    if (status == SAGO_OK && t->mesh->rank == 0)
+    if (status == SAGO_OK && t->mesh->rank == 0) {
         status = sago_run_write_json(t->config->run.dir, "mixture.json", sago_data_drawn(t->data));
+        if (status == SAGO_E_IO) sago_warn("%s", sago_message()); /* only the report reads it */
+        return status == SAGO_E_IO ? SAGO_OK : status;
+    }
     if (status == SAGO_E_IO) {
-        if (t->mesh->rank == 0) sago_warn("checkpoint of step %lld not saved: %s", (long long)t->step, sago_message());
+        if (t->mesh->rank == 0)
+            sago_warn("checkpoint of step %lld not saved: %s", (long long)t->step, sago_message());
         return sago_trainer_log_event(t, "save_failed", json_pack("{s:s}", "message", sago_message()));
     }
     return status;
@@ -35,41 +41,55 @@ static sago_status save_last(sago_trainer *t) {
     return sago_run_write_json(t->config->run.dir, "mixture.json", sago_data_drawn(t->data));
 }
 
-/* The newest step directory at or before `at`, else the oldest there is; -1 when there is none. Rank 0 looks. */
+/* The newest step on disk at or before `at`, else the oldest there is; -1 when there is none. Rank 0 looks.
+ */
 static sago_status find_rewind_step(sago_trainer *t, int64_t at, int64_t *step) {
-    int64_t best = -1, oldest = -1;
-    sago_names names = {0};
-    if (t->mesh->rank == 0 && sago_dir_list(t->checkpoints, &names) == SAGO_OK) {
-        for (size_t i = 0; i < names.count; i++) {
-            char *end;
-            if (!sago_starts_with(names.names[i], "step-")) continue;
-            int64_t n = strtoll(names.names[i] + 5, &end, 10);
-            if (*end) continue;
-            if (n <= at && n > best) best = n;
-            if (oldest < 0 || n < oldest) oldest = n;
-        }
-    }
-    sago_names_free(&names);
-    *step = best >= 0 ? best : oldest;
+    int64_t *steps = NULL;
+    int n_steps = 0;
+    sago_status status = SAGO_OK;
+    *step = -1;
+    if (t->mesh->rank == 0 && sago_is_dir(t->checkpoints))
+        status = sago_steps_list(t->checkpoints, &steps, &n_steps);
+    for (int i = 0; i < n_steps && (i == 0 || steps[i] <= at); i++) *step = steps[i];
+    free(steps);
+    SAGO_TRY(sago_agree(t->mesh, status));
     return sago_broadcast(t->mesh, SAGO_WORLD_AXIS, step, sizeof *step, 0);
 }
 
-/* Goes back to before the spike and past the batches around it. Newer checkpoints lead to the same spike: they go. */
-static sago_status rewind_run(sago_trainer *t, double loss) {
+static sago_status remove_newer(const char *checkpoints, int64_t target) {
+    int64_t *steps;
+    int n_steps;
+    SAGO_TRY(sago_steps_list(checkpoints, &steps, &n_steps));
+    sago_status status = SAGO_OK;
+    for (int i = 0; i < n_steps && status == SAGO_OK; i++)
+        if (steps[i] > target) status = sago_step_remove(checkpoints, steps[i]);
+    free(steps);
+    return status;
+}
+
+/* Goes back to before the spike and past the batches around it. Newer checkpoints lead to the same spike:
+ * they go. */
+static sago_status rewind_run(sago_trainer *t, double loss, bool *rewound) {
     int64_t target, committed;
+    *rewound = false;
     SAGO_TRY(sago_ckpt_writer_wait(t->writer, &committed));
     SAGO_TRY(find_rewind_step(t, t->step - t->config->train.spike.rewind_steps, &target));
     if (target < 0) {
         if (t->mesh->rank == 0)
-            sago_warn("loss spike at step %lld (%.4f), and no checkpoint to go back to; lower checkpoint.every",
-                      (long long)t->step + 1, loss);
+            sago_warn(
+                "loss spike at step %lld (%.4f), and no checkpoint to go back to; lower checkpoint.every",
+                (long long)t->step + 1, loss);
+        sago_spike_accept(&t->spikes, loss);
         return SAGO_OK;
     }
     if (++t->rewinds > MOST_REWINDS)
-        return sago_fail(SAGO_E_NONFINITE, "the loss has spiked %d times; lower optimizer.learning_rate, or look at the "
-                                           "data around step %lld", MOST_REWINDS, (long long)t->step + 1);
+        return sago_fail(SAGO_E_NONFINITE,
+                         "the loss has spiked %d times; lower optimizer.learning_rate, or look at the "
+                         "data around step %lld",
+                         MOST_REWINDS, (long long)t->step + 1);
+    *rewound = true;
     int64_t from = t->step + 1;
-    char *dir = sago_format("%s/step-%06lld", t->checkpoints, (long long)target);
+    char *dir = sago_step_path(t->checkpoints, target);
     sago_ckpt *ckpt = NULL;
     sago_status status = sago_ckpt_open(dir, false, &ckpt);
     if (status == SAGO_OK) status = sago_trainer_load(t, ckpt);
@@ -83,23 +103,16 @@ static sago_status rewind_run(sago_trainer *t, double loss) {
     }
     status = SAGO_OK;
     if (t->mesh->rank == 0) {
-        sago_names names = {0};
-        status = sago_dir_list(t->checkpoints, &names);
-        for (size_t i = 0; i < names.count && status == SAGO_OK; i++) {
-            if (!sago_starts_with(names.names[i], "step-") || strtoll(names.names[i] + 5, NULL, 10) <= target) continue;
-            char *newer = sago_path_join(t->checkpoints, names.names[i]);
-            status = sago_dir_remove(newer);
-            free(newer);
-        }
-        sago_names_free(&names);
+        status = remove_newer(t->checkpoints, target);
         fclose(t->metrics);
         t->metrics = NULL;
         if (status == SAGO_OK) status = sago_metrics_open(t->config->run.dir, target, &t->metrics);
     }
     SAGO_TRY(sago_agree(t->mesh, status));
-    sago_info("loss spike at step %lld (%.4f): back to step %lld, skipping %lld batches", (long long)from, loss,
-              (long long)target, (long long)t->config->train.spike.skip_batches);
-    return sago_trainer_log_event(t, "spike", json_pack("{s:I, s:f}", "at_step", (json_int_t)from, "loss", loss));
+    sago_info("loss spike at step %lld (%.4f): back to step %lld, skipping %lld batches", (long long)from,
+              loss, (long long)target, (long long)t->config->train.spike.skip_batches);
+    return sago_trainer_log_event(t, "spike",
+                                  json_pack("{s:I, s:f}", "at_step", (json_int_t)from, "loss", loss));
 }
 
 /* What is not finite never reaches the weights. */
@@ -107,10 +120,13 @@ static sago_status handle_non_finite(sago_trainer *t, const sago_step_sums *sums
     const char *what = isfinite(sums->nll) ? "gradient" : "loss";
     t->step++;
     if (strcmp(t->config->train.non_finite, "stop") == 0)
-        return sago_fail(SAGO_E_NONFINITE, "step %lld: the %s is not finite; the weights are those of the step before "
-                                           "(train.non_finite: skip goes on)", (long long)t->step, what);
+        return sago_fail(SAGO_E_NONFINITE,
+                         "step %lld: the %s is not finite; the weights are those of the step before "
+                         "(train.non_finite: skip goes on)",
+                         (long long)t->step, what);
     if (++t->skipped_in_a_row > t->config->train.max_skipped)
-        return sago_fail(SAGO_E_NONFINITE, "step %lld: the %s is not finite, %lld steps in a row (train.max_skipped)",
+        return sago_fail(SAGO_E_NONFINITE,
+                         "step %lld: the %s is not finite, %lld steps in a row (train.max_skipped)",
                          (long long)t->step, what, (long long)t->skipped_in_a_row);
     if (t->mesh->rank == 0) sago_warn("step %lld skipped: the %s is not finite", (long long)t->step, what);
     return sago_trainer_log_step(t, sums, 0, seconds, true);
@@ -118,9 +134,6 @@ static sago_status handle_non_finite(sago_trainer *t, const sago_step_sums *sums
 
 static sago_status apply(sago_trainer *t, const sago_step_sums *sums, int64_t started_ns) {
     int64_t age = t->step + 1 - t->moment_age_offset;
-    if (age < 1)
-        return sago_fail(SAGO_E_CONFIG, "optimizer.step_offset: %lld is not before step %lld",
-                         (long long)t->moment_age_offset, (long long)t->step + 1);
     double rate = sago_schedule_rate(t->config, t->step + 1);
     SAGO_TRY(sago_optimizer_step(t->optimizer, t->values, t->gradients, age, rate, sums->gradient_norm));
     t->step++;
@@ -135,17 +148,19 @@ static sago_status run_steps(sago_trainer *t, const sago_train_hooks *hooks, sag
         bool ended;
         SAGO_TRY(sago_trainer_gradients(t, sums, &ended));
         if (ended) {
-            sago_info("the data ended after step %lld of %lld", (long long)t->step, (long long)config->run.steps);
+            sago_info("the data ended after step %lld of %lld", (long long)t->step,
+                      (long long)config->run.steps);
             break;
         }
         double loss = sums->nll / fmax(sums->target_tokens, 1);
         if (!sums->finite) {
-            SAGO_TRY(handle_non_finite(t, sums, (double)(sago_now_ns() - started_ns) * 1e-9));
+            SAGO_TRY(
+                sago_agree(t->mesh, handle_non_finite(t, sums, (double)(sago_now_ns() - started_ns) * 1e-9)));
         } else {
-            if (sago_spike_check(&t->spikes, loss, config->train.spike.threshold)) {
-                SAGO_TRY(rewind_run(t, loss));
-                continue;
-            }
+            bool rewound = false;
+            if (sago_spike_check(&t->spikes, loss, config->train.spike.threshold))
+                SAGO_TRY(rewind_run(t, loss, &rewound));
+            if (rewound) continue;
             SAGO_TRY(apply(t, sums, started_ns));
         }
         if (sums->stop_requested > 0) {
@@ -166,12 +181,18 @@ static sago_status train_locked(sago_trainer *t, const sago_train_hooks *hooks) 
         SAGO_TRY(sago_trainer_log_event(t, "resume", json_pack("{s:i}", "ranks", t->mesh->size)));
     if (t->mesh->rank == 0)
         SAGO_TRY(sago_run_write_json(config->run.dir, "environment.json", sago_environment_describe(t)));
-    sago_info("%s: %s, %.2fM parameters, steps %lld to %lld, %d rank%s, %s", config->run.dir, t->shape.family,
-              (double)t->registry.n_global_elements * 1e-6, (long long)t->step + (t->step < config->run.steps),
-              (long long)config->run.steps, t->mesh->size, t->mesh->size > 1 ? "s" : "", t->device->description);
+    if (t->step > 0 && t->step >= config->run.steps)
+        sago_info("%s: has its %lld steps already; a larger run.steps (now %lld) goes on", config->run.dir,
+                  (long long)t->step, (long long)config->run.steps);
+    else
+        sago_info("%s: %s, %.2fM parameters, steps %lld to %lld, %d rank%s, %s", config->run.dir,
+                  t->shape.family, (double)t->registry.n_global_elements * 1e-6,
+                  (long long)t->step + (t->step < config->run.steps), (long long)config->run.steps,
+                  t->mesh->size, t->mesh->size > 1 ? "s" : "", t->device->description);
     t->started_ns = sago_now_ns();
     sago_step_sums sums = {0};
-    sums.rows_by_rank = sago_alloc_zero((size_t)t->mesh->axis_size[SAGO_DATA_AXIS], sizeof *sums.rows_by_rank);
+    sums.rows_by_rank =
+        sago_alloc_zero((size_t)t->mesh->axis_size[SAGO_DATA_AXIS], sizeof *sums.rows_by_rank);
     sago_status status = run_steps(t, hooks, &sums);
     free(sums.rows_by_rank);
     int64_t committed = -1;
@@ -182,7 +203,8 @@ static sago_status train_locked(sago_trainer *t, const sago_train_hooks *hooks) 
     sago_progress_end();
     if (status == SAGO_E_INTERRUPTED) {
         /* Not every rank need have got the signal; all say the same. */
-        status = sago_fail(status, "stopped by a signal after step %lld, saved; the same command goes on from there",
+        status = sago_fail(status,
+                           "stopped by a signal after step %lld, saved; the same command goes on from there",
                            (long long)t->step);
         return sago_agree(t->mesh, status);
     }

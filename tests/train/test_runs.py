@@ -176,6 +176,74 @@ def case_a_full_disk_costs_no_step():
         subprocess.run(["umount", small])
 
 
+def flip(path, at):
+    with open(path, "r+b") as f:
+        f.seek(at)
+        byte = f.read(1)
+        f.seek(at)
+        f.write(bytes([byte[0] ^ 1]))
+
+
+def case_damage_costs_one_interval():
+    train("undamaged", run__steps=25)
+    for ranks in (1, 2):
+        run = f"damaged{ranks}"
+        train(run)
+        flip(glob.glob(f"{work}/{run}/checkpoints/step-000020/shard-*")[0], 60000)  # among the bytes of the tensors
+        said = train(run, ranks, run__steps=25)
+        assert "step-000020" in said and "going back to step 15" in said, said
+        for a, b in zip(losses(run), losses("undamaged")):
+            assert a == b if ranks == 1 else a[0] == b[0] and abs(a[1] - b[1]) < 1e-4 * b[1], (a, b)
+        assert len(losses(run)) == 25
+    # All damaged, or out of sight: an error, and every file is as it was.
+    for hurt in ("cut", "gone"):
+        run = f"hopeless-{hurt}"
+        train(run)
+        for path in glob.glob(f"{work}/{run}/checkpoints/step-*/MANIFEST.json"):
+            os.truncate(path, 100) if hurt == "cut" else os.remove(path)
+        files = [p for p in glob.glob(f"{work}/{run}/**", recursive=True) if os.path.isfile(p)]
+        before = [open(p, "rb").read() for p in files]
+        said = train(run, code=1, run__steps=25)
+        assert "MANIFEST.json" in said, said
+        assert before == [open(p, "rb").read() for p in files]
+
+
+def case_a_spike_without_checkpoint_is_no_end():
+    good = [json.dumps({"inputs": f"first: {a} {b}", "targets": a}) for a in words for b in words]
+    bad = [json.dumps({"inputs": f"first: {a} {b}", "targets": "#%$@!^&*()" * 3}) for a in words for b in words]
+    path = write(f"{work}/turned.jsonl", "\n".join((good * 4)[:200] + bad * 2) + "\n")
+    said = train("turned", run__steps=70, data__mixture=f"[{{name: turned, format: jsonl, path: {path}, share: 1}}]",
+                 data__order="sequential", data__packing="false", train__spike__threshold=1.6, checkpoint__every=0)
+    assert "no checkpoint to go back to" in said and [s for s, _, _ in losses("turned")] == list(range(1, 71)), said
+
+
+def case_model_init_and_the_config_agree():
+    train("teacher", run__steps=2, model__activation="relu", model__tied_embeddings="true")
+    sizes = "{vocab_size: 384, d_model: 32, n_heads: 2, head_dim: 16, d_ff: 64, encoder_layers: 1, decoder_layers: 1}"
+    bare = write(f"{work}/bare.yaml", CONFIG.format(work=work).replace(sizes, "{init: teacher}"))
+    for steps in (2, 4):
+        subprocess.run([SAGO, "train", bare, "--set", f"run.dir={work}/pupil", "--set", f"run.steps={steps}", "--quiet"],
+                       check=True, env=ENV)
+    kept = open(f"{work}/pupil/config.yaml").read()
+    assert "activation: relu" in kept and "tied_embeddings: true" in kept and "d_model: 32" in kept
+    subprocess.run([SAGO, "train", f"{work}/pupil/config.yaml", "--set", f"run.dir={work}/pupil2", "--quiet"], check=True,
+                   env=ENV)
+    assert losses("pupil2") == losses("pupil")
+    for kv, names in (({"model__activation": "gated-gelu"}, "model.activation"),
+                      ({"model__tied_embeddings": "false"}, "model.tied_embeddings"), ({"model__d_ff": 65}, "model.d_ff"),
+                      ({"model__relative_buckets": 16}, "model.relative_buckets"),
+                      ({"model__norm_epsilon": 1e-5}, "model.norm_epsilon")):
+        said = train("odd", code=2, model__init=f"{work}/teacher", **kv)
+        assert names in said and len(said.strip().splitlines()) == 1, said
+    # Second moments go on ageing where the checkpoint left them, through a chain of runs too.
+    train("third", run__steps=1, model__init=f"{work}/pupil", model__activation="relu", model__tied_embeddings="true")
+    meta = json.load(open(f"{work}/third/checkpoints/step-000001/MANIFEST.json"))["meta"]
+    assert meta["moment_age_offset"] == -6, meta
+    said = train("odd", code=2, model__init=f"{work}/pupil", model__activation="relu", model__tied_embeddings="true",
+                 optimizer__step_offset=7)
+    assert "optimizer.step_offset" in said, said
+
+
 cases = {n[5:]: f for n, f in globals().items() if n.startswith("case_")}
 for name in sys.argv[3:] or cases:
     started = time.time()

@@ -61,21 +61,8 @@ static void test_linear(void **state) {
     rate_is(110, 0);
 }
 
-static void test_check(void **state) {
-    (void)state;
-    use("cosine", 1, 0, 0);
-    assert_int_equal(sago_schedule_check(&config), SAGO_E_CONFIG);
-    use("linear", 1, 10, 10);
-    assert_int_equal(sago_schedule_check(&config), SAGO_E_CONFIG);
-    use("linear", 1, 9, 10);
-    assert_int_equal(sago_schedule_check(&config), SAGO_OK);
-    use("constant", 1, 0, 0);
-    assert_int_equal(sago_schedule_check(&config), SAGO_OK);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_constant), cmocka_unit_test(test_rsqrt),
-                                       cmocka_unit_test(test_cosine), cmocka_unit_test(test_linear),
-                                       cmocka_unit_test(test_check)};
+                                       cmocka_unit_test(test_cosine), cmocka_unit_test(test_linear)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
