@@ -242,7 +242,7 @@ static void plan_sequential(sago_mixture *mixture) {
 
 /* Weights of tasks within members, and members' shares as a chain of ratios: of what earlier members leave.
  */
-static sago_status plan_draws(sago_mixture *mixture) {
+static void plan_draws(sago_mixture *mixture) {
     double total = 0, left = 1;
     for (int m = 0; m < mixture->n_members; m++) {
         sago_member *member = &mixture->members[m];
@@ -254,10 +254,9 @@ static sago_status plan_draws(sago_mixture *mixture) {
         if (member->cumulative[member->n_tasks] == 0) member->share = 0;
         total += member->share;
     }
-    if (total <= 0)
-        return sago_fail(SAGO_E_CONFIG,
-                         "data.mixture: nothing is left to train on: every member's share is 0 or all "
-                         "of its tasks are held out");
+    /* Held-out tasks alone can still be evaluated; a draw is refused. */
+    mixture->undrawable = total <= 0;
+    if (mixture->undrawable) return;
     for (int m = 0; m < mixture->n_members; m++) {
         sago_member *member = &mixture->members[m];
         member->share /= total;
@@ -268,7 +267,6 @@ static sago_status plan_draws(sago_mixture *mixture) {
             if (mixture->members[k].share > 0) member->takes_rest = false;
         left -= member->share;
     }
-    return SAGO_OK;
 }
 
 sago_status sago_mixture_open(const sago_config *config, const sago_tokenizer *tokenizer, int64_t vocab_size,
@@ -293,7 +291,7 @@ sago_status sago_mixture_open(const sago_config *config, const sago_tokenizer *t
     for (int t = 0; t < mixture->n_tasks; t++) SAGO_TRY_TO(done, open_task(mixture, t));
     for (int m = 0; m < mixture->n_members; m++) tell_of_empty_tasks(mixture, &mixture->members[m]);
     SAGO_TRY_TO(done, check_holdout(mixture));
-    SAGO_TRY_TO(done, plan_draws(mixture));
+    plan_draws(mixture);
     if (mixture->sequential) plan_sequential(mixture);
     if (config->data.leak_check) SAGO_TRY_TO(done, sago_leak_check(mixture));
     *out = mixture;

@@ -41,6 +41,10 @@ sago_status sago_mixture_open(const sago_config *config, const sago_tokenizer *t
                               sago_mixture **out) SAGO_MUST_CHECK;
 void sago_mixture_close(sago_mixture *mixture);
 
+/** SAGO_E_CONFIG where no draw is possible because all tasks are held out or have no share: such a mixture is for
+ * evaluation alone. */
+sago_status sago_mixture_drawable(const sago_mixture *mixture) SAGO_MUST_CHECK;
+
 /**
  * Draw number draw_number, from 0. Fills texts, ids (EOS included, at most data.input_length and
  * data.target_length) and provenance; reuses the memory of *out, which starts zeroed. *end (may be NULL in

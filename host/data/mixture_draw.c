@@ -131,10 +131,17 @@ static sago_rendering choose_rendering(const sago_mixture *mixture, const sago_m
     return how;
 }
 
+sago_status sago_mixture_drawable(const sago_mixture *mixture) {
+    if (!mixture->undrawable) return SAGO_OK;
+    return sago_fail(SAGO_E_CONFIG, "data.mixture: nothing is left to train on: every member's share is 0 or all "
+                                    "of its tasks are held out");
+}
+
 sago_status sago_mixture_draw(const sago_mixture *mixture, uint64_t draw, sago_example *out, bool *end) {
     int number;
     uint32_t record;
     if (end) *end = false;
+    SAGO_TRY(sago_mixture_drawable(mixture));
     if (mixture->sequential) {
         if (draw >= (uint64_t)mixture->sequential_start[mixture->n_tasks]) {
             if (end) *end = true;

@@ -105,6 +105,7 @@ sago_status sago_data_open(const sago_config *config, const sago_tokenizer *toke
     void **items = NULL;
     sago_status status = SAGO_OK;
     SAGO_TRY_TO(done, sago_mixture_open(config, tokenizer, vocab_size, &data->mixture));
+    SAGO_TRY_TO(done, sago_mixture_drawable(data->mixture));
     const sago_pack_options options = sago_pack_options_of(config);
     SAGO_TRY_TO(done, sago_packer_open(&options, (sago_pack_source){draw, data}, &data->packer));
     data->n_tasks = sago_mixture_tasks(data->mixture);

@@ -52,6 +52,7 @@ struct sago_mixture {
     sago_task *tasks;
     int n_tasks;
     bool sequential;
+    bool undrawable; /* nothing to train on */
     int64_t *sequential_start; /* draws before each task, n_tasks + 1 */
 };
 
