@@ -211,7 +211,7 @@ static sago_status rank_options(const sago_eval_args *args, sago_loaded_model *l
         json_object_set_new(set->records[i], "option_logprobs", logprobs);
         json_object_set_new(set->records[i], "chosen_option", json_integer(best));
         if (q->right_option >= 0)
-            json_object_set_new(set->records[i], "accuracy", json_real(best == q->right_option));
+            json_object_set_new(set->records[i], "accuracy", json_real(strcmp(q->options[best], q->options[q->right_option]) == 0));
     }
     sago_predictions_free(out, n);
     for (int64_t i = 0; i < n; i++) sago_ids_free(&targets[i]);
