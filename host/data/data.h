@@ -25,6 +25,7 @@ typedef struct sago_example {
     int64_t exemplars[16];
     int n_exemplars;
     bool chain_of_thought, truncated;
+    bool prompt_cut; /* of the two it was the input that was too long: its end is missing */
 } sago_example;
 
 typedef struct sago_data sago_data;

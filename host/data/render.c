@@ -211,5 +211,6 @@ sago_status sago_render(const sago_mixture *mixture, int number, uint32_t record
     bool inputs_cut = cut(&out->inputs, mixture->config->data.input_length);
     bool targets_cut = cut(&out->targets, mixture->config->data.target_length);
     out->truncated = inputs_cut || targets_cut;
+    out->prompt_cut = inputs_cut;
     return SAGO_OK;
 }

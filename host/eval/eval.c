@@ -58,6 +58,7 @@ static json_t *record_of(const sago_mixture_task *task, const char *name, int64_
     json_object_set_new(record, "held_out", json_boolean(task->held_out));
     json_object_set_new(record, "index", json_integer((json_int_t)index));
     json_object_set_new(record, "prompt", json_string(sago_str_text(&q->example.input_text)));
+    if (q->example.prompt_cut) json_object_set_new(record, "prompt_cut", json_true());
     json_object_set_new(record, "references", text_array(q->references, q->n_references));
     json_object_set_new(record, "marker", json_string(q->answer_marker ? q->answer_marker : ""));
     if (q->n_options > 0) {
@@ -304,6 +305,12 @@ static sago_status finish(const sago_eval_args *args, json_t *records, int64_t s
     sago_status status = sago_dir_make(args->output_dir);
     if (status == SAGO_OK) status = sago_file_replace(predictions, sago_str_text(&lines), lines.length);
     if (status == SAGO_OK) status = sago_json_write(summary, scores);
+    size_t cut = 0;
+    for (size_t i = 0; i < json_array_size(records); i++)
+        cut += json_is_true(json_object_get(json_array_get(records, i), "prompt_cut"));
+    if (status == SAGO_OK && cut > 0)
+        sago_warn("%zu of %zu prompts are longer than data.input_length and lost their end (\"prompt_cut\" in %s)", cut,
+                  json_array_size(records), predictions);
     if (status == SAGO_OK) {
         say_group(scores, "seen");
         say_group(scores, "unseen");

@@ -207,6 +207,15 @@ class Model(unittest.TestCase):
             self.assertGreater(len(few), len(zero))
             self.assertFalse([other for other in asked if other != zero and other in few])
 
+    def test_cut_prompts_are_told(self):
+        done = sago("eval", "run", "--output", "cut", "--quiet", "--set", "data.input_length=18")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        records = lines("cut/predictions.jsonl")
+        cut = [r for r in records if len(r["prompt"]) + 1 > 18]
+        self.assertTrue(0 < len(cut) < len(records))
+        self.assertEqual([r for r in records if r.get("prompt_cut")], cut)
+        self.assertIn(f"{len(cut)} of {len(records)} prompts", done.stderr)
+
     def test_moved_run(self):
         shutil.copytree(path("run"), path("moved"))
         self.succeeds("eval", "moved", "--tasks", "constant")
