@@ -4,32 +4,11 @@
 #include "hf.h"
 #include "ops.h"
 #include "param_pieces.h"
+#include "share_out.h"
 #include "str.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-/*
- * Every data rank holds everything, so the writing is shared out: a matrix by rows, a vector or a matrix of
- * fewer rows than ranks as a whole to the ranks in turn. Returns the number of pieces that are this rank's.
- */
-static int share_out(sago_piece *pieces, int n, int rank, int ranks) {
-    int mine = 0;
-    for (int i = 0; i < n; i++) {
-        sago_piece p = pieces[i];
-        int64_t rows = p.shape[0];
-        if (p.n_dims == 2 && rows >= ranks) {
-            int64_t first = rows * rank / ranks, end = rows * (rank + 1) / ranks;
-            p.data = (char *)p.data + (size_t)(first * p.shape[1]) * sago_dtype_bytes(p.dtype);
-            p.offset[0] += first;
-            p.shape[0] = end - first;
-        } else if (i % ranks != rank) {
-            continue;
-        }
-        pieces[mine++] = p;
-    }
-    return mine;
-}
 
 static json_t *make_meta(const sago_trainer *t) {
     sago_str config = {0};
@@ -59,7 +38,7 @@ sago_status sago_trainer_save(sago_trainer *t) {
         .step = t->step,
         .meta = meta,
         .pieces = whole.pieces,
-        .n_pieces = share_out(whole.pieces, whole.n + n_state, t->mesh->rank, t->mesh->size),
+        .n_pieces = sago_share_out(whole.pieces, whole.n + n_state, t->mesh->rank, t->mesh->size),
         .files = &tokenizer,
         .n_files = t->tokenizer ? 1 : 0,
         .keep = t->config->checkpoint.keep,

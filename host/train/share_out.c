@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "share_out.h"
+
+int sago_share_out(sago_piece *pieces, int n, int rank, int ranks) {
+    int mine = 0;
+    for (int i = 0; i < n; i++) {
+        sago_piece p = pieces[i];
+        int64_t rows = p.shape[0];
+        if (p.n_dims == 2 && rows >= ranks) {
+            int64_t first = rows * rank / ranks, end = rows * (rank + 1) / ranks;
+            p.data = (char *)p.data + (size_t)(first * p.shape[1]) * sago_dtype_bytes(p.dtype);
+            p.offset[0] += first;
+            p.shape[0] = end - first;
+        } else if (i % ranks != rank) {
+            continue;
+        }
+        pieces[mine++] = p;
+    }
+    return mine;
+}
