@@ -1,7 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli.h"
 
+#include "eval.h"
+#include "file.h"
 #include "trainer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The scores of the present weights, where `sago eval` would put those of a checkpoint of this step. */
+static sago_status evaluate(void *context, sago_trainer *t) {
+    const sago_config *config = context;
+    char *dir = sago_format("%s/eval/step-%06lld", config->run.dir, (long long)t->step);
+    sago_loaded_model present = {
+        .device = t->device,
+        .mesh = t->mesh,
+        .shape = t->shape,
+        .registry = t->registry,
+        .tokenizer = t->tokenizer,
+        .values = t->values,
+        .bf16 = strcmp(config->train.precision, "bf16") == 0,
+        .loss_chunk_tokens = config->train.loss_chunk,
+        .step = t->step,
+        .step_dir = config->run.dir,
+    };
+    const sago_eval_args args = {
+        .config = config,
+        .mesh = t->mesh,
+        .split = SAGO_SPLIT_EVAL,
+        .output_dir = dir,
+        .label = sago_path_base(dir),
+        .checkpoint = config->run.dir,
+    };
+    sago_status status = sago_wrap(sago_eval_model(&args, &present), "eval.every");
+    sago_model_close(present.model); /* all else is the trainer's */
+    free(dir);
+    return status;
+}
 
 static sago_status run(const sago_arguments *arguments) {
     sago_config *config = NULL;
@@ -10,7 +45,8 @@ static sago_status run(const sago_arguments *arguments) {
     SAGO_TRY_TO(done, sago_argument_config(arguments, arguments->positional[0], &config));
     SAGO_TRY_TO(done, sago_mesh_open(config->mesh.data, config->mesh.model,
                                      (double)config->mesh.timeout_seconds, &mesh));
-    SAGO_TRY_TO(done, sago_train(config, mesh, NULL));
+    const sago_train_hooks hooks = {evaluate, config};
+    SAGO_TRY_TO(done, sago_train(config, mesh, &hooks));
 done:
     sago_mesh_close(mesh);
     sago_config_free(config);

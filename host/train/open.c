@@ -228,12 +228,15 @@ static sago_status find_run(sago_trainer *t, int64_t *step) {
     return sago_broadcast(t->mesh, SAGO_WORLD_AXIS, step, sizeof *step, 0);
 }
 
-/* A run that is continued keeps what its results depend on. */
-static sago_status check_continued(const sago_trainer *t) {
+/* A run that is continued keeps what its results depend on. A config.yaml that is gone comes back from the
+ * checkpoint. */
+static sago_status check_continued(const sago_trainer *t, const sago_ckpt *ckpt) {
     char *path = sago_path_join(t->config->run.dir, "config.yaml");
+    const char *saved = json_string_value(json_object_get(sago_ckpt_meta(ckpt), "config"));
     sago_config *before = NULL;
     sago_status status = SAGO_OK;
-    if (access(path, F_OK) == 0) status = sago_config_load(path, NULL, 0, &before);
+    if (access(path, F_OK) != 0 && saved) status = sago_file_replace(path, saved, strlen(saved));
+    if (status == SAGO_OK) status = sago_config_load(path, NULL, 0, &before);
     if (before) status = sago_config_check_resume(before, t->config);
     sago_config_free(before);
     free(path);
@@ -253,7 +256,7 @@ static sago_status choose_model(sago_trainer *t, int64_t step, sago_ckpt **sourc
     }
     SAGO_TRY(*source ? shape_from_checkpoint(config, *source, &t->shape)
                      : shape_from_config(config, &t->shape));
-    return t->mesh->rank == 0 && step >= 0 ? check_continued(t) : SAGO_OK;
+    return t->mesh->rank == 0 && step >= 0 ? check_continued(t, *source) : SAGO_OK;
 }
 
 static sago_status open_all(sago_trainer *t, int64_t step, sago_ckpt *source) {

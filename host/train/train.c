@@ -168,8 +168,12 @@ static sago_status run_steps(sago_trainer *t, const sago_train_hooks *hooks, sag
             return SAGO_E_INTERRUPTED;
         }
         if (config->checkpoint.every > 0 && t->step % config->checkpoint.every == 0) SAGO_TRY(save(t));
-        if (hooks && hooks->evaluate && config->eval.every > 0 && t->step % config->eval.every == 0)
-            SAGO_TRY(hooks->evaluate(hooks->context, t));
+        if (hooks && hooks->evaluate && config->eval.every > 0 && t->step % config->eval.every == 0) {
+            /* Scores can be made later, from a checkpoint: what is in their way costs no training. */
+            sago_status status = hooks->evaluate(hooks->context, t);
+            if (status != SAGO_OK && t->mesh->rank == 0)
+                sago_warn("not evaluated after step %lld: %s", (long long)t->step, sago_message());
+        }
     }
     return t->saved_step != t->step ? save_last(t) : SAGO_OK;
 }

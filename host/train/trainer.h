@@ -3,12 +3,12 @@
  * Trainer: everything that one rank of a training run holds, and the loop over its steps.
  *
  *     sago_train(config, mesh, hooks)
- *         open     device, model (fresh, from model.init, or from the run's newest checkpoint), data, optimizer
- *         a step   batch -> micro-batches (loss, backward, buckets summed on the way) -> checks -> Adafactor
- *         save     every checkpoint.every steps, and the last
+ *         open     device, model (fresh, from model.init, or from the run's newest checkpoint), data,
+ * optimizer a step   batch -> micro-batches (loss, backward, buckets summed on the way) -> checks ->
+ * Adafactor save     every checkpoint.every steps, and the last
  *
- * The objective is (sum of NLL + z_loss * sum of lse^2) / target tokens of the whole step: the same for every number of
- * ranks, micro-batch and packing.
+ * The objective is (sum of NLL + z_loss * sum of lse^2) / target tokens of the whole step: the same for every
+ * number of ranks, micro-batch and packing.
  */
 #ifndef SAGO_TRAINER_H
 #define SAGO_TRAINER_H
@@ -53,18 +53,20 @@ typedef struct sago_trainer {
 
 /** What the floors above add to a run; any may be NULL. */
 typedef struct sago_train_hooks {
-    /** After the steps that eval.every names: writes scores of the present weights. All ranks call it. */
+    /** After the steps that eval.every names: writes scores of the present weights. All ranks call it, and
+     * all get the same outcome; a failure is told and training goes on. */
     sago_status (*evaluate)(void *context, sago_trainer *trainer);
     void *context;
 } sago_train_hooks;
 
 /**
- * Trains to run.steps, continuing the run in run.dir if there is one. Returns SAGO_E_INTERRUPTED after SIGTERM or
- * SIGINT, with everything saved. Collective over the mesh.
+ * Trains to run.steps, continuing the run in run.dir if there is one. Returns SAGO_E_INTERRUPTED after
+ * SIGTERM or SIGINT, with everything saved. Collective over the mesh.
  */
 sago_status sago_train(sago_config *config, sago_mesh *mesh, const sago_train_hooks *hooks) SAGO_MUST_CHECK;
 
-/* --- parts of it, a file each -------------------------------------------------------------------------------------- */
+/* --- parts of it, a file each
+ * -------------------------------------------------------------------------------------- */
 
 /** open.c: fills trainer from its config and mesh. */
 sago_status sago_trainer_open(sago_trainer *trainer) SAGO_MUST_CHECK;
@@ -74,7 +76,8 @@ void sago_trainer_close(sago_trainer *trainer);
 sago_status sago_trainer_save(sago_trainer *trainer) SAGO_MUST_CHECK;
 sago_status sago_trainer_load(sago_trainer *trainer, sago_ckpt *ckpt) SAGO_MUST_CHECK;
 /** Loads "param/..." alone, and the second moments if keep_moments. */
-sago_status sago_trainer_load_weights(sago_trainer *trainer, sago_ckpt *ckpt, bool keep_moments) SAGO_MUST_CHECK;
+sago_status sago_trainer_load_weights(sago_trainer *trainer, sago_ckpt *ckpt,
+                                      bool keep_moments) SAGO_MUST_CHECK;
 
 /** What one step computed, summed over all ranks. */
 typedef struct sago_step_sums {
@@ -83,7 +86,7 @@ typedef struct sago_step_sums {
     double matmul_flops;
     double stop_requested; /* ranks that were asked to stop by a signal */
     double gradient_norm;
-    double *rows_by_rank; /* [data axis size] */
+    double *rows_by_rank;                        /* [data axis size] */
     double data_wait_seconds, comm_wait_seconds; /* the largest of any rank */
     bool finite;
 } sago_step_sums;

@@ -195,6 +195,9 @@ def case_damage_costs_one_interval():
         for a, b in zip(losses(run), losses("undamaged")):
             assert a == b if ranks == 1 else a[0] == b[0] and abs(a[1] - b[1]) < 1e-4 * b[1], (a, b)
         assert len(losses(run)) == 25
+    os.remove(f"{work}/damaged1/config.yaml")
+    said = train("damaged1", code=2, run__steps=30, run__seed=9)  # the checkpoint remembers
+    assert "run.seed" in said, said
     # All damaged, or out of sight: an error, and every file is as it was.
     for hurt in ("cut", "gone"):
         run = f"hopeless-{hurt}"
@@ -242,6 +245,23 @@ def case_model_init_and_the_config_agree():
     said = train("odd", code=2, model__init=f"{work}/pupil", model__activation="relu", model__tied_embeddings="true",
                  optimizer__step_offset=7)
     assert "optimizer.step_offset" in said, said
+
+
+def case_evaluation_on_the_way():
+    extra = {"data__eval_fraction": 0.1, "eval__examples_per_task": 6, "eval__max_new_tokens": 4}
+    train("unwatched", **extra)
+    for ranks in (1, 2):
+        run = f"watched{ranks}"
+        train(run, ranks, eval__every=8, **extra)
+        assert sorted(os.listdir(f"{work}/{run}/eval")) == ["step-000008", "step-000016"]
+        if ranks == 1: assert losses(run) == losses("unwatched") and weights(run) == weights("unwatched")
+    # The weights of that step were asked, not others: their checkpoint gives the same answers.
+    train("unwatched8", run__steps=8, **extra)
+    subprocess.run([SAGO, "eval", f"{work}/unwatched8", "--quiet"], check=True, env=ENV)
+    answers = [open(f"{work}/{r}/eval/step-000008/predictions.jsonl").read() for r in ("watched1", "unwatched8")]
+    assert answers[0] == answers[1] and answers[0].count("\n") == 12, answers
+    said = train("unasked", run__steps=6, eval__every=4)
+    assert "not evaluated after step 4" in said and len(losses("unasked")) == 6, said
 
 
 cases = {n[5:]: f for n, f in globals().items() if n.startswith("case_")}
