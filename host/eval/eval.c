@@ -37,6 +37,35 @@ static json_t *text_array(char *const texts[], int n) {
     return array;
 }
 
+/* What ids say. A byte model may write NULs and stop inside a character: both show as U+FFFD, and an answer is
+ * compared as a whole. */
+static sago_status text_of_ids(const sago_tokenizer *tokenizer, const int32_t *ids, int64_t n, json_t **out) {
+    sago_str text = {0}, readable = {0}, quoted = {0};
+    sago_status status = sago_tokenizer_decode(tokenizer, ids, n, &text);
+    for (size_t i = 0; i < text.length; i++)
+        if (text.data[i])
+            sago_str_putc(&readable, text.data[i]);
+        else
+            sago_str_puts(&readable, "\xEF\xBF\xBD");
+    sago_json_quote(&quoted, sago_str_text(&readable), readable.length);
+    *out = json_loadb(quoted.data, quoted.length, JSON_DECODE_ANY, NULL);
+    sago_str_free(&text);
+    sago_str_free(&readable);
+    sago_str_free(&quoted);
+    return status;
+}
+
+/* A source of ids has no texts: what its ids say stands for them. */
+static sago_status add_texts_of_ids(const sago_tokenizer *tokenizer, const sago_example *example, json_t *record) {
+    json_t *prompt = NULL, *target = NULL, *references = json_array();
+    sago_status status = text_of_ids(tokenizer, example->inputs.data, example->inputs.length, &prompt);
+    if (status == SAGO_OK) status = text_of_ids(tokenizer, example->targets.data, example->targets.length, &target);
+    if (target) json_array_append_new(references, target);
+    json_object_set_new(record, "prompt", prompt);
+    json_object_set_new(record, "references", references);
+    return status;
+}
+
 /* The name that scores go by: MEMBER/TASK where another member has a task of that name. New memory. */
 static char *score_name(const sago_mixture *mixture, const sago_mixture_task *task) {
     for (int t = 0; t < sago_mixture_tasks(mixture); t++) {
@@ -75,8 +104,8 @@ static bool is_chosen(const sago_config *config, const sago_mixture *mixture, in
     return false;
 }
 
-static sago_status add_task(const sago_eval_args *args, const sago_mixture *mixture, int task, int64_t *item,
-                            question_set *set) {
+static sago_status add_task(const sago_eval_args *args, const sago_tokenizer *tokenizer, const sago_mixture *mixture,
+                            int task, int64_t *item, question_set *set) {
     const sago_config *config = args->config;
     sago_mixture_task info;
     sago_mixture_task_info(mixture, task, &info);
@@ -99,13 +128,16 @@ static sago_status add_task(const sago_eval_args *args, const sago_mixture *mixt
         sago_question *q = &set->questions[set->n];
         memset(q, 0, sizeof *q);
         status = sago_mixture_question(mixture, task, args->split, index, &options, q);
-        set->records[set->n++] = record_of(&info, name, *item, index, q);
+        json_t *record = set->records[set->n++] = record_of(&info, name, *item, index, q);
+        if (status == SAGO_OK && q->n_references == 0)
+            status = add_texts_of_ids(tokenizer, &q->example, record);
     }
     free(name);
     return status;
 }
 
-static sago_status collect_questions(const sago_eval_args *args, const sago_mixture *mixture, question_set *set) {
+static sago_status collect_questions(const sago_eval_args *args, const sago_tokenizer *tokenizer,
+                                     const sago_mixture *mixture, question_set *set) {
     const sago_string_list *patterns = &args->config->eval.tasks;
     for (int i = 0; i < patterns->count; i++) {
         int task = 0;
@@ -116,7 +148,7 @@ static sago_status collect_questions(const sago_eval_args *args, const sago_mixt
     }
     int64_t item = 0;
     for (int task = 0; task < sago_mixture_tasks(mixture); task++)
-        if (is_chosen(args->config, mixture, task)) SAGO_TRY(add_task(args, mixture, task, &item, set));
+        if (is_chosen(args->config, mixture, task)) SAGO_TRY(add_task(args, tokenizer, mixture, task, &item, set));
     if (item == 0)
         return sago_fail(SAGO_E_CONFIG, "eval.tasks: no task that it names has %s examples; sago data stats counts them, "
                                         "data.eval_fraction and data.holdout make examples for evaluation",
@@ -145,32 +177,17 @@ static sago_status generate(const sago_eval_args *args, sago_loaded_model *loade
     };
     sago_prediction *out = NULL;
     sago_status status = sago_predict_generate(loaded, prompts, set->n, &predict, &out);
-    sago_str text = {0}, readable = {0}, quoted = {0};
     for (int64_t i = 0; i < set->n && status == SAGO_OK; i++) {
         json_t *outputs = json_array();
         for (int s = 0; s < predict.samples && status == SAGO_OK; s++) {
             const sago_prediction *p = &out[i * predict.samples + s];
-            sago_str_clear(&text);
-            status = sago_tokenizer_decode(loaded->tokenizer, p->ids, p->n_ids, &text);
-            /* A byte model may write NULs and stop inside a character: both show as U+FFFD, and an answer is
-             * compared as a whole. */
-            sago_str_clear(&readable);
-            for (size_t b = 0; b < text.length; b++)
-                if (text.data[b])
-                    sago_str_putc(&readable, text.data[b]);
-                else
-                    sago_str_puts(&readable, "\xEF\xBF\xBD");
-            sago_str_clear(&quoted);
-            sago_json_quote(&quoted, sago_str_text(&readable), readable.length);
-            json_t *output = json_loadb(quoted.data, quoted.length, JSON_DECODE_ANY, NULL);
+            json_t *output = NULL;
+            status = text_of_ids(loaded->tokenizer, p->ids, p->n_ids, &output);
             json_array_append_new(outputs, output);
         }
         json_object_set_new(set->records[i], "outputs", outputs);
         json_object_set_new(set->records[i], "logprob", json_real(out[i * predict.samples].logprob));
     }
-    sago_str_free(&text);
-    sago_str_free(&readable);
-    sago_str_free(&quoted);
     sago_predictions_free(out, set->n * predict.samples);
     free(prompts);
     return status;
@@ -332,7 +349,7 @@ static sago_status predict_all(const sago_eval_args *args, sago_loaded_model *lo
         return sago_fail(SAGO_E_CONFIG, "eval.samples: all %lld would be the same at temperature 0; set eval.temperature",
                          (long long)args->config->eval.samples);
     SAGO_TRY(sago_mixture_open(args->config, loaded->tokenizer, loaded->shape.vocab_size, &mixture));
-    sago_status status = collect_questions(args, mixture, set);
+    sago_status status = collect_questions(args, loaded->tokenizer, mixture, set);
     if (status == SAGO_OK) status = generate(args, loaded, set);
     if (status == SAGO_OK) status = rank_options(args, loaded, set);
     sago_mixture_close(mixture);

@@ -216,6 +216,18 @@ class Model(unittest.TestCase):
         self.assertEqual([r for r in records if r.get("prompt_cut")], cut)
         self.assertIn(f"{len(cut)} of {len(records)} prompts", done.stderr)
 
+    def test_ids_without_texts(self):
+        write("ids/pairs.jsonl", [{"input_ids": [b + 3 for b in b"say it, oak elm%d" % i] + [1],
+                                   "target_ids": [b + 3 for b in b"tree"] + [1]} for i in range(8)])
+        self.succeeds("eval", "config.yaml", "--checkpoint", "run", "--output", "of-ids", "--set", "data.holdout=['*']",
+                      "--set", "data.mixture=[{name: ids, format: ids, path: ids}]")
+        records = lines("of-ids/predictions.jsonl")
+        self.assertGreater(len(records), 4)
+        for r in records:
+            self.assertRegex(r["prompt"], r"^say it, oak elm\d$")
+            self.assertEqual(r["references"], ["tree"])
+        self.assertGreater(scores_of("of-ids")["unseen"]["exact_match"]["mean"], 50)
+
     def test_moved_run(self):
         shutil.copytree(path("run"), path("moved"))
         self.succeeds("eval", "moved", "--tasks", "constant")
