@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Matrix products: oneDNN for large ones, own loops where a has so few rows that reading b is all the work
+ * Matrix products: oneDNN for large ones, sums in double for small ones, own loops where a has so few rows that reading b is all the work
  * (decoding).
  */
 #include "check.h"
 #include "cpu_ops.h"
 #include "onednn.h"
+#include "product_exact.h"
 #include "vector_math.h"
 
 #include <string.h>
@@ -315,5 +316,6 @@ sago_status SAGO_CPU(matmul)(sago_device *device, sago_tensor c, sago_tensor a, 
         return SAGO_OK;
     }
     if (args->bf16) return multiply_bf16(device, &g, c.data, a.data, b.data);
+    if (SAGO_CPU(product_is_small)(&g)) return SAGO_CPU(product_exact)(device, &g, c.data, a.data, b.data);
     return sago_onednn_f32(&g, c.data, a.data, b.data, device->n_threads);
 }
