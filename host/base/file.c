@@ -50,11 +50,25 @@ sago_status sago_file_close_synced(FILE *file, const char *path) {
     return failed ? sago_fail_errno(SAGO_E_IO, "%s: cannot write", path) : SAGO_OK;
 }
 
+sago_status sago_file_replaceable(const char *path) {
+    struct stat info;
+    char link[16];
+    if (lstat(path, &info) != 0 || S_ISREG(info.st_mode)) return SAGO_OK;
+    if (S_ISDIR(info.st_mode)) return sago_fail(SAGO_E_IO, "%s: is a folder; give the name of a file", path);
+    /* /dev/stdout is a link into /proc, at whose end a regular file may be. */
+    bool is_link = S_ISLNK(info.st_mode);
+    ssize_t n = is_link ? readlink(path, link, sizeof link) : 0;
+    bool special = n >= 6 && memcmp(link, "/proc/", 6) == 0;
+    if (is_link && !special && (stat(path, &info) != 0 || S_ISREG(info.st_mode))) return SAGO_OK;
+    return sago_fail(SAGO_E_IO, "%s: is no regular file, so it cannot be replaced; give the name of a file", path);
+}
+
 sago_status sago_file_replace(const char *path, const void *bytes, size_t length) {
     char *temporary = sago_format("%s.tmp-%ld", path, (long)getpid());
     char *dir = sago_path_dir(path);
     FILE *file = NULL;
     sago_status status = SAGO_OK;
+    SAGO_TRY_TO(done, sago_file_replaceable(path));
     SAGO_TRY_TO(done, sago_file_open(temporary, "wb", &file));
     if (length && fwrite(bytes, 1, length, file) != length) {
         status = sago_fail_errno(SAGO_E_IO, "%s: cannot write", temporary);

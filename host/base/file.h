@@ -13,6 +13,10 @@
 /** Reads a whole file of at most limit_bytes (0: no limit). */
 sago_status sago_file_read(const char *path, size_t limit_bytes, sago_str *out) SAGO_MUST_CHECK;
 
+/** SAGO_E_IO for a folder, a device, a pipe, or a link such as /dev/stdout: a rename would put a file in its place. To be
+ * asked before anything is computed for a named output. */
+sago_status sago_file_replaceable(const char *path) SAGO_MUST_CHECK;
+
 /** Replaces path by these bytes or leaves it as it was: temporary file beside it, fsync, rename, fsync of the
  * folder. */
 sago_status sago_file_replace(const char *path, const void *bytes, size_t length) SAGO_MUST_CHECK;

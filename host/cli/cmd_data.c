@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* A mixture with what it needs. */
 typedef struct opened {
@@ -256,9 +257,10 @@ static sago_status sample(const sago_arguments *arguments) {
     const char *path = sago_argument(arguments, "--output");
     sago_status status;
     if (!path) return sago_fail(SAGO_E_USAGE, "data sample: --output FILE is missing");
+    SAGO_TRY(sago_file_replaceable(path));
     SAGO_TRY_TO(done, sago_argument_int(arguments, "--count", 100, 1, 1000000000000, &draws));
     SAGO_TRY_TO(done, open_all(arguments, &o));
-    temporary = sago_format("%s.tmp", path);
+    temporary = sago_format("%s.tmp-%ld", path, (long)getpid());
     SAGO_TRY_TO(done, sago_file_open(temporary, "wb", &file));
     status = write_draws(o.mixture, draws, file, path);
     sago_status closed = sago_file_close_synced(file, temporary);

@@ -10,6 +10,7 @@ enum { MAX_LINE_BYTES = 1 << 28 };
 
 sago_status sago_jsonl_open(sago_jsonl *jsonl, const char *input, const char *output) {
     *jsonl = (sago_jsonl){0};
+    SAGO_TRY(sago_file_replaceable(output));
     SAGO_TRY(sago_lines_open(&jsonl->reader, input, MAX_LINE_BYTES));
     struct stat info = {0}, other;
     if (stat(input, &info) == 0) jsonl->total_bytes = info.st_size;

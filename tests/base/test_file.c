@@ -41,6 +41,17 @@ static void replacing(void **state) {
     assert_ok(sago_dir_make(test_path("way/inside")));
     assert_int_equal(sago_file_replace(test_path("way"), "a", 1), SAGO_E_IO);
     assert_true(sago_is_dir(test_path("way/inside")));
+    /* A pipe, and a link as /dev/stdout is one, are no files that could be replaced. */
+    struct stat info;
+    assert_int_equal(mkfifo(test_path("pipe"), 0600), 0);
+    assert_fails(sago_file_replace(test_path("pipe"), "a", 1), SAGO_E_IO, "no regular file");
+    assert_int_equal(lstat(test_path("pipe"), &info), 0);
+    assert_true(S_ISFIFO(info.st_mode));
+    assert_int_equal(symlink("/proc/self/fd/1", test_path("standard-output")), 0);
+    assert_fails(sago_file_replaceable(test_path("standard-output")), SAGO_E_IO, "no regular file");
+    assert_fails(sago_file_replaceable(test_path("way")), SAGO_E_IO, "is a folder");
+    assert_ok(sago_file_replaceable(test_path("replaced")));
+    assert_ok(sago_file_replaceable(test_path("nothing-yet")));
     sago_names names;
     assert_ok(sago_dir_list(test_folder, &names));
     for (size_t i = 0; i < names.count; i++) assert_null(strstr(names.names[i], ".tmp-"));
