@@ -244,6 +244,10 @@ static sago_status refuse_runs(const char *ckpt_dir) {
     int64_t *steps = NULL;
     int n_steps = 0;
     if (!sago_is_dir(ckpt_dir)) return SAGO_OK;
+    char *inside = sago_path_join(ckpt_dir, "checkpoints");
+    bool is_run = sago_is_dir(inside);
+    free(inside);
+    if (is_run) return sago_fail(SAGO_E_BUSY, "%s: is a run's folder; import into another one", ckpt_dir);
     sago_status status = sago_steps_list(ckpt_dir, &steps, &n_steps);
     if (status == SAGO_OK && n_steps && steps[n_steps - 1] > 0)
         status = sago_fail(SAGO_E_BUSY, "%s: holds the steps of a run; import into another folder", ckpt_dir);
