@@ -12,13 +12,8 @@ sago_status sago_jsonl_open(sago_jsonl *jsonl, const char *input, const char *ou
     *jsonl = (sago_jsonl){0};
     SAGO_TRY(sago_file_replaceable(output));
     SAGO_TRY(sago_lines_open(&jsonl->reader, input, MAX_LINE_BYTES));
-    struct stat info = {0}, other;
+    struct stat info;
     if (stat(input, &info) == 0) jsonl->total_bytes = info.st_size;
-    if (stat(output, &other) == 0 && other.st_dev == info.st_dev && other.st_ino == info.st_ino &&
-        S_ISREG(other.st_mode)) {
-        sago_jsonl_close(jsonl);
-        return sago_fail(SAGO_E_USAGE, "--output %s: is the input; give another file", output);
-    }
     jsonl->path = sago_strdup(output);
     jsonl->temporary = sago_format("%s.tmp-%ld", output, (long)getpid());
     jsonl->out = fopen(jsonl->temporary, "wb");
