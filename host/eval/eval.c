@@ -345,9 +345,6 @@ static sago_status predict_all(const sago_eval_args *args, sago_loaded_model *lo
     if (!loaded->tokenizer)
         return sago_fail(SAGO_E_INPUT, "%s: has no tokenizer, so it can't be asked questions; import it with its "
                                        "spiece.model, or train with data.tokenizer", loaded->step_dir);
-    if (args->config->eval.samples > 1 && args->config->eval.temperature == 0)
-        return sago_fail(SAGO_E_CONFIG, "eval.samples: all %lld would be the same at temperature 0; set eval.temperature",
-                         (long long)args->config->eval.samples);
     SAGO_TRY(sago_mixture_open(args->config, loaded->tokenizer, loaded->shape.vocab_size, &mixture));
     sago_status status = collect_questions(args, loaded->tokenizer, mixture, set);
     if (status == SAGO_OK) status = generate(args, loaded, set);
