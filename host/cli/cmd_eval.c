@@ -47,7 +47,7 @@ static sago_status evaluate_model(const sago_arguments *arguments, sago_eval_arg
         return sago_fail(SAGO_E_USAGE, "eval: no weights to evaluate; give a run's folder, --checkpoint CKPT, or set "
                                        "model.init");
     if (config->eval.samples > 1 && config->eval.temperature == 0)
-        return sago_fail(SAGO_E_CONFIG, "eval.samples: all %lld would be the same at temperature 0; set eval.temperature",
+        return sago_fail(SAGO_E_USAGE, "eval.samples: all %lld would be the same at temperature 0; set eval.temperature",
                          (long long)config->eval.samples);
     sago_loaded_model loaded;
     SAGO_TRY(sago_agree(args->mesh, sago_loaded_model_open(from, config, args->mesh, &loaded)));
