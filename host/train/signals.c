@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "signals.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -13,13 +14,37 @@ static void on_signal(int number) {
     if (++count >= 3) _exit(128 + number);
 }
 
-void sago_signals_watch(void) {
-    struct sigaction action = {.sa_handler = on_signal};
-    sigemptyset(&action.sa_mask);
-    action.sa_flags = SA_RESTART;
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGUSR1, &action, NULL); /* which mpirun passes on to all ranks, without killing them after a second */
+static void *wait_for_signals(void *unused) {
+    (void)unused;
+    while (pause() == -1) {
+    }
+    return NULL;
 }
 
-int sago_signal_received(void) { return received; }
+/*
+ * Signals go to a thread that does nothing else. oneDNN's matrix products point the stack pointer into
+ * buffers of the heap for a while, and the system writes what it saves for a handler below the stack pointer:
+ * a signal in the middle of a product would be written over other memory. Threads that begin after this one
+ * (OpenMP's) block them as well.
+ */
+void sago_signals_watch(void) {
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    const int numbers[] = {SIGTERM, SIGINT,
+                           SIGUSR1}; /* USR1 is what mpirun passes on without killing the ranks */
+    sigset_t watched;
+    sigemptyset(&watched);
+    sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        sigaddset(&watched, numbers[i]);
+        sigaddset(&action.sa_mask, numbers[i]);
+    }
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) sigaction(numbers[i], &action, NULL);
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, wait_for_signals, NULL) != 0) return;
+    pthread_detach(thread);
+    pthread_sigmask(SIG_BLOCK, &watched, NULL);
+}
+
+int sago_signal_received(void) {
+    return received;
+}
