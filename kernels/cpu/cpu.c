@@ -107,7 +107,7 @@ enum { N_SETS = 3 };
 /* Fastest first. */
 static int list_sets(instruction_set sets[N_SETS]) {
     int n = 0;
-#if defined(__x86_64__)
+#if defined(SAGO_EVERY_ISA)
     __builtin_cpu_init();
     bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
               __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
