@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * The state of an open GPU device, sim or cuda: its streams and its workspace. sago_device.state points to it.
+ *
+ * Operations are handed to the compute stream and return at once. Scratch memory of an operation comes from the
+ * workspace, which grows in the first steps and then stays; one operation's scratch is free again when the operation is
+ * enqueued, because the next one runs after it on the same stream.
+ */
+#ifndef SAGO_GPU_H
+#define SAGO_GPU_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#include "ops.h"
+#include "runtime.h"
+
+typedef struct sago_gpu {
+    sago_device device; /* first: a sago_device * of this kind is a sago_gpu * */
+    sago_gpu_properties properties;
+    sago_stream *compute, *copies;
+    void *workspace;
+    size_t workspace_bytes;
+    void *products; /* matrix products' own state: cuBLASLt handles and chosen algorithms, or the cpu device in sim */
+    void *marks;    /* events of sago_mark */
+    size_t allocated_bytes, most_allocated_bytes;
+} sago_gpu;
+
+static inline sago_gpu *sago_gpu_of(sago_device *device) {
+    return (sago_gpu *)device->state;
+}
+
+/** At least `bytes` of scratch, 256-byte aligned, valid until the operation that asked is enqueued. Ask once an op. */
+sago_status SAGO_GPU(workspace)(sago_gpu *gpu, size_t bytes, void **out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
