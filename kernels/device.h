@@ -21,15 +21,23 @@ typedef struct sago_device {
     char description[128];   /* "cpu: Intel(R) Xeon(R), 2 threads, avx512, oneDNN 2.6.3" */
     int n_threads;           /* host threads of the device's own loops */
     bool has_bf16;           /* matrix products in bf16 are faster than in fp32 here */
+    bool stores_bf16;        /* tensors may be bf16 */
+    bool asynchronous;       /* operations return before they are done */
+    const char *purpose;     /* what is allocated next: "parameters", ...; static text, for the line when memory ends */
     void *state;             /* the implementation's own */
 } sago_device;
 
 /**
- * Opens a device. name: "auto" (the best that this machine has) or a device's name; "cpu:base", "cpu:v3" and "cpu:v4"
- * open the cpu device with the loops of that x86-64 level, to compare them. n_threads: 0 means all cores this
- * process may use. Errors: SAGO_E_DEVICE with the reason and the names that exist.
+ * Opens a device. name: "auto" or a device's name. auto takes a GPU where this machine has one, else the cpu device,
+ * and the log says which and why; it never takes sim. "cpu:base", "cpu:v3" and "cpu:v4" open the cpu device with the
+ * loops of that x86-64 level, to compare them; "cuda:1" opens the second GPU; "sim:..." chooses sim's schedule
+ * (docs/testing.md). n_threads: 0 means all cores this process may use.
+ * Errors: SAGO_E_DEVICE with the reason and the names that exist.
  */
 sago_status sago_device_open(const char *name, int n_threads, sago_device **out) SAGO_MUST_CHECK;
+/** The same for one of several ranks on this node: rank local_rank takes GPU local_rank modulo their number. */
+sago_status sago_device_open_local(const char *name, int n_threads, int local_rank,
+                                   sago_device **out) SAGO_MUST_CHECK;
 void sago_device_close(sago_device *device);
 
 #endif

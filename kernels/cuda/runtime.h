@@ -38,9 +38,13 @@ typedef struct sago_gpu_properties {
     int driver_version, runtime_version; /* 12040 is 12.4; 0 in sim */
 } sago_gpu_properties;
 
-/** Makes GPU `index` the one of the calling thread and reads its properties. variant: sim's schedule, else "". */
-sago_status SAGO_GPU(rt_open)(int index, const char *variant, sago_gpu_properties *out);
-/** Makes the GPU of rt_open the calling thread's too (a second host thread that copies). */
+/**
+ * Makes a GPU the one of the calling thread and reads its properties. variant: of cuda the GPU's number, or "" for GPU
+ * local_rank modulo their count, so that the ranks of a node spread over its GPUs; of sim its schedule (runtime_sim),
+ * "" for the plain one.
+ */
+sago_status SAGO_GPU(rt_open)(int local_rank, const char *variant, sago_gpu_properties *out);
+/** Makes the GPU of rt_open the calling thread's too (a second host thread that copies). index: properties.index. */
 sago_status SAGO_GPU(rt_attach)(int index);
 
 sago_status SAGO_GPU(rt_malloc)(void **out, size_t bytes);
@@ -64,6 +68,15 @@ typedef enum sago_copy_kind { SAGO_HOST_TO_DEVICE, SAGO_DEVICE_TO_HOST, SAGO_DEV
 /** Enqueues a copy. Host memory that is not from rt_malloc_host is read, or written, before the call returns. */
 sago_status SAGO_GPU(rt_copy)(void *to, const void *from, size_t bytes, sago_copy_kind kind, sago_stream *stream);
 sago_status SAGO_GPU(rt_set)(void *to, int byte, size_t bytes, sago_stream *stream);
+
+#ifdef SAGO_SIM
+/**
+ * Enqueues a host function: it runs in the stream's order with a copy of `bytes` of argument. Its failure is reported
+ * as a kernel's is, by the next call that waits. This is how sim's matrix products run (kernels/sim/matmul.c).
+ */
+sago_status SAGO_GPU(rt_host_function)(sago_stream *stream, sago_status (*function)(void *argument),
+                                       const void *argument, size_t bytes);
+#endif
 
 /** What the last launch reported. */
 sago_status SAGO_GPU(rt_launched)(const char *kernel);

@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "gpu_ops.h"
+#include "str.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef SAGO_SIM
+#define DEVICE_NAME "sim"
+#else
+#define DEVICE_NAME "cuda"
+#endif
+
+enum {
+    MARKS = 256,               /* that may be told apart; an older one is waited for by a newer one's event */
+    WORKSPACE_GRAIN = 1 << 20, /* the workspace grows in whole ones */
+    RETIRED = 64,
+};
+
+/* Memory that allocate or allocate_host handed out. */
+typedef struct block {
+    void *memory;
+    size_t bytes;
+    const char *purpose; /* NULL: of the host */
+} block;
+
+typedef struct inside {
+    pthread_mutex_t lock;    /* of everything here; never held through a wait for work */
+    pthread_mutex_t copying; /* of the copy stream: one fetch or put at a time */
+    sago_event *events[MARKS];
+    sago_mark newest;
+    block *blocks;
+    int n_blocks, room;
+    void *retired[RETIRED]; /* sim: workspaces of operations that may not have run yet */
+    int n_retired;
+} inside;
+
+static inside *inside_of(sago_device *device) {
+    return sago_gpu_of(device)->inside;
+}
+
+/* --- what is allocated --------------------------------------------------------------------------------------- */
+
+static void remember(inside *in, void *memory, size_t bytes, const char *purpose) {
+    if (in->n_blocks == in->room) {
+        in->room = in->room ? 2 * in->room : 32;
+        in->blocks = sago_realloc(in->blocks, (size_t)in->room * sizeof *in->blocks);
+    }
+    in->blocks[in->n_blocks++] = (block){memory, bytes, purpose};
+}
+
+static size_t forget(inside *in, const void *memory) {
+    for (int i = 0; i < in->n_blocks; i++)
+        if (in->blocks[i].memory == memory) {
+            size_t bytes = in->blocks[i].bytes;
+            in->blocks[i] = in->blocks[--in->n_blocks];
+            return bytes;
+        }
+    return 0;
+}
+
+static bool is_pinned(const inside *in, const void *memory) {
+    for (int i = 0; i < in->n_blocks; i++) {
+        const char *start = in->blocks[i].memory;
+        if (!in->blocks[i].purpose && (const char *)memory >= start &&
+            (const char *)memory < start + in->blocks[i].bytes)
+            return true;
+    }
+    return false;
+}
+
+/* One line: what was asked for and by whom, what holds the rest, what is free, what helps. */
+static sago_status no_memory(sago_gpu *gpu, size_t bytes, const char *purpose) {
+    inside *in = gpu->inside;
+    sago_str held = {0};
+    for (int i = 0; i < in->n_blocks; i++) {
+        size_t sum = 0;
+        bool first = in->blocks[i].purpose != NULL;
+        for (int j = 0; first && j < in->n_blocks; j++) {
+            if (!in->blocks[j].purpose || strcmp(in->blocks[j].purpose, in->blocks[i].purpose) != 0) continue;
+            if (j < i) first = false;
+            sum += in->blocks[j].bytes;
+        }
+        if (first)
+            sago_str_printf(&held, "%s %.2f GB, ", in->blocks[i].purpose, (double)sum * 1e-9);
+    }
+    sago_str_printf(&held, "scratch %.2f GB", (double)gpu->workspace_bytes * 1e-9);
+    size_t free_bytes = 0, total_bytes = 0;
+    sago_status status = SAGO_GPU(rt_memory_info)(&free_bytes, &total_bytes);
+    if (status == SAGO_OK)
+        status = sago_fail(SAGO_E_MEMORY,
+                           DEVICE_NAME ": no memory for %.2f GB of %s: %.2f of %.2f GB are free, and taken are: %s; "
+                                       "lower train.micro_batch or train.loss_chunk, or set train.recompute=true",
+                           (double)bytes * 1e-9, purpose, (double)free_bytes * 1e-9, (double)total_bytes * 1e-9,
+                           sago_str_text(&held));
+    sago_str_free(&held);
+    return status;
+}
+
+static sago_status allocate_zeroed(sago_gpu *gpu, void **out, size_t bytes, const char *purpose) {
+    inside *in = gpu->inside;
+    size_t room = bytes ? bytes : 1;
+    sago_status status = SAGO_GPU(rt_malloc)(out, room);
+    if (status == SAGO_E_MEMORY) return no_memory(gpu, bytes, purpose);
+    SAGO_TRY(status);
+    /* Waited for, so that whichever stream comes first finds zeros. */
+    status = SAGO_GPU(rt_set)(*out, 0, room, gpu->copies);
+    if (status == SAGO_OK) status = SAGO_GPU(rt_stream_wait)(gpu->copies);
+    if (status != SAGO_OK) {
+        SAGO_GPU(rt_free)(*out);
+        *out = NULL;
+        return status;
+    }
+    remember(in, *out, bytes, purpose);
+    gpu->allocated_bytes += bytes;
+    if (gpu->allocated_bytes > gpu->most_allocated_bytes) gpu->most_allocated_bytes = gpu->allocated_bytes;
+    return SAGO_OK;
+}
+
+sago_status SAGO_GPU(allocate)(sago_device *device, void **out, size_t bytes) {
+    inside *in = inside_of(device);
+    *out = NULL;
+    pthread_mutex_lock(&in->lock);
+    sago_status status =
+        allocate_zeroed(sago_gpu_of(device), out, bytes, device->purpose ? device->purpose : "other data");
+    pthread_mutex_unlock(&in->lock);
+    return status;
+}
+
+void SAGO_GPU(release)(sago_device *device, void *memory) {
+    sago_gpu *gpu = sago_gpu_of(device);
+    inside *in = gpu->inside;
+    if (!memory) return;
+    pthread_mutex_lock(&in->lock);
+    gpu->allocated_bytes -= forget(in, memory);
+    SAGO_GPU(rt_free)(memory);
+    pthread_mutex_unlock(&in->lock);
+}
+
+sago_status SAGO_GPU(allocate_host)(sago_device *device, void **out, size_t bytes) {
+    inside *in = inside_of(device);
+    size_t room = bytes ? bytes : 1;
+    *out = NULL;
+    SAGO_TRY(SAGO_GPU(rt_malloc_host)(out, room));
+    memset(*out, 0, room);
+    pthread_mutex_lock(&in->lock);
+    remember(in, *out, room, NULL);
+    pthread_mutex_unlock(&in->lock);
+    return SAGO_OK;
+}
+
+void SAGO_GPU(release_host)(sago_device *device, void *memory) {
+    inside *in = inside_of(device);
+    if (!memory) return;
+    pthread_mutex_lock(&in->lock);
+    forget(in, memory);
+    pthread_mutex_unlock(&in->lock);
+    SAGO_GPU(rt_free_host)(memory);
+}
+
+/* --- scratch ------------------------------------------------------------------------------------------------- */
+
+#ifdef SAGO_SIM
+
+/*
+ * Every operation gets memory of its own, of just the size that it asked for and full of NaN: the guards of the
+ * runtime then stand right behind it, and what an operation reads before it wrote it is not what the one before left.
+ */
+sago_status SAGO_GPU(workspace)(sago_gpu *gpu, size_t bytes, void **out) {
+    inside *in = gpu->inside;
+    if (in->n_retired == RETIRED) SAGO_TRY(SAGO_GPU(synchronize)(&gpu->device));
+    if (gpu->workspace) in->retired[in->n_retired++] = gpu->workspace;
+    gpu->workspace = NULL, gpu->workspace_bytes = 0;
+    *out = NULL;
+    sago_status status = SAGO_GPU(rt_malloc)(&gpu->workspace, bytes ? bytes : 1);
+    if (status == SAGO_E_MEMORY) return no_memory(gpu, bytes, "scratch");
+    SAGO_TRY(status);
+    gpu->workspace_bytes = bytes;
+    *out = gpu->workspace;
+    return SAGO_GPU(rt_set)(gpu->workspace, 0xff, bytes, gpu->compute);
+}
+
+#else
+
+sago_status SAGO_GPU(workspace)(sago_gpu *gpu, size_t bytes, void **out) {
+    if (bytes > gpu->workspace_bytes) {
+        size_t room = (bytes + WORKSPACE_GRAIN - 1) / WORKSPACE_GRAIN * WORKSPACE_GRAIN;
+        /* Operations that are under way may still use the old one. */
+        SAGO_TRY(SAGO_GPU(rt_stream_wait)(gpu->compute));
+        SAGO_GPU(rt_free)(gpu->workspace);
+        gpu->workspace = NULL, gpu->workspace_bytes = 0;
+        *out = NULL;
+        sago_status status = SAGO_GPU(rt_malloc)(&gpu->workspace, room);
+        if (status == SAGO_E_MEMORY) return no_memory(gpu, room, "scratch");
+        SAGO_TRY(status);
+        gpu->workspace_bytes = room;
+    }
+    *out = gpu->workspace;
+    return SAGO_OK;
+}
+
+#endif
+
+static void free_retired(inside *in) {
+    while (in->n_retired > 0) SAGO_GPU(rt_free)(in->retired[--in->n_retired]);
+}
+
+/* --- copies ---------------------------------------------------------------------------------------------------- */
+
+sago_status SAGO_GPU(upload)(sago_device *device, void *to_device, const void *from_host, size_t bytes) {
+    sago_gpu *gpu = sago_gpu_of(device);
+    inside *in = gpu->inside;
+    if (bytes == 0) return SAGO_OK;
+    SAGO_TRY(SAGO_GPU(rt_copy)(to_device, from_host, bytes, SAGO_HOST_TO_DEVICE, gpu->compute));
+    pthread_mutex_lock(&in->lock);
+    bool pinned = is_pinned(in, from_host);
+    pthread_mutex_unlock(&in->lock);
+    /* Pinned memory is read while the copy runs, other memory before rt_copy returns. */
+    return pinned ? SAGO_GPU(rt_stream_wait)(gpu->compute) : SAGO_OK;
+}
+
+sago_status SAGO_GPU(download)(sago_device *device, void *to_host, const void *from_device, size_t bytes) {
+    sago_gpu *gpu = sago_gpu_of(device);
+    if (bytes == 0) return SAGO_OK;
+    SAGO_TRY(SAGO_GPU(rt_copy)(to_host, from_device, bytes, SAGO_DEVICE_TO_HOST, gpu->compute));
+    return SAGO_GPU(rt_stream_wait)(gpu->compute);
+}
+
+/*
+ * Small copies, of a batch's ids and a step's sums, stay on the compute stream: they cost microseconds there, and the
+ * order with the operations round them needs no thought.
+ */
+sago_status SAGO_GPU(upload_async)(sago_device *device, void *to_device, const void *from_host, size_t bytes) {
+    if (bytes == 0) return SAGO_OK;
+    return SAGO_GPU(rt_copy)(to_device, from_host, bytes, SAGO_HOST_TO_DEVICE, sago_gpu_of(device)->compute);
+}
+
+sago_status SAGO_GPU(download_async)(sago_device *device, void *to_host, const void *from_device, size_t bytes) {
+    if (bytes == 0) return SAGO_OK;
+    return SAGO_GPU(rt_copy)(to_host, from_device, bytes, SAGO_DEVICE_TO_HOST, sago_gpu_of(device)->compute);
+}
+
+sago_status SAGO_GPU(synchronize)(sago_device *device) {
+    sago_gpu *gpu = sago_gpu_of(device);
+    SAGO_TRY(SAGO_GPU(rt_stream_wait)(gpu->compute));
+    free_retired(gpu->inside);
+    return SAGO_GPU(rt_stream_wait)(gpu->copies);
+}
+
+sago_status SAGO_GPU(mark)(sago_device *device, sago_mark *out) {
+    sago_gpu *gpu = sago_gpu_of(device);
+    inside *in = gpu->inside;
+    sago_status status = SAGO_OK;
+    pthread_mutex_lock(&in->lock);
+    sago_event **event = &in->events[(in->newest + 1) % MARKS];
+    if (!*event) status = SAGO_GPU(rt_event_open)(event);
+    if (status == SAGO_OK) status = SAGO_GPU(rt_event_record)(*event, gpu->compute);
+    if (status == SAGO_OK) *out = ++in->newest;
+    pthread_mutex_unlock(&in->lock);
+    return status;
+}
+
+/* Mark 0 is before all work: *out is NULL. */
+static sago_status find_mark(inside *in, sago_mark mark, sago_event **out) {
+    pthread_mutex_lock(&in->lock);
+    bool set = mark <= in->newest;
+    *out = set && mark ? in->events[mark % MARKS] : NULL;
+    pthread_mutex_unlock(&in->lock);
+    if (set) return SAGO_OK;
+    return sago_fail(SAGO_E_INTERNAL, DEVICE_NAME ": mark %llu is not set yet", (unsigned long long)mark);
+}
+
+sago_status SAGO_GPU(await)(sago_device *device, sago_mark mark) {
+    sago_gpu *gpu = sago_gpu_of(device);
+    sago_event *event;
+    SAGO_TRY(SAGO_GPU(rt_attach)(gpu->properties.index));
+    SAGO_TRY(find_mark(gpu->inside, mark, &event));
+    return event ? SAGO_GPU(rt_event_wait)(event) : SAGO_OK;
+}
+
+sago_status SAGO_GPU(fetch)(sago_device *device, void *to_host, const void *from_device, size_t bytes,
+                            sago_mark after) {
+    sago_gpu *gpu = sago_gpu_of(device);
+    inside *in = gpu->inside;
+    sago_event *event;
+    if (bytes == 0) return SAGO_OK;
+    SAGO_TRY(SAGO_GPU(rt_attach)(gpu->properties.index));
+    SAGO_TRY(find_mark(in, after, &event));
+    pthread_mutex_lock(&in->copying);
+    sago_status status = event ? SAGO_GPU(rt_stream_wait_event)(gpu->copies, event) : SAGO_OK;
+    if (status == SAGO_OK)
+        status = SAGO_GPU(rt_copy)(to_host, from_device, bytes, SAGO_DEVICE_TO_HOST, gpu->copies);
+    if (status == SAGO_OK) status = SAGO_GPU(rt_stream_wait)(gpu->copies);
+    pthread_mutex_unlock(&in->copying);
+    return status;
+}
+
+sago_status SAGO_GPU(put)(sago_device *device, void *to_device, const void *from_host, size_t bytes) {
+    sago_gpu *gpu = sago_gpu_of(device);
+    inside *in = gpu->inside;
+    if (bytes == 0) return SAGO_OK;
+    SAGO_TRY(SAGO_GPU(rt_attach)(gpu->properties.index));
+    pthread_mutex_lock(&in->copying);
+    sago_status status = SAGO_GPU(rt_copy)(to_device, from_host, bytes, SAGO_HOST_TO_DEVICE, gpu->copies);
+    if (status == SAGO_OK) status = SAGO_GPU(rt_stream_wait)(gpu->copies);
+    pthread_mutex_unlock(&in->copying);
+    return status;
+}
+
+/* --- opening --------------------------------------------------------------------------------------------------- */
+
+/* "cuda: NVIDIA H100 80GB HBM3 (1 of 8), 85.0 GB, sm_90, driver 13.0, CUDA 13.0, cuBLASLt 13.1.0" */
+static void describe(sago_gpu *gpu, const char *products) {
+    const sago_gpu_properties *p = &gpu->properties;
+    char *to = gpu->device.description;
+    size_t bytes = sizeof gpu->device.description;
+#ifdef SAGO_SIM
+    snprintf(to, bytes, DEVICE_NAME ": %s, products by %s", p->name, products);
+#else
+    snprintf(to, bytes, DEVICE_NAME ": %s (%d of %d), %.1f GB, sm_%d%d, driver %d.%d, CUDA %d.%d, %s", p->name,
+             p->index + 1, p->count, (double)p->memory_bytes * 1e-9, p->major, p->minor, p->driver_version / 1000,
+             p->driver_version % 1000 / 10, p->runtime_version / 1000, p->runtime_version % 1000 / 10, products);
+#endif
+}
+
+sago_status SAGO_GPU(open)(const char *variant, int n_threads, int local_rank, sago_device **out) {
+    char products[48] = "";
+    sago_gpu *gpu = sago_alloc_zero(1, sizeof *gpu);
+    inside *in = sago_alloc_zero(1, sizeof *in);
+    sago_status status;
+    *out = NULL;
+    pthread_mutex_init(&in->lock, NULL);
+    pthread_mutex_init(&in->copying, NULL);
+    gpu->inside = in;
+    gpu->device = (sago_device){.ops = &SAGO_GPU(table),
+                                .name = DEVICE_NAME,
+                                .n_threads = n_threads,
+                                .has_bf16 = true,
+                                .stores_bf16 = true,
+                                .asynchronous = true,
+                                .state = gpu};
+    SAGO_TRY_TO(failed, SAGO_GPU(rt_open)(local_rank, variant, &gpu->properties));
+    SAGO_TRY_TO(failed, SAGO_GPU(rt_stream_open)(&gpu->compute));
+    SAGO_TRY_TO(failed, SAGO_GPU(rt_stream_open)(&gpu->copies));
+    SAGO_TRY_TO(failed, SAGO_GPU(products_open)(gpu, products));
+    describe(gpu, products);
+    *out = &gpu->device;
+    return SAGO_OK;
+failed:
+    SAGO_GPU(close)(&gpu->device);
+    return status;
+}
+
+void SAGO_GPU(close)(sago_device *device) {
+    sago_gpu *gpu = sago_gpu_of(device);
+    inside *in = gpu->inside;
+    sago_error failure;
+    /* What ended the run was reported where it happened; here work only has to stop using the memory. */
+    sago_error_take(SAGO_OK, &failure);
+    if (gpu->compute) (void)!SAGO_GPU(rt_stream_wait)(gpu->compute);
+    if (gpu->copies) (void)!SAGO_GPU(rt_stream_wait)(gpu->copies);
+    SAGO_GPU(products_close)(gpu);
+    for (int i = 0; i < MARKS; i++)
+        if (in->events[i]) SAGO_GPU(rt_event_close)(in->events[i]);
+    if (gpu->workspace) SAGO_GPU(rt_free)(gpu->workspace);
+    free_retired(in);
+    if (gpu->compute) SAGO_GPU(rt_stream_close)(gpu->compute);
+    if (gpu->copies) SAGO_GPU(rt_stream_close)(gpu->copies);
+    sago_error_give(&failure);
+    pthread_mutex_destroy(&in->lock);
+    pthread_mutex_destroy(&in->copying);
+    free(in->blocks);
+    free(in);
+    free(gpu);
+}
