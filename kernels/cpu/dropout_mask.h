@@ -7,35 +7,14 @@
 #ifndef SAGO_DROPOUT_MASK_H
 #define SAGO_DROPOUT_MASK_H
 
-#include "ops.h"
+#include "mask.h"
 
-#include <math.h>
 #include <string.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
 enum { SAGO_MASK_WORDS = 64, SAGO_MASK_PIECE = 1024 };
-
-/** A mask over a tensor [rows, tokens, width]; see sago_mask_make. */
-typedef struct sago_mask {
-    uint64_t key;
-    int64_t first;      /* index of the tensor's first element in the global batch */
-    int64_t row_count;  /* elements of one row here: tokens * width */
-    int64_t row_stride; /* elements from one row to the next in the global batch: row_tokens * width */
-    uint32_t threshold; /* words below it drop */
-    float factor;       /* 1 / (1 - rate) */
-} sago_mask;
-
-static inline sago_mask sago_mask_make(const sago_dropout *dropout, int64_t tokens, int64_t width) {
-    sago_mask mask = {.key = dropout->key,
-                      .first = dropout->first_row * dropout->row_tokens * width,
-                      .row_count = tokens * width,
-                      .row_stride = dropout->row_tokens * width,
-                      .threshold = (uint32_t)ceil((double)dropout->rate * 0x1p32),
-                      .factor = 1.0f / (1.0f - dropout->rate)};
-    return mask;
-}
 
 /*
  * Philox multiplies 32-bit words into 64 bits. Each word stands in the low half of a 64-bit lane; the upper
