@@ -90,7 +90,6 @@ int main(int argc, char **argv) {
     double seconds[4][MAX_ROUNDS], copied[MAX_ROUNDS];
     for (int round = -1; round < rounds; round++) {
         sago_adafactor_args args = {.beta2 = 1 - pow(round + 2, -0.8),
-                                    .gradient_scale = 1,
                                     .clip_threshold = 1,
                                     .parameter_scale = true,
                                     .minimum_scale = 1e-3};

@@ -156,7 +156,7 @@ static sago_status loss(void) {
     return ops->cross_entropy_forward(device, s.stats, s.logits, s.targets, &s.loss);
 }
 static sago_status loss_back(void) {
-    return ops->cross_entropy_backward(device, s.logits, s.lse, s.targets, s.weights, &s.loss);
+    return ops->cross_entropy_backward(device, s.logits, s.logits, s.lse, s.targets, s.weights, &s.loss);
 }
 static sago_status pick(void) {
     return ops->sample(device, s.picked, s.logprobs, s.decode_logits, s.draws, &s.sample);

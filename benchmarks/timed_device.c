@@ -102,9 +102,17 @@ TIMED(cross_entropy_forward, "cross-entropy",
        const sago_cross_entropy_args *args),
       stats, logits, targets, args)
 TIMED(cross_entropy_backward, "cross-entropy",
-      (device_t * device, tensor_t logits, tensor_t lse, tensor_t targets, tensor_t weights,
+      (device_t * device, tensor_t d_logits, tensor_t logits, tensor_t lse, tensor_t targets,
+       tensor_t weights, const sago_cross_entropy_args *args),
+      d_logits, logits, lse, targets, weights, args)
+TIMED(loss_finish, "cross-entropy",
+      (device_t * device, tensor_t lse, sago_loss_sums *sums, tensor_t stats, tensor_t weights,
        const sago_cross_entropy_args *args),
-      logits, lse, targets, weights, args)
+      lse, sums, stats, weights, args)
+TIMED(step_control, "gradient norm",
+      (device_t * device, sago_step_control *control, const double *squares, const sago_loss_sums *sums,
+       double clip_norm),
+      control, squares, sums, clip_norm)
 TIMED(adafactor_statistics, "adafactor",
       (device_t * device, sago_adafactor_slot slots[], int n, const sago_adafactor_args *args), slots, n,
       args)
@@ -158,7 +166,9 @@ sago_device *timed_device_open(sago_device *device, int64_t vocabulary) {
                            .attention_backward = timed_attention_backward,
                            .cache_append = timed_cache_append,
                            .cross_entropy_forward = timed_cross_entropy_forward,
+                           .loss_finish = timed_loss_finish,
                            .cross_entropy_backward = timed_cross_entropy_backward,
+                           .step_control = timed_step_control,
                            .adafactor_statistics = timed_adafactor_statistics,
                            .adafactor_moments = timed_adafactor_moments,
                            .adafactor_apply = timed_adafactor_apply,

@@ -17,6 +17,7 @@
 #include "rng.h"
 #include "str.h"
 #include "timed_device.h"
+#include "trainer.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -33,6 +34,7 @@ typedef struct bench {
     sago_config *config;
     sago_batch batch;
     float *values, *gradients;
+    sago_step_state *state;
     int64_t micro_batch, step;
     float dropout;
     double loss;
@@ -79,9 +81,10 @@ static void step(bench *b) {
         bench_check(sago_model_loss(b->model, b->values, b->gradients, batch, first, rows, &args, &loss));
         b->loss += loss.nll * args.scale;
     }
-    double square;
-    bench_check(b->device->ops->sum_squares(b->device, &square, &gradients, 1));
-    bench_check(sago_optimizer_step(b->optimizer, b->values, b->gradients, ++b->step, 1e-3, sqrt(square)));
+    sago_step_state *state = b->state;
+    bench_check(b->device->ops->sum_squares(b->device, &state->squares, &gradients, 1));
+    bench_check(b->device->ops->step_control(b->device, &state->control, &state->squares, &state->sums, 1));
+    bench_check(sago_optimizer_step(b->optimizer, b->values, b->gradients, ++b->step, 1e-3, &state->control));
 }
 
 static void open_all(bench *b, sago_device *device, const sago_model_options *options) {
@@ -91,6 +94,7 @@ static void open_all(bench *b, sago_device *device, const sago_model_options *op
     size_t bytes = (size_t)b->registry.n_elements * sizeof(float);
     bench_check(device->ops->allocate(device, (void **)&b->values, bytes));
     bench_check(device->ops->allocate(device, (void **)&b->gradients, bytes));
+    bench_check(device->ops->allocate(device, (void **)&b->state, sizeof *b->state));
     float *host = sago_alloc(bytes);
     sago_registry_initialise(&b->registry, 1, host);
     bench_check(device->ops->upload(device, b->values, host, bytes));

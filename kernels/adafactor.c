@@ -43,7 +43,8 @@ sago_status sago_adafactor_check(const char *operation, const sago_adafactor_slo
         int64_t rows, columns;
         sago_adafactor_extent(s, &rows, &columns);
         bool fits = sago_tensor_same_shape(s->value, s->gradient) &&
-                    sago_all_dtype(SAGO_F32, SAGO_TENSORS(s->value, s->gradient)) &&
+                    sago_all_dtype(s->remainder ? SAGO_BF16 : SAGO_F32, SAGO_TENSORS(s->value)) &&
+                    sago_all_dtype(SAGO_F32, SAGO_TENSORS(s->gradient)) &&
                     (!s->factored || s->value.n_dims >= 2);
         SAGO_TRY(sago_check_shapes(fits, name, "value[rows, columns] or value[n], gradient likewise",
                                    SAGO_TENSORS(s->value, s->gradient)));

@@ -6,9 +6,20 @@
  * and live on the device. "+=" marks outputs that are added to, "=" outputs that are overwritten. Outputs do not
  * overlap inputs unless the text says so. Single letters: B rows of the batch, S tokens of a row (Sq queries, Sk keys),
  * N tokens in all (B*S flattened), D model width, H query heads, G key/value heads, E head width, F MLP width,
- * V vocabulary. Everything is fp32 unless said. Every reduction runs in an order that depends on shapes alone: results
- * are bitwise repeatable, and on the cpu device the same for any number of threads (matrix products: for a given
- * number). A shape that does not fit is SAGO_E_SHAPE, and the message names operation and shapes.
+ * V vocabulary. Every reduction runs in an order that depends on shapes alone: results are bitwise repeatable, and on
+ * the cpu device the same for any number of threads (matrix products: for a given number). A shape that does not fit is
+ * SAGO_E_SHAPE, and the message names operation and shapes.
+ *
+ * Dtypes. Everything is f32 unless said. On a device that stores bf16 (device.h), the activations, their gradients and
+ * the parameters of a call may all be bf16 instead; sums and statistics (rstd, lse, stats), gradients of parameters
+ * (d_scale, d_bias, the d_table of a parameter) and weights of tokens stay f32, and the arithmetic inside is fp32.
+ * matmul: a and b of one dtype, c of that dtype or f32. embedding_backward: d_table f32, or of d_y's dtype.
+ *
+ * Order. An asynchronous device (device.h) works through operations in the order in which they were handed over; a
+ * call returns before that. Only download, await, fetch, synchronize and sample wait. What an operation takes through
+ * a pointer to a struct or an array of the host is copied before the call returns; pointers inside that are said to be
+ * device memory are read when the operation runs. All calls on a device come from one thread, apart from await, fetch
+ * and put.
  */
 #ifndef SAGO_OPS_H
 #define SAGO_OPS_H
@@ -18,6 +29,7 @@
 #include "tensor.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /**
@@ -77,13 +89,33 @@ typedef struct sago_cross_entropy_args {
     float scale;           /* multiplies the gradient: 1 / target tokens of the global step */
 } sago_cross_entropy_args;
 
+/** What a step adds up over its tokens; lives on the device. */
+typedef struct sago_loss_sums {
+    double nll, z;    /* weight * (lse - target); weight * z_loss * lse^2 */
+    double objective; /* what the gradient is taken of, before scale: NLL with label smoothing, and z */
+    double correct;   /* targets whose logit was the largest */
+    double tokens;    /* targets with weight */
+} sago_loss_sums;
+
+/** What becomes of a step, decided on the device so that the host need not wait for its norm. */
+typedef struct sago_step_control {
+    double gradient_squares; /* squared L2 norm of the summed gradient */
+    double gradient_scale;   /* the global clip */
+    int32_t apply;           /* 0: something was not finite, and the step leaves no trace */
+    int32_t pad;
+} sago_step_control;
+
 /**
  * One parameter as Adafactor (Shazeer and Stern 2018, as in t5x) sees it. value and gradient are the local piece, a
  * matrix [rows, columns] or a vector [n]; factored ones hold row[rows] and column[columns], others moment[like value].
- * The step is cut where partial sums of a sharded parameter must be added over ranks.
+ * The step is cut where partial sums of a sharded parameter must be added over ranks. All pointers are device memory.
+ *
+ * A bf16 value comes with a remainder, and the two make up the fp32 parameter exactly:
+ *     bits(parameter) = (bits(value) << 16) + remainder;  value = (bits + 0x8000) >> 16, that is rounded half up
  */
 typedef struct sago_adafactor_slot {
-    sago_tensor value, gradient;
+    sago_tensor value, gradient;     /* gradient: f32 */
+    int16_t *remainder;              /* [like value] where value is bf16, else NULL */
     bool factored;
     float *row, *column;             /* second moments, factored: mean over columns, mean over rows */
     float *moment;                   /* second moments, whole */
@@ -99,7 +131,8 @@ typedef struct sago_adafactor_slot {
 
 typedef struct sago_adafactor_args {
     double beta2;            /* 1 - t^-decay_exponent */
-    double gradient_scale;   /* multiplies g where it is read: the global clip */
+    const sago_step_control *control; /* device memory; gradient_scale multiplies g where it is read, and with apply 0
+                                         no call changes any state. NULL: 1, and apply */
     double clip_threshold;   /* y <- y / max(1, RMS(y) / threshold) */
     bool parameter_scale;    /* multiply by max(RMS(p), minimum_scale) */
     double minimum_scale;
@@ -115,13 +148,32 @@ typedef struct sago_sample_args {
     uint64_t key;
 } sago_sample_args;
 
+/** A point in the order of a device's work; 0 has always passed. */
+typedef uint64_t sago_mark;
+
 typedef struct sago_ops {
     /* --- memory ------------------------------------------------------------------------------------------------ */
-    sago_status (*allocate)(sago_device *, void **out, size_t bytes); /* zeroed, 64-byte aligned */
+    sago_status (*allocate)(sago_device *, void **out, size_t bytes); /* device memory: zeroed, 64-byte aligned */
     void (*release)(sago_device *, void *memory);
+    /** Zeroed host memory that copies to and from the device without waiting (pinned), 64-byte aligned. */
+    sago_status (*allocate_host)(sago_device *, void **out, size_t bytes);
+    void (*release_host)(sago_device *, void *memory);
+    /** In the order of the work handed over; `from_host` may be reused on return. */
     sago_status (*upload)(sago_device *, void *to_device, const void *from_host, size_t bytes);
+    /** Of what the work handed over so far leaves; waits for it. */
     sago_status (*download)(sago_device *, void *to_host, const void *from_device, size_t bytes);
+    /** The same without waiting. The host's side is memory of allocate_host, left alone until a later mark has passed. */
+    sago_status (*upload_async)(sago_device *, void *to_device, const void *from_host, size_t bytes);
+    sago_status (*download_async)(sago_device *, void *to_host, const void *from_device, size_t bytes);
     sago_status (*synchronize)(sago_device *); /* waits for all work; reports what failed meanwhile */
+    /** A point: all work handed over so far. Marks cost next to nothing and need no release. */
+    sago_status (*mark)(sago_device *, sago_mark *out);
+    /** The host waits until that point has passed, and hears what failed before it. Any thread. */
+    sago_status (*await)(sago_device *, sago_mark);
+    /** From any thread, beside the work handed over: waits for the mark, copies, and returns when done. */
+    sago_status (*fetch)(sago_device *, void *to_host, const void *from_device, size_t bytes, sago_mark after);
+    /** Likewise to the device, without waiting for work: the caller sees to it that none uses that memory meanwhile. */
+    sago_status (*put)(sago_device *, void *to_device, const void *from_host, size_t bytes);
 
     /* --- elementwise ------------------------------------------------------------------------------------------- */
     /** out = value */
@@ -132,7 +184,7 @@ typedef struct sago_ops {
     sago_status (*add_scaled)(sago_device *, sago_tensor out, sago_tensor in, float factor);
     /** out *= factor */
     sago_status (*scale)(sago_device *, sago_tensor out, float factor);
-    /** *out = sum of in^2 over all n tensors, in double; not finite when an element is not. Waits for the device. */
+    /** *out (device memory) = sum of in^2 over all n tensors, in double; not finite when an element is not. */
     sago_status (*sum_squares)(sago_device *, double *out, const sago_tensor in[], int n);
     /** out = dropout(in), [B, S, D]; out may be in. Its own backward: d_in = dropout(d_out). */
     sago_status (*dropout)(sago_device *, sago_tensor out, sago_tensor in, const sago_dropout *);
@@ -195,11 +247,34 @@ typedef struct sago_ops {
     sago_status (*cross_entropy_forward)(sago_device *, sago_tensor stats, sago_tensor logits, sago_tensor targets,
                                          const sago_cross_entropy_args *);
     /**
-     * logits = weight * scale * (softmax * (1 + 2 c lse) - target distribution), in place; lse[n], weights[n].
+     * lse[n] = max + log(sum_exp) of stats[n, 4], and *sums (device memory) += over the tokens of weights[n] != 0, in their
+     * order and in double, with mean = SUM / vocabulary, s the label smoothing and z = z_loss * lse^2:
+     *     nll += w (lse - target);  z += w z;  objective += w (lse - (1 - s) target - s mean + z)
+     *     correct += target >= max;  tokens += 1
+     * The sums take lse in double; lse[n] is that, rounded. stats are those of the whole vocabulary.
+     */
+    sago_status (*loss_finish)(sago_device *, sago_tensor lse, sago_loss_sums *sums, sago_tensor stats,
+                               sago_tensor weights, const sago_cross_entropy_args *);
+    /**
+     * d_logits[n, V] = weight * scale * (softmax * (1 + 2 c lse) - target distribution); 0 where the weight is 0.
+     * logits[n, V] f32, lse[n], weights[n], targets i32[n]. d_logits is f32 or bf16, and may be logits if f32.
      * Source: PaLM (Chowdhery et al. 2022) section 5 for the z-loss.
      */
-    sago_status (*cross_entropy_backward)(sago_device *, sago_tensor logits, sago_tensor lse, sago_tensor targets,
-                                          sago_tensor weights, const sago_cross_entropy_args *);
+    sago_status (*cross_entropy_backward)(sago_device *, sago_tensor d_logits, sago_tensor logits, sago_tensor lse,
+                                          sago_tensor targets, sago_tensor weights, const sago_cross_entropy_args *);
+
+    /* --- the step's decision: pointers are device memory ----------------------------------------------------------- */
+    /**
+     * The gradient's element 0 becomes NaN when sums->nll or sums->z is not finite, else stays: so the sum of gradients
+     * over ranks tells every rank.
+     */
+    sago_status (*carry_nonfinite)(sago_device *, sago_tensor gradient, const sago_loss_sums *sums);
+    /**
+     * control: gradient_squares = *squares; apply = *squares, sums->nll and sums->z are finite; norm = sqrt(*squares);
+     * gradient_scale = clip_norm > 0 && norm > clip_norm ? clip_norm / norm : 1
+     */
+    sago_status (*step_control)(sago_device *, sago_step_control *control, const double *squares,
+                                const sago_loss_sums *sums, double clip_norm);
 
     /* --- Adafactor: statistics, [ranks add row_sum, column_sum, value_square], moments, [update_square], apply ---- */
     /** row_sum = , column_sum = , value_square = */

@@ -4,12 +4,12 @@
 #include <stdio.h>
 
 size_t sago_dtype_bytes(sago_dtype dtype) {
-    static const size_t bytes[SAGO_DTYPE_COUNT] = {4, 2, 4, 1};
+    static const size_t bytes[SAGO_DTYPE_COUNT] = {4, 2, 4, 1, 2};
     return bytes[dtype];
 }
 
 const char *sago_dtype_name(sago_dtype dtype) {
-    static const char *const names[SAGO_DTYPE_COUNT] = {"f32", "bf16", "i32", "u8"};
+    static const char *const names[SAGO_DTYPE_COUNT] = {"f32", "bf16", "i32", "u8", "i16"};
     return names[dtype];
 }
 

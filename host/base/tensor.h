@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum sago_dtype { SAGO_F32, SAGO_BF16, SAGO_I32, SAGO_U8, SAGO_DTYPE_COUNT } sago_dtype;
+typedef enum sago_dtype { SAGO_F32, SAGO_BF16, SAGO_I32, SAGO_U8, SAGO_I16, SAGO_DTYPE_COUNT } sago_dtype;
 
 enum { SAGO_MAX_DIMS = 4 };
 
@@ -21,7 +21,7 @@ typedef struct sago_tensor {
 } sago_tensor;
 
 size_t sago_dtype_bytes(sago_dtype dtype);
-const char *sago_dtype_name(sago_dtype dtype); /* "f32", "bf16", "i32", "u8" */
+const char *sago_dtype_name(sago_dtype dtype); /* "f32", "bf16", "i32", "u8", "i16" */
 
 sago_tensor sago_tensor_1d(void *data, sago_dtype dtype, int64_t a);
 sago_tensor sago_tensor_2d(void *data, sago_dtype dtype, int64_t a, int64_t b);

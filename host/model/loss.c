@@ -83,7 +83,7 @@ static sago_status backward(const sago_loss_head *head, const sago_pass *pass, c
     sago_tensor logits = matrix(work->logits, size, head->vocab_size);
     sago_tensor chunk = matrix(work->hidden, size, head->d_model),
                 d_chunk = matrix(work->d_hidden, size, head->d_model);
-    SAGO_TRY(ops->cross_entropy_backward(device, logits, sago_tensor_1d(work->lse, SAGO_F32, size),
+    SAGO_TRY(ops->cross_entropy_backward(device, logits, logits, sago_tensor_1d(work->lse, SAGO_F32, size),
                                          sago_tensor_1d(work->targets, SAGO_I32, size),
                                          sago_tensor_1d(work->weights, SAGO_F32, size), ce));
     const sago_matmul_args to_hidden = {.alpha = head->logit_scale, .bf16 = pass->bf16};

@@ -154,6 +154,7 @@ static sago_status open_model(sago_trainer *t) {
     size_t bytes = (size_t)t->registry.n_elements * sizeof(float);
     SAGO_TRY(sago_wrap(ops->allocate(t->device, (void **)&t->values, bytes), "parameters"));
     SAGO_TRY(sago_wrap(ops->allocate(t->device, (void **)&t->gradients, bytes), "gradients"));
+    SAGO_TRY(ops->allocate(t->device, (void **)&t->device_step, sizeof *t->device_step));
     SAGO_TRY(sago_model_open(&t->shape, &t->registry, t->device, t->mesh, &options, &t->model));
     SAGO_TRY(sago_optimizer_open(config, &t->registry, t->device, &t->optimizer));
     return sago_reducer_open(&t->registry, t->mesh, config->mesh.bucket_bytes, &t->reducer);
@@ -299,6 +300,7 @@ void sago_trainer_close(sago_trainer *t) {
     if (t->device) {
         if (t->values) t->device->ops->release(t->device, t->values);
         if (t->gradients) t->device->ops->release(t->device, t->gradients);
+        if (t->device_step) t->device->ops->release(t->device, t->device_step);
     }
     sago_registry_free(&t->registry);
     sago_device_close(t->device);

@@ -37,8 +37,8 @@ static double group_multiplier(const sago_config *config, const char *name) {
     return 1;
 }
 
-static float *take_state(sago_optimizer *o, sago_arena *arena, const char *kind, const sago_param *param, int n_dims,
-                         int64_t a, int64_t b) {
+static float *take_state(sago_optimizer *o, sago_arena *arena, const char *kind, const sago_param *param,
+                         int n_dims, int64_t a, int64_t b) {
     float *data = sago_arena_take(arena, (size_t)(a * b) * sizeof(float));
     state_tensor *t = &o->tensors[o->n_tensors++];
     snprintf(t->name, sizeof t->name, "adafactor/%s/%s", kind, param->name);
@@ -57,7 +57,8 @@ static void lay_out(sago_optimizer *o, sago_arena *arena) {
         sago_adafactor_slot *slot = &o->slots[i];
         int64_t rows = p->local_shape[0], columns = p->local_shape[1];
         int64_t smaller = p->global_shape[0] < p->global_shape[1] ? p->global_shape[0] : p->global_shape[1];
-        slot->factored = config->optimizer.factored && p->n_dims == 2 && smaller >= config->optimizer.min_factored_dim;
+        slot->factored =
+            config->optimizer.factored && p->n_dims == 2 && smaller >= config->optimizer.min_factored_dim;
         slot->global_rows = p->global_shape[0], slot->global_columns = p->global_shape[1];
         if (slot->factored) {
             slot->row = take_state(o, arena, "row", p, 1, rows, 1);
@@ -67,7 +68,8 @@ static void lay_out(sago_optimizer *o, sago_arena *arena) {
         } else {
             slot->moment = take_state(o, arena, "moment", p, p->n_dims, rows, columns);
         }
-        if (config->optimizer.momentum > 0) slot->momentum = take_state(o, arena, "momentum", p, p->n_dims, rows, columns);
+        if (config->optimizer.momentum > 0)
+            slot->momentum = take_state(o, arena, "momentum", p, p->n_dims, rows, columns);
         slot->value_square = sago_arena_take(arena, sizeof(double));
         slot->update_square = sago_arena_take(arena, sizeof(double));
     }
@@ -113,12 +115,11 @@ void sago_optimizer_close(sago_optimizer *o) {
 }
 
 sago_status sago_optimizer_step(sago_optimizer *o, float *values, float *gradients, int64_t t, double rate,
-                                double gradient_norm) {
+                                const sago_step_control *control) {
     const sago_config *config = o->config;
-    double clip = config->optimizer.clip_norm;
     sago_adafactor_args args = {
         .beta2 = 1 - pow((double)t, -config->optimizer.decay_exponent),
-        .gradient_scale = clip > 0 && gradient_norm > clip ? clip / gradient_norm : 1,
+        .control = control,
         .clip_threshold = config->optimizer.clip_threshold,
         .parameter_scale = config->optimizer.parameter_scale,
         .minimum_scale = config->optimizer.minimum_scale,
@@ -137,7 +138,9 @@ sago_status sago_optimizer_step(sago_optimizer *o, float *values, float *gradien
     return ops->adafactor_apply(o->device, o->slots, o->n_slots, &args);
 }
 
-int sago_optimizer_count_pieces(const sago_optimizer *o) { return o->n_tensors; }
+int sago_optimizer_count_pieces(const sago_optimizer *o) {
+    return o->n_tensors;
+}
 
 void sago_optimizer_pieces(const sago_optimizer *o, sago_piece *out) {
     for (int i = 0; i < o->n_tensors; i++) {
@@ -151,4 +154,6 @@ void sago_optimizer_pieces(const sago_optimizer *o, sago_piece *out) {
     }
 }
 
-size_t sago_optimizer_bytes(const sago_optimizer *o) { return o->bytes; }
+size_t sago_optimizer_bytes(const sago_optimizer *o) {
+    return o->bytes;
+}

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Optimizer: Adafactor over the registry. Holds the second moments (and the momentum, when asked for) of every
- * parameter in one device buffer and drives the three phases of the device's adafactor operations.
+ * Optimizer: Adafactor over the registry. Holds the second moments (and the momentum, when asked for) of
+ * every parameter in one device buffer and drives the three phases of the device's adafactor operations.
  *
- * Factored: a matrix whose smaller dimension is at least optimizer.min_factored_dim keeps row[rows] and column[columns];
- * everything else keeps whole second moments. RMS and clip are per parameter. Source: Shazeer and Stern 2018, in t5x's
- * form; the formula stands at sago_adafactor_slot in ops.h.
+ * Factored: a matrix whose smaller dimension is at least optimizer.min_factored_dim keeps row[rows] and
+ * column[columns]; everything else keeps whole second moments. RMS and clip are per parameter. Source:
+ * Shazeer and Stern 2018, in t5x's form; the formula stands at sago_adafactor_slot in ops.h.
  */
 #ifndef SAGO_OPTIMIZER_H
 #define SAGO_OPTIMIZER_H
@@ -13,6 +13,7 @@
 #include "ckpt.h"
 #include "config.h"
 #include "device.h"
+#include "ops.h"
 #include "registry.h"
 
 typedef struct sago_optimizer sago_optimizer;
@@ -23,13 +24,15 @@ sago_status sago_optimizer_open(const sago_config *config, const sago_registry *
 void sago_optimizer_close(sago_optimizer *optimizer);
 
 /**
- * One step: values updated in place. t >= 1 is the age of the second moments (beta2 = 1 - t^-decay_exponent), rate the
- * schedule's learning rate, gradient_norm the global L2 norm that optimizer.clip_norm compares with.
+ * One step: values updated in place. t >= 1 is the age of the second moments (beta2 = 1 - t^-decay_exponent),
+ * rate the schedule's learning rate; control (device memory) clips the gradient, and says whether there is a
+ * step at all.
  */
-sago_status sago_optimizer_step(sago_optimizer *optimizer, float *values, float *gradients, int64_t t, double rate,
-                                double gradient_norm) SAGO_MUST_CHECK;
+sago_status sago_optimizer_step(sago_optimizer *optimizer, float *values, float *gradients, int64_t t,
+                                double rate, const sago_step_control *control) SAGO_MUST_CHECK;
 
-/** Appends one piece per state tensor ("adafactor/row/NAME", .../column/..., /moment/, /momentum/): the whole tensors. */
+/** Appends one piece per state tensor ("adafactor/row/NAME", .../column/..., /moment/, /momentum/): the whole
+ * tensors. */
 int sago_optimizer_count_pieces(const sago_optimizer *optimizer);
 void sago_optimizer_pieces(const sago_optimizer *optimizer, sago_piece *out);
 

@@ -43,14 +43,16 @@ static sago_status run_micro_batches(sago_trainer *t, const sago_batch *batch, s
         args.block_done = first + rows == batch->n_rows ? sago_reducer_block_done : NULL;
         sago_loss loss;
         SAGO_TRY(sago_model_loss(t->model, t->values, t->gradients, batch, first, rows, &args, &loss));
-        total->nll += loss.nll, total->z += loss.z, total->correct += loss.correct, total->tokens += loss.tokens;
+        total->nll += loss.nll, total->z += loss.z, total->correct += loss.correct,
+            total->tokens += loss.tokens;
     }
     return SAGO_OK;
 }
 
 enum { NLL, Z, CORRECT, TARGETS, INPUTS, EXAMPLES, FLOPS, STOP, N_SUMS };
 
-/* One small sum over the data axis carries everything a step reports; rows of each rank stand in slots of their own. */
+/* One small sum over the data axis carries everything a step reports; rows of each rank stand in slots of
+ * their own. */
 static sago_status sum_over_ranks(sago_trainer *t, const sago_batch *batch, const sago_loss *loss,
                                   sago_step_sums *out) {
     int n = t->mesh->axis_size[SAGO_DATA_AXIS], rank = t->mesh->axis_rank[SAGO_DATA_AXIS];
@@ -60,7 +62,8 @@ static sago_status sum_over_ranks(sago_trainer *t, const sago_batch *batch, cons
     double *v = sago_alloc_zero((size_t)count, sizeof *v);
     v[NLL] = loss->nll, v[Z] = loss->z, v[CORRECT] = (double)loss->correct, v[TARGETS] = (double)loss->tokens;
     v[INPUTS] = (double)batch->n_input_tokens, v[EXAMPLES] = (double)batch->n_examples;
-    v[FLOPS] = sago_model_flops(&t->shape, batch->n_input_tokens, batch->n_target_tokens, encoder, decoder, cross);
+    v[FLOPS] =
+        sago_model_flops(&t->shape, batch->n_input_tokens, batch->n_target_tokens, encoder, decoder, cross);
     v[STOP] = sago_signal_received() ? 1 : 0;
     v[N_SUMS + rank] = (double)batch->n_rows;
     v[N_SUMS + n + rank] = sago_data_wait_seconds(t->data);
@@ -96,10 +99,17 @@ sago_status sago_trainer_gradients(sago_trainer *t, sago_step_sums *sums, bool *
     SAGO_TRY(sago_reducer_finish(t->reducer));
     SAGO_TRY(sum_over_ranks(t, batch, &loss, sums));
 
-    /* Summed gradients are the same bytes on every rank, and so is this norm: all ranks decide alike from here on. */
-    double squares;
-    SAGO_TRY(ops->sum_squares(t->device, &squares, &gradients, 1));
-    sums->gradient_norm = sqrt(squares);
-    sums->finite = isfinite(squares) && isfinite(sums->nll) && isfinite(sums->z);
+    /* Summed gradients are the same bytes on every rank, and so is this norm: all ranks decide alike from
+     * here on. */
+    sago_step_state *on_device = t->device_step;
+    const sago_loss_sums here = {.nll = sums->nll, .z = sums->z};
+    SAGO_TRY(ops->sum_squares(t->device, &on_device->squares, &gradients, 1));
+    SAGO_TRY(ops->upload(t->device, &on_device->sums, &here, sizeof here));
+    SAGO_TRY(ops->step_control(t->device, &on_device->control, &on_device->squares, &on_device->sums,
+                               t->config->optimizer.clip_norm));
+    sago_step_control control;
+    SAGO_TRY(ops->download(t->device, &control, &on_device->control, sizeof control));
+    sums->gradient_norm = sqrt(control.gradient_squares);
+    sums->finite = control.apply;
     return SAGO_OK;
 }

@@ -135,7 +135,7 @@ static sago_status handle_non_finite(sago_trainer *t, const sago_step_sums *sums
 static sago_status apply(sago_trainer *t, const sago_step_sums *sums, int64_t started_ns) {
     int64_t age = t->step + 1 - t->moment_age_offset;
     double rate = sago_schedule_rate(t->config, t->step + 1);
-    SAGO_TRY(sago_optimizer_step(t->optimizer, t->values, t->gradients, age, rate, sums->gradient_norm));
+    SAGO_TRY(sago_optimizer_step(t->optimizer, t->values, t->gradients, age, rate, &t->device_step->control));
     t->step++;
     t->skipped_in_a_row = 0;
     return sago_trainer_log_step(t, sums, rate, (double)(sago_now_ns() - started_ns) * 1e-9, false);

@@ -25,6 +25,13 @@
 
 #include <stdio.h>
 
+/** What a step leaves on the device. */
+typedef struct sago_step_state {
+    sago_loss_sums sums; /* of this rank */
+    double squares;      /* of the summed gradient */
+    sago_step_control control;
+} sago_step_state;
+
 typedef struct sago_trainer {
     sago_config *config; /* the caller's */
     sago_mesh *mesh;     /* the caller's */
@@ -37,13 +44,14 @@ typedef struct sago_trainer {
     sago_optimizer *optimizer;
     sago_reducer *reducer;
     sago_ckpt_writer *writer;
-    float *values, *gradients; /* flat device buffers */
-    FILE *metrics;             /* rank 0 */
-    char *checkpoints;         /* RUN/checkpoints */
-    json_t *origin;            /* what a checkpoint's meta says of the imported model it came from */
-    int64_t step;              /* steps done */
-    int64_t moment_age_offset; /* t = step - offset: age of the second moments */
-    int64_t micro_rows;        /* rows of a micro-batch */
+    float *values, *gradients;    /* flat device buffers */
+    sago_step_state *device_step; /* on the device */
+    FILE *metrics;                /* rank 0 */
+    char *checkpoints;            /* RUN/checkpoints */
+    json_t *origin;               /* what a checkpoint's meta says of the imported model it came from */
+    int64_t step;                 /* steps done */
+    int64_t moment_age_offset;    /* t = step - offset: age of the second moments */
+    int64_t micro_rows;           /* rows of a micro-batch */
     int64_t skipped_in_a_row, rewinds;
     int64_t saved_step; /* last step handed to the writer */
     sago_spike_detector spikes;

@@ -36,6 +36,8 @@ typedef struct shared {
 
 typedef struct plan {
     const sago_adafactor_args *args;
+    double scale; /* of the gradient where it is read */
+    bool apply;
     int64_t n_slots, n_pieces;
     shared *slots;
     piece *pieces;
@@ -55,6 +57,10 @@ static size_t aligned(size_t bytes) {
 static sago_status make_plan(sago_device *device, const char *operation, sago_adafactor_slot slots[], int n,
                              const sago_adafactor_args *args, bool sums, plan *out) {
     SAGO_TRY(sago_adafactor_check(operation, slots, n, args));
+    for (int s = 0; s < n; s++)
+        if (slots[s].value.dtype != SAGO_F32)
+            return sago_fail(SAGO_E_SHAPE, "%s, parameter %d: the cpu device keeps parameters in f32",
+                             operation, s);
     int64_t n_pieces = 0, n_columns = 0, n_sums = 0;
     for (int s = 0; s < n; s++) {
         int64_t rows, columns;
@@ -71,7 +77,13 @@ static sago_status make_plan(sago_device *device, const char *operation, sago_ad
     SAGO_TRY(sago_cpu_scratch(device,
                               shared_bytes + pieces_bytes + columns_bytes + (size_t)n_sums * sizeof(double),
                               (void **)&memory));
-    *out = (plan){args, n, n_pieces, (shared *)memory, (piece *)(memory + shared_bytes)};
+    *out = (plan){.args = args,
+                  .scale = args->control ? args->control->gradient_scale : 1,
+                  .apply = !args->control || args->control->apply,
+                  .n_slots = n,
+                  .n_pieces = n_pieces,
+                  .slots = (shared *)memory,
+                  .pieces = (piece *)(memory + shared_bytes)};
     float *column = (float *)(memory + shared_bytes + pieces_bytes);
     double *sum = (double *)(memory + shared_bytes + pieces_bytes + columns_bytes);
     int64_t at = 0;
@@ -160,13 +172,14 @@ sago_status SAGO_CPU(adafactor_statistics)(sago_device *device, sago_adafactor_s
                                            const sago_adafactor_args *args) {
     plan p;
     SAGO_TRY(make_plan(device, "adafactor_statistics", slots, n, args, true, &p));
+    if (!p.apply) return SAGO_OK;
 #pragma omp parallel num_threads(device->n_threads)
     {
 #pragma omp for schedule(dynamic, 1)
         for (int64_t i = 0; i < p.n_pieces; i++) {
             piece *one = &p.pieces[i];
             int64_t width = one->slot->factored ? p.slots[one->number].columns : 1;
-            if (one->slot->factored) sum_piece(one, width, (float)args->gradient_scale);
+            if (one->slot->factored) sum_piece(one, width, (float)p.scale);
             one->sum = sum_of_squares((const float *)one->slot->value.data + one->first * width,
                                       (one->last - one->first) * width);
         }
@@ -191,7 +204,7 @@ static void share_moments(const plan *p, int64_t s, const sago_adafactor_slot *s
     sh->mean = sago_adafactor_mean(slot);
     if (!slot->factored) return;
     for (int64_t j = 0; j < sh->columns; j++)
-        sh->column[j] = (float)(p->args->gradient_scale / sqrt((double)slot->column[j]));
+        sh->column[j] = (float)(p->scale / sqrt((double)slot->column[j]));
 }
 
 /** Second moments of rows and columns, in place. */
@@ -228,10 +241,10 @@ static double factored_squares(const piece *p, const shared *sh) {
 }
 
 /** The same where every element has its own moment, which is updated on the way. */
-static double whole_squares(const piece *p, const sago_adafactor_args *args) {
+static double whole_squares(const piece *p, const sago_adafactor_args *args, float scale) {
     const float *g = (const float *)p->slot->gradient.data + p->first;
     float *moment = p->slot->moment + p->first;
-    float keep = (float)args->beta2, take = (float)(1 - args->beta2), scale = (float)args->gradient_scale;
+    float keep = (float)args->beta2, take = (float)(1 - args->beta2);
     float epsilon = (float)SAGO_ADAFACTOR_EPSILON;
     double sum = 0;
     for (int64_t start = 0, n = p->last - p->first; start < n; start += BLOCK) {
@@ -254,6 +267,7 @@ sago_status SAGO_CPU(adafactor_moments)(sago_device *device, sago_adafactor_slot
                                         const sago_adafactor_args *args) {
     plan p;
     SAGO_TRY(make_plan(device, "adafactor_moments", slots, n, args, false, &p));
+    if (!p.apply) return SAGO_OK;
 #pragma omp parallel num_threads(device->n_threads)
     {
 #pragma omp for schedule(dynamic, 1)
@@ -264,8 +278,8 @@ sago_status SAGO_CPU(adafactor_moments)(sago_device *device, sago_adafactor_slot
 #pragma omp for schedule(dynamic, 1)
         for (int64_t i = 0; i < p.n_pieces; i++) {
             piece *one = &p.pieces[i];
-            one->sum =
-                one->slot->factored ? factored_squares(one, &p.slots[one->number]) : whole_squares(one, args);
+            one->sum = one->slot->factored ? factored_squares(one, &p.slots[one->number])
+                                           : whole_squares(one, args, (float)p.scale);
         }
     }
     for (int64_t s = 0; s < p.n_slots; s++) *slots[s].update_square = total(&p, s);
@@ -301,7 +315,7 @@ static void apply_run(float *value, float *momentum, const float *g, const float
     }
 }
 
-static void apply_piece(const piece *p, const shared *sh, const sago_adafactor_args *args) {
+static void apply_piece(const piece *p, const shared *sh, const sago_adafactor_args *args, float scale) {
     const sago_adafactor_slot *slot = p->slot;
     int64_t width = slot->factored ? sh->columns : 1;
     if (slot->learning_rate == 0) { /* values stand still, bit for bit */
@@ -314,8 +328,7 @@ static void apply_piece(const piece *p, const shared *sh, const sago_adafactor_a
     const float *g = slot->gradient.data;
     if (!slot->factored) {
         apply_run(value + p->first, momentum ? momentum + p->first : NULL, g + p->first, NULL,
-                  slot->moment + p->first, (float)sh->factor, (float)args->gradient_scale, p->last - p->first,
-                  args);
+                  slot->moment + p->first, (float)sh->factor, scale, p->last - p->first, args);
         return;
     }
     for (int64_t i = p->first; i < p->last; i++)
@@ -327,6 +340,7 @@ sago_status SAGO_CPU(adafactor_apply)(sago_device *device, sago_adafactor_slot s
                                       const sago_adafactor_args *args) {
     plan p;
     SAGO_TRY(make_plan(device, "adafactor_apply", slots, n, args, false, &p));
+    if (!p.apply) return SAGO_OK;
 #pragma omp parallel num_threads(device->n_threads)
     {
 #pragma omp for schedule(dynamic, 1)
@@ -336,7 +350,7 @@ sago_status SAGO_CPU(adafactor_apply)(sago_device *device, sago_adafactor_slot s
         }
 #pragma omp for schedule(dynamic, 1)
         for (int64_t i = 0; i < p.n_pieces; i++)
-            apply_piece(&p.pieces[i], &p.slots[p.pieces[i].number], args);
+            apply_piece(&p.pieces[i], &p.slots[p.pieces[i].number], args, (float)p.scale);
     }
     return SAGO_OK;
 }

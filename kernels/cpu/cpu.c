@@ -81,6 +81,24 @@ sago_status sago_cpu_synchronize(sago_device *device) {
     return SAGO_OK;
 }
 
+/* Every operation is done when it returns: there is nothing to wait for. */
+sago_status sago_cpu_mark(sago_device *device, sago_mark *out) {
+    (void)device;
+    *out = 0;
+    return SAGO_OK;
+}
+
+sago_status sago_cpu_await(sago_device *device, sago_mark mark) {
+    (void)device, (void)mark;
+    return SAGO_OK;
+}
+
+sago_status sago_cpu_fetch(sago_device *device, void *to_host, const void *from_device, size_t bytes,
+                           sago_mark after) {
+    (void)after;
+    return sago_cpu_download(device, to_host, from_device, bytes);
+}
+
 sago_status sago_cpu_scratch(sago_device *device, size_t bytes, void **out) {
     sago_cpu *cpu = device->state;
     if (bytes > cpu->scratch_bytes) {

@@ -51,6 +51,10 @@ void sago_cpu_release(sago_device *, void *memory);
 sago_status sago_cpu_upload(sago_device *, void *to_device, const void *from_host, size_t bytes);
 sago_status sago_cpu_download(sago_device *, void *to_host, const void *from_device, size_t bytes);
 sago_status sago_cpu_synchronize(sago_device *);
+sago_status sago_cpu_mark(sago_device *, sago_mark *out);
+sago_status sago_cpu_await(sago_device *, sago_mark mark);
+sago_status sago_cpu_fetch(sago_device *, void *to_host, const void *from_device, size_t bytes,
+                           sago_mark after);
 
 #ifdef SAGO_ISA
 sago_status SAGO_CPU(fill)(sago_device *, sago_tensor out, float value);
@@ -90,9 +94,14 @@ sago_status SAGO_CPU(attention_backward)(sago_device *, sago_tensor d_q, sago_te
 sago_status SAGO_CPU(cache_append)(sago_device *, sago_tensor cache, sago_tensor in, sago_tensor position);
 sago_status SAGO_CPU(cross_entropy_forward)(sago_device *, sago_tensor stats, sago_tensor logits,
                                             sago_tensor targets, const sago_cross_entropy_args *);
-sago_status SAGO_CPU(cross_entropy_backward)(sago_device *, sago_tensor logits, sago_tensor lse,
-                                             sago_tensor targets, sago_tensor weights,
+sago_status SAGO_CPU(loss_finish)(sago_device *, sago_tensor lse, sago_loss_sums *sums, sago_tensor stats,
+                                  sago_tensor weights, const sago_cross_entropy_args *);
+sago_status SAGO_CPU(cross_entropy_backward)(sago_device *, sago_tensor d_logits, sago_tensor logits,
+                                             sago_tensor lse, sago_tensor targets, sago_tensor weights,
                                              const sago_cross_entropy_args *);
+sago_status SAGO_CPU(carry_nonfinite)(sago_device *, sago_tensor gradient, const sago_loss_sums *sums);
+sago_status SAGO_CPU(step_control)(sago_device *, sago_step_control *control, const double *squares,
+                                   const sago_loss_sums *sums, double clip_norm);
 sago_status SAGO_CPU(adafactor_statistics)(sago_device *, sago_adafactor_slot slots[], int n,
                                            const sago_adafactor_args *);
 sago_status SAGO_CPU(adafactor_moments)(sago_device *, sago_adafactor_slot slots[], int n,

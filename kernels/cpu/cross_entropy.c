@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "check.h"
+#include "check_loss.h"
 #include "cpu_ops.h"
 #include "vector_math.h"
 
@@ -7,7 +8,8 @@
 #include <string.h>
 
 enum {
-    BLOCK = 2048, /* logits that stay in the first-level cache between looking for their maximum and summing */
+    BLOCK =
+        2048, /* logits that stay in the first-level cache between looking for their maximum and summing */
     TILE = 256,
     LINE = 16, /* floats of a cache line */
 };
@@ -49,11 +51,7 @@ static void row_stats(float stats[SAGO_CE_STATS], const float *x, int64_t width)
 sago_status SAGO_CPU(cross_entropy_forward)(sago_device *device, sago_tensor stats, sago_tensor logits,
                                             sago_tensor targets, const sago_cross_entropy_args *args) {
     int64_t rows = sago_rows(logits), width = sago_width(logits);
-    bool fits = sago_all_dtype(SAGO_F32, SAGO_TENSORS(stats, logits)) &&
-                sago_all_dtype(SAGO_I32, SAGO_TENSORS(targets)) && sago_width(stats) == SAGO_CE_STATS &&
-                sago_rows(stats) == rows && sago_tensor_count(targets) == rows;
-    SAGO_TRY(sago_check_shapes(fits, "cross_entropy_forward", "f32 stats[n, 4], logits[n, V], i32 targets[n]",
-                               SAGO_TENSORS(stats, logits, targets)));
+    SAGO_TRY(sago_check_cross_entropy_forward(stats, logits, targets));
     const int32_t *target = targets.data;
 #pragma omp parallel for schedule(static) num_threads(device->n_threads) if (rows > 1)
     for (int64_t row = 0; row < rows; row++) {
@@ -66,33 +64,28 @@ sago_status SAGO_CPU(cross_entropy_forward)(sago_device *device, sago_tensor sta
     return SAGO_OK;
 }
 
-sago_status SAGO_CPU(cross_entropy_backward)(sago_device *device, sago_tensor logits, sago_tensor lse,
-                                             sago_tensor targets, sago_tensor weights,
+sago_status SAGO_CPU(cross_entropy_backward)(sago_device *device, sago_tensor d_logits, sago_tensor logits,
+                                             sago_tensor lse, sago_tensor targets, sago_tensor weights,
                                              const sago_cross_entropy_args *args) {
     int64_t rows = sago_rows(logits), width = sago_width(logits);
-    bool fits = sago_all_dtype(SAGO_F32, SAGO_TENSORS(logits, lse, weights)) &&
-                sago_all_dtype(SAGO_I32, SAGO_TENSORS(targets)) && sago_tensor_count(lse) == rows &&
-                sago_tensor_count(targets) == rows && sago_tensor_count(weights) == rows &&
-                args->vocabulary > 0;
-    SAGO_TRY(sago_check_shapes(fits, "cross_entropy_backward",
-                               "f32 logits[n, V], lse[n], i32 targets[n], f32 weights[n]",
-                               SAGO_TENSORS(logits, lse, targets, weights)));
+    SAGO_TRY(sago_check_cross_entropy_backward(device, d_logits, logits, lse, targets, weights, args));
     const int32_t *target = targets.data;
     const float *weight = weights.data, *log_sum = lse.data;
     float spread = args->label_smoothing / (float)args->vocabulary, peak = 1.0f - args->label_smoothing;
 #pragma omp parallel for schedule(static) num_threads(device->n_threads) if (rows > 1)
     for (int64_t row = 0; row < rows; row++) {
-        float *x = (float *)logits.data + row * width;
+        const float *x = (const float *)logits.data + row * width;
+        float *d = (float *)d_logits.data + row * width; /* may be x */
         float w = weight[row] * args->scale, l = log_sum[row];
         if (weight[row] == 0.0f) { /* padding: whatever stands there, it has no gradient */
-            memset(x, 0, (size_t)width * sizeof(float));
+            memset(d, 0, (size_t)width * sizeof(float));
             continue;
         }
         float factor = w * (1.0f + 2.0f * args->z_loss * l), offset = w * spread;
 #pragma omp simd
-        for (int64_t i = 0; i < width; i++) x[i] = factor * sago_exp(x[i] - l) - offset;
+        for (int64_t i = 0; i < width; i++) d[i] = factor * sago_exp(x[i] - l) - offset;
         int64_t column = target[row] - args->first_id;
-        if (column >= 0 && column < width) x[column] -= w * peak;
+        if (column >= 0 && column < width) d[column] -= w * peak;
     }
     return SAGO_OK;
 }

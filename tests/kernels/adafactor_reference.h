@@ -48,13 +48,13 @@ static inline void reference_close(reference_parameter *p) {
 }
 
 static inline void reference_step(reference_parameter *p, const float *gradient,
-                                  const sago_adafactor_args *args, double learning_rate) {
+                                  const sago_adafactor_args *args, double scale, double learning_rate) {
     int64_t n = p->rows * p->columns;
     double *y = reference_array(n), mean = 0, value_square = 0, update_square = 0;
     for (int64_t i = 0; i < p->rows; i++) p->row[i] *= args->beta2;
     for (int64_t j = 0; j < p->columns; j++) p->column[j] *= args->beta2;
     for (int64_t i = 0; i < n; i++) {
-        double g = gradient[i] * args->gradient_scale, s = g * g + 1e-30;
+        double g = gradient[i] * scale, s = g * g + 1e-30;
         p->row[i / p->columns] += (1 - args->beta2) * s / (double)p->columns;
         p->column[i % p->columns] += (1 - args->beta2) * s / (double)p->rows;
         p->moment[i] = args->beta2 * p->moment[i] + (1 - args->beta2) * s;
@@ -62,7 +62,7 @@ static inline void reference_step(reference_parameter *p, const float *gradient,
     }
     for (int64_t i = 0; i < p->rows; i++) mean += p->row[i] / (double)p->rows;
     for (int64_t i = 0; i < n; i++) {
-        double g = gradient[i] * args->gradient_scale;
+        double g = gradient[i] * scale;
         y[i] = p->factored ? g / sqrt(p->row[i / p->columns] / mean) / sqrt(p->column[i % p->columns])
                            : g / sqrt(p->moment[i]);
         update_square += y[i] * y[i];

@@ -60,11 +60,17 @@ static void close_parameter(sago_device *d, parameter *p) {
         if (all[i]) d->ops->release(d, all[i]);
 }
 
-static void step(sago_device *d, sago_adafactor_slot slots[], int n, const sago_adafactor_args *args) {
+/** One step; scale: what the step's control multiplies the gradient by, 1 stands for no control at all. */
+static void step(sago_device *d, sago_adafactor_slot slots[], int n, sago_adafactor_args *args,
+                 double scale) {
+    const sago_step_control control = {.gradient_scale = scale, .apply = 1};
+    void *memory = on_device(d, &control, sizeof control);
+    args->control = scale == 1 ? NULL : memory;
     suite_ok(d->ops->adafactor_statistics(d, slots, n, args));
     suite_ok(d->ops->adafactor_moments(d, slots, n, args));
     suite_ok(d->ops->adafactor_apply(d, slots, n, args));
     suite_ok(d->ops->synchronize(d));
+    d->ops->release(d, memory);
 }
 
 static float *values_of(sago_device *d, const parameter *p) {
@@ -98,19 +104,16 @@ static const struct {
 
 static const struct {
     const char *what;
+    double scale; /* of the gradient */
     sago_adafactor_args args;
     double learning_rate;
 } settings[] = {
-    {"plain",
-     {.gradient_scale = 1, .clip_threshold = 1, .parameter_scale = true, .minimum_scale = 1e-3},
-     1e-2},
-    {"clipped gradient",
-     {.gradient_scale = 0.37, .clip_threshold = 1, .parameter_scale = true, .minimum_scale = 1e-3},
-     1e-2},
-    {"no parameter scale", {.gradient_scale = 1, .clip_threshold = 0.5, .parameter_scale = false}, 1e-3},
+    {"plain", 1, {.clip_threshold = 1, .parameter_scale = true, .minimum_scale = 1e-3}, 1e-2},
+    {"clipped gradient", 0.37, {.clip_threshold = 1, .parameter_scale = true, .minimum_scale = 1e-3}, 1e-2},
+    {"no parameter scale", 1, {.clip_threshold = 0.5, .parameter_scale = false}, 1e-3},
     {"momentum and decay",
-     {.gradient_scale = 1,
-      .clip_threshold = 1,
+     1,
+     {.clip_threshold = 1,
       .parameter_scale = true,
       .minimum_scale = 1e-3,
       .momentum = 0.9,
@@ -150,11 +153,11 @@ static void run_all(sago_device *d, int setting, float *out[], bool checked) {
             int64_t count = p[i].rows * p[i].columns;
             float *g = gradients(count, p[i].columns, t, i);
             suite_ok(d->ops->upload(d, p[i].slot.gradient.data, g, (size_t)count * sizeof(float)));
-            reference_step(&r[i], g, &args, (double)p[i].slot.learning_rate);
+            reference_step(&r[i], g, &args, settings[setting].scale, (double)p[i].slot.learning_rate);
             slots[i] = p[i].slot;
             free(g);
         }
-        step(d, slots, n, &args);
+        step(d, slots, n, &args, settings[setting].scale);
     }
     for (int i = 0; i < n; i++) {
         char what[128];
@@ -206,14 +209,14 @@ static void test_pieces(void **state) {
             open_parameter(d, value + CUT * COLUMNS, ROWS - CUT, COLUMNS, ROWS, factored, false)};
         whole.slot.learning_rate = piece[0].slot.learning_rate = piece[1].slot.learning_rate = 1e-2f;
         for (int t = 1; t <= 3; t++) {
-            sago_adafactor_args args = {1 - pow(t, -0.8), 1, 1, true, 1e-3, 0, 0};
+            sago_adafactor_args args = {1 - pow(t, -0.8), NULL, 1, true, 1e-3, 0, 0};
             float *g = gradients(ROWS * COLUMNS, COLUMNS, t, 0);
             suite_ok(d->ops->upload(d, whole.slot.gradient.data, g, ROWS * COLUMNS * sizeof(float)));
             suite_ok(d->ops->upload(d, piece[0].slot.gradient.data, g, CUT * COLUMNS * sizeof(float)));
             suite_ok(d->ops->upload(d, piece[1].slot.gradient.data, g + CUT * COLUMNS,
                                     (ROWS - CUT) * COLUMNS * sizeof(float)));
             free(g);
-            step(d, &whole.slot, 1, &args);
+            step(d, &whole.slot, 1, &args, 1);
             for (int i = 0; i < 2; i++) suite_ok(d->ops->adafactor_statistics(d, &piece[i].slot, 1, &args));
             double sums[2][COLUMNS + 1];
             for (int i = 0; i < 2; i++) {
@@ -259,9 +262,9 @@ static void test_frozen(void **state) {
     value[3] = -0.0f, value[4] = 1e-42f;
     for (int kind = 0; kind < 4; kind++) {
         parameter p = open_parameter(d, value, ROWS, COLUMNS, ROWS, kind & 1, kind & 2);
-        sago_adafactor_args args = {0.5, 1, 1, true, 1e-3, kind & 2 ? 0.9 : 0, 0.1};
+        sago_adafactor_args args = {0.5, NULL, 1, true, 1e-3, kind & 2 ? 0.9 : 0, 0.1};
         suite_ok(d->ops->upload(d, p.slot.gradient.data, g, ROWS * COLUMNS * sizeof(float)));
-        step(d, &p.slot, 1, &args);
+        step(d, &p.slot, 1, &args, 1);
         float *now = values_of(d, &p);
         assert_memory_equal(now, value, ROWS * COLUMNS * sizeof(float));
         free(now);
@@ -275,7 +278,7 @@ static void test_errors(void **state) {
     (void)state;
     sago_device *d = open_device(1);
     float value[12] = {0};
-    sago_adafactor_args args = {0, 1, 1, true, 1e-3, 0, 0};
+    sago_adafactor_args args = {0, NULL, 1, true, 1e-3, 0, 0};
     parameter p = open_parameter(d, value, 3, 4, 3, true, false);
     sago_adafactor_slot wrong = p.slot;
     wrong.gradient = sago_tensor_2d(p.slot.gradient.data, SAGO_F32, 4, 3);
@@ -352,7 +355,7 @@ static void golden_case(const char *folder, const char *name, sago_adafactor_arg
             args.beta2 = 1 - pow(t, -0.8);
             suite_ok(
                 d->ops->upload(d, p.slot.gradient.data, g + (t - 1) * count, (size_t)count * sizeof(float)));
-            step(d, &p.slot, 1, &args);
+            step(d, &p.slot, 1, &args, 1);
             if (t != 1 && t != STEPS) continue;
             char prefix[16], what[160];
             snprintf(prefix, sizeof prefix, "step%d.", t);
@@ -373,7 +376,7 @@ static void test_goldens(void **state) {
     (void)state;
     const char *folder = getenv("SAGO_GOLDEN");
     if (!folder) skip();
-    sago_adafactor_args args = {0, 1, 1, true, 1e-3, 0, 0}, other = args;
+    sago_adafactor_args args = {0, NULL, 1, true, 1e-3, 0, 0}, other = args;
     golden_case(folder, "default", args, 1e-2f, true);
     other.weight_decay = 1e-3;
     golden_case(folder, "weight_decay", other, 1e-2f, true);

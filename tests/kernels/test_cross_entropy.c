@@ -24,7 +24,8 @@ static void backward_body(suite_run *run, const void *context) {
                 lse = suite_f32(run, c->lse, DIMS(c->rows));
     sago_tensor targets = suite_i32(run, c->targets, DIMS(c->rows)),
                 weights = suite_f32(run, c->weights, DIMS(c->rows));
-    suite_ok(run->device->ops->cross_entropy_backward(run->device, logits, lse, targets, weights, &c->args));
+    suite_ok(run->device->ops->cross_entropy_backward(run->device, logits, logits, lse, targets, weights,
+                                                      &c->args));
     suite_output(run, "d_logits", logits);
 }
 
@@ -216,13 +217,13 @@ static void shapes_body(suite_run *run, const void *context) {
                              "cross_entropy_forward");
     suite_expect_shape_error(d->ops->cross_entropy_forward(d, stats, logits, lse, &args),
                              "cross_entropy_forward");
-    suite_expect_shape_error(d->ops->cross_entropy_backward(d, logits, wrong, targets, lse, &args),
+    suite_expect_shape_error(d->ops->cross_entropy_backward(d, logits, logits, wrong, targets, lse, &args),
                              "cross_entropy_backward");
-    suite_expect_shape_error(d->ops->cross_entropy_backward(d, logits, lse, few, lse, &args),
+    suite_expect_shape_error(d->ops->cross_entropy_backward(d, logits, logits, lse, few, lse, &args),
                              "cross_entropy_backward");
-    suite_expect_shape_error(d->ops->cross_entropy_backward(d, logits, lse, targets, wrong, &args),
+    suite_expect_shape_error(d->ops->cross_entropy_backward(d, logits, logits, lse, targets, wrong, &args),
                              "cross_entropy_backward");
-    suite_expect_shape_error(d->ops->cross_entropy_backward(d, logits, lse, targets, lse, &nothing),
+    suite_expect_shape_error(d->ops->cross_entropy_backward(d, logits, logits, lse, targets, lse, &nothing),
                              "cross_entropy_backward");
 }
 

@@ -100,8 +100,11 @@ static void squares_body(suite_run *run, const void *context) {
     sago_device *d = run->device;
     sago_tensor in[LENGTH(counts)];
     for (int s = 0; s < LENGTH(counts); s++) in[s] = suite_f32(run, c->x, DIMS(counts[s]));
-    double sum = -1, expected = 0;
-    suite_ok(d->ops->sum_squares(d, &sum, in, LENGTH(counts)));
+    double sum, expected = 0;
+    void *on_device;
+    suite_ok(d->ops->allocate(d, &on_device, sizeof sum));
+    suite_ok(d->ops->sum_squares(d, on_device, in, LENGTH(counts)));
+    suite_ok(d->ops->download(d, &sum, on_device, sizeof sum));
     for (int s = 0; s < LENGTH(counts); s++)
         for (int64_t i = 0; i < counts[s]; i++) expected += (double)c->x[i] * (double)c->x[i];
     if (isfinite(expected))
@@ -112,8 +115,10 @@ static void squares_body(suite_run *run, const void *context) {
     float halves[2];
     memcpy(halves, &sum, sizeof sum);
     suite_output(run, "squares", suite_f32(run, isfinite(sum) ? halves : (float[]){0, 0}, DIMS(2)));
-    suite_ok(d->ops->sum_squares(d, &sum, NULL, 0));
+    suite_ok(d->ops->sum_squares(d, on_device, NULL, 0));
+    suite_ok(d->ops->download(d, &sum, on_device, sizeof sum));
     assert_true(sum == 0);
+    d->ops->release(d, on_device);
 }
 
 static void test_sum_squares(void **state) {
