@@ -39,7 +39,7 @@ static char *find(void) {
 static sago_status open_library(const char *path) {
     void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!handle) return sago_fail(SAGO_E_DEVICE, "cuda: %s", dlerror());
-    const sago_cuda_entry *entry = dlsym(handle, "sago_cuda_entry");
+    const sago_cuda_entry *entry = dlsym(handle, "sago_cuda_library_entry");
     if (!entry || strcmp(entry->version, SAGO_VERSION) != 0 || entry->ops_bytes != sizeof(sago_ops)) {
         dlclose(handle);
         return sago_fail(SAGO_E_DEVICE, "cuda: %s is not of this build of sago %s; build them together", path,
