@@ -55,10 +55,11 @@ sago_status sago_cuda_library(const sago_cuda_entry **out) {
     pthread_mutex_lock(&lock);
     if (!opened) {
         char *path = find();
-        status = path ? open_library(path)
-                      : sago_fail(SAGO_E_DEVICE,
-                                  "cuda: this build has no libsago_cuda.so beside the program; build with a CUDA "
-                                  "toolkit (nvcc), or set SAGO_CUDA_LIBRARY");
+        status =
+            path ? open_library(path)
+                 : sago_fail(SAGO_E_DEVICE,
+                             "cuda: this build has no libsago_cuda.so beside the program; build with a CUDA "
+                             "toolkit (nvcc), or set SAGO_CUDA_LIBRARY");
         free(path);
     }
     *out = opened;

@@ -35,8 +35,10 @@ static sago_status open_cpu(const char *variant, int n_threads, int local_rank, 
     return sago_cpu_open(variant, n_threads, out);
 }
 
-/* The device sim; its declarations stand with those of the GPU (cuda/gpu.h), which this file does not see twice. */
-sago_status sago_sim_open(const char *variant, int n_threads, int local_rank, sago_device **out) __attribute__((weak));
+/* The device sim; its declarations stand with those of the GPU (cuda/gpu.h), which this file does not see
+ * twice. */
+sago_status sago_sim_open(const char *variant, int n_threads, int local_rank, sago_device **out)
+    __attribute__((weak));
 void sago_sim_close(sago_device *device) __attribute__((weak));
 
 static const implementation implementations[] = {{"cuda", true, open_cuda, close_cuda},
@@ -91,7 +93,8 @@ static sago_status open_best(int n_threads, int local_rank, sago_device **out) {
         if (!implementations[i].automatic) continue;
         status = open_one(&implementations[i], "", n_threads, local_rank, true, out);
         if (status == SAGO_OK) {
-            sago_info("device auto: %s%s%s", (*out)->name, reasons.length ? "; " : "", sago_str_text(&reasons));
+            sago_info("device auto: %s%s%s", (*out)->name, reasons.length ? "; " : "",
+                      sago_str_text(&reasons));
             break;
         }
         sago_str_printf(&reasons, "%s%s", reasons.length ? "; " : "", sago_message());

@@ -70,8 +70,9 @@ static const config_record member_record = {"member", sizeof(sago_config_member)
 static const config_record group_record = {"group", sizeof(sago_config_group), group_keys};
 
 const config_key config_keys[] = {
-    CHOICE("device", device, "auto", "auto|cpu", CHANGES,
-           "Where to compute. auto: the fastest device there is."),
+    CHOICE("device", device, "auto", "auto|cpu|sim|cuda", CHANGES,
+           "Where to compute. auto: a GPU where there is one, else the processor; the log says which and "
+           "why. cuda: GPUs, one a rank. sim: the GPU's kernels on the processor, slowly, to test them."),
     INT("threads", threads, "0", 0, 4096, CHANGES,
         "Host threads of a rank. 0: the cores of the node, shared evenly by the ranks on it."),
 

@@ -11,6 +11,7 @@
 
 static sago_status load_values(sago_loaded_model *m, sago_ckpt *ckpt) {
     size_t bytes = (size_t)m->registry.n_elements * sizeof(float);
+    m->device->purpose = "parameters";
     SAGO_TRY(sago_wrap(m->device->ops->allocate(m->device, (void **)&m->values, bytes), "parameters"));
     sago_param_pieces whole = sago_param_pieces_make(&m->registry, m->values, 0);
     sago_status status = sago_ckpt_load(ckpt, whole.pieces, whole.n);
@@ -33,7 +34,7 @@ static sago_status open_from(sago_loaded_model *m, sago_ckpt *ckpt, const sago_c
                        sago_ckpt_dir(ckpt)));
     SAGO_TRY(sago_model_shape_check(&m->shape, 1));
     int threads = config->threads > 0 ? (int)config->threads : sago_mesh_cores(m->mesh);
-    SAGO_TRY(sago_device_open(config->device, threads, &m->device));
+    SAGO_TRY(sago_device_open_local(config->device, threads, m->mesh->local_rank, &m->device));
     SAGO_TRY(sago_model_declare(&m->shape, &m->registry));
     SAGO_TRY(sago_registry_shard(&m->registry, NULL, 0, 0, 1));
     SAGO_TRY(load_values(m, ckpt));

@@ -145,9 +145,10 @@ sago_status sago_model_open(const sago_model_shape *shape, const sago_registry *
     sago_arena arena = sago_arena_measure();
     plan(model, &arena);
     model->memory_bytes = arena.peak_bytes;
+    device->purpose = "activations";
     status = sago_wrap(device->ops->allocate(device, &model->memory, model->memory_bytes),
                        "model: activations of %lld rows of %lld + %lld tokens take %.0f MiB; a smaller "
-                       "train.micro_batch or train.recompute needs less",
+                       "train.micro_batch or train.loss_chunk, or train.recompute, needs less",
                        (long long)options->max_rows, (long long)options->input_length,
                        (long long)options->target_length, (double)model->memory_bytes / 1048576.0);
     if (status != SAGO_OK) goto done;

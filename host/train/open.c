@@ -152,7 +152,9 @@ static sago_status open_model(sago_trainer *t) {
                          "train.precision: bf16 is not faster than fp32 on this processor (%s); use fp32",
                          t->device->description);
     size_t bytes = (size_t)t->registry.n_elements * sizeof(float);
+    t->device->purpose = "parameters";
     SAGO_TRY(sago_wrap(ops->allocate(t->device, (void **)&t->values, bytes), "parameters"));
+    t->device->purpose = "gradients";
     SAGO_TRY(sago_wrap(ops->allocate(t->device, (void **)&t->gradients, bytes), "gradients"));
     SAGO_TRY(ops->allocate(t->device, (void **)&t->device_step, sizeof *t->device_step));
     SAGO_TRY(sago_model_open(&t->shape, &t->registry, t->device, t->mesh, &options, &t->model));
@@ -263,7 +265,7 @@ static sago_status choose_model(sago_trainer *t, int64_t step, sago_ckpt **sourc
 static sago_status open_all(sago_trainer *t, int64_t step, sago_ckpt *source) {
     sago_config *config = t->config;
     int threads = config->threads > 0 ? (int)config->threads : sago_mesh_cores(t->mesh);
-    SAGO_TRY(sago_device_open(config->device, threads, &t->device));
+    SAGO_TRY(sago_device_open_local(config->device, threads, t->mesh->local_rank, &t->device));
     SAGO_TRY(open_tokenizer(t, source));
     SAGO_TRY(open_model(t));
     SAGO_TRY(sago_data_open(config, t->tokenizer, t->shape.vocab_size, t->mesh->axis_rank[SAGO_DATA_AXIS],

@@ -93,6 +93,7 @@ sago_status sago_optimizer_open(const sago_config *config, const sago_registry *
     sago_arena arena = sago_arena_measure();
     lay_out(o, &arena);
     o->bytes = arena.peak_bytes;
+    device->purpose = "optimizer state";
     sago_status status = device->ops->allocate(device, &o->memory, o->bytes ? o->bytes : 1);
     if (status != SAGO_OK) {
         sago_optimizer_close(o);

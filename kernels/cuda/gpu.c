@@ -41,7 +41,8 @@ static inside *inside_of(sago_device *device) {
     return sago_gpu_of(device)->inside;
 }
 
-/* --- what is allocated --------------------------------------------------------------------------------------- */
+/* --- what is allocated
+ * --------------------------------------------------------------------------------------- */
 
 static void remember(inside *in, void *memory, size_t bytes, const char *purpose) {
     if (in->n_blocks == in->room) {
@@ -75,6 +76,7 @@ static bool is_pinned(const inside *in, const void *memory) {
 static sago_status no_memory(sago_gpu *gpu, size_t bytes, const char *purpose) {
     inside *in = gpu->inside;
     sago_str held = {0};
+    bool hint = strcmp(purpose, "activations") != 0; /* there the model says it, with its sizes */
     for (int i = 0; i < in->n_blocks; i++) {
         size_t sum = 0;
         bool first = in->blocks[i].purpose != NULL;
@@ -83,18 +85,18 @@ static sago_status no_memory(sago_gpu *gpu, size_t bytes, const char *purpose) {
             if (j < i) first = false;
             sum += in->blocks[j].bytes;
         }
-        if (first)
-            sago_str_printf(&held, "%s %.2f GB, ", in->blocks[i].purpose, (double)sum * 1e-9);
+        if (first) sago_str_printf(&held, "%s %.2f GB, ", in->blocks[i].purpose, (double)sum * 1e-9);
     }
     sago_str_printf(&held, "scratch %.2f GB", (double)gpu->workspace_bytes * 1e-9);
     size_t free_bytes = 0, total_bytes = 0;
     sago_status status = SAGO_GPU(rt_memory_info)(&free_bytes, &total_bytes);
     if (status == SAGO_OK)
-        status = sago_fail(SAGO_E_MEMORY,
-                           DEVICE_NAME ": no memory for %.2f GB of %s: %.2f of %.2f GB are free, and taken are: %s; "
-                                       "lower train.micro_batch or train.loss_chunk, or set train.recompute=true",
-                           (double)bytes * 1e-9, purpose, (double)free_bytes * 1e-9, (double)total_bytes * 1e-9,
-                           sago_str_text(&held));
+        status = sago_fail(
+            SAGO_E_MEMORY,
+            DEVICE_NAME ": no memory for %.2f GB of %s: %.2f of %.2f GB are free, taken are %s%s",
+            (double)bytes * 1e-9, purpose, (double)free_bytes * 1e-9, (double)total_bytes * 1e-9,
+            sago_str_text(&held),
+            hint ? "; lower train.micro_batch or train.loss_chunk, or set train.recompute=true" : "");
     sago_str_free(&held);
     return status;
 }
@@ -160,13 +162,15 @@ void SAGO_GPU(release_host)(sago_device *device, void *memory) {
     SAGO_GPU(rt_free_host)(memory);
 }
 
-/* --- scratch ------------------------------------------------------------------------------------------------- */
+/* --- scratch
+ * ------------------------------------------------------------------------------------------------- */
 
 #ifdef SAGO_SIM
 
 /*
- * Every operation gets memory of its own, of just the size that it asked for and full of NaN: the guards of the
- * runtime then stand right behind it, and what an operation reads before it wrote it is not what the one before left.
+ * Every operation gets memory of its own, of just the size that it asked for and full of NaN: the guards of
+ * the runtime then stand right behind it, and what an operation reads before it wrote it is not what the one
+ * before left.
  */
 sago_status SAGO_GPU(workspace)(sago_gpu *gpu, size_t bytes, void **out) {
     inside *in = gpu->inside;
@@ -207,7 +211,8 @@ static void free_retired(inside *in) {
     while (in->n_retired > 0) SAGO_GPU(rt_free)(in->retired[--in->n_retired]);
 }
 
-/* --- copies ---------------------------------------------------------------------------------------------------- */
+/* --- copies
+ * ---------------------------------------------------------------------------------------------------- */
 
 sago_status SAGO_GPU(upload)(sago_device *device, void *to_device, const void *from_host, size_t bytes) {
     sago_gpu *gpu = sago_gpu_of(device);
@@ -229,15 +234,17 @@ sago_status SAGO_GPU(download)(sago_device *device, void *to_host, const void *f
 }
 
 /*
- * Small copies, of a batch's ids and a step's sums, stay on the compute stream: they cost microseconds there, and the
- * order with the operations round them needs no thought.
+ * Small copies, of a batch's ids and a step's sums, stay on the compute stream: they cost microseconds there,
+ * and the order with the operations round them needs no thought.
  */
-sago_status SAGO_GPU(upload_async)(sago_device *device, void *to_device, const void *from_host, size_t bytes) {
+sago_status SAGO_GPU(upload_async)(sago_device *device, void *to_device, const void *from_host,
+                                   size_t bytes) {
     if (bytes == 0) return SAGO_OK;
     return SAGO_GPU(rt_copy)(to_device, from_host, bytes, SAGO_HOST_TO_DEVICE, sago_gpu_of(device)->compute);
 }
 
-sago_status SAGO_GPU(download_async)(sago_device *device, void *to_host, const void *from_device, size_t bytes) {
+sago_status SAGO_GPU(download_async)(sago_device *device, void *to_host, const void *from_device,
+                                     size_t bytes) {
     if (bytes == 0) return SAGO_OK;
     return SAGO_GPU(rt_copy)(to_host, from_device, bytes, SAGO_DEVICE_TO_HOST, sago_gpu_of(device)->compute);
 }
@@ -309,7 +316,8 @@ sago_status SAGO_GPU(put)(sago_device *device, void *to_device, const void *from
     return status;
 }
 
-/* --- opening --------------------------------------------------------------------------------------------------- */
+/* --- opening
+ * --------------------------------------------------------------------------------------------------- */
 
 /* "cuda: NVIDIA H100 80GB HBM3 (1 of 8), 85.0 GB, sm_90, driver 13.0, CUDA 13.0, cuBLASLt 13.1.0" */
 static void describe(sago_gpu *gpu, const char *products) {
@@ -319,9 +327,10 @@ static void describe(sago_gpu *gpu, const char *products) {
 #ifdef SAGO_SIM
     snprintf(to, bytes, DEVICE_NAME ": %s, products by %s", p->name, products);
 #else
-    snprintf(to, bytes, DEVICE_NAME ": %s (%d of %d), %.1f GB, sm_%d%d, driver %d.%d, CUDA %d.%d, %s", p->name,
-             p->index + 1, p->count, (double)p->memory_bytes * 1e-9, p->major, p->minor, p->driver_version / 1000,
-             p->driver_version % 1000 / 10, p->runtime_version / 1000, p->runtime_version % 1000 / 10, products);
+    snprintf(to, bytes, DEVICE_NAME ": %s (%d of %d), %.1f GB, sm_%d%d, driver %d.%d, CUDA %d.%d, %s",
+             p->name, p->index + 1, p->count, (double)p->memory_bytes * 1e-9, p->major, p->minor,
+             p->driver_version / 1000, p->driver_version % 1000 / 10, p->runtime_version / 1000,
+             p->runtime_version % 1000 / 10, products);
 #endif
 }
 
@@ -362,6 +371,7 @@ void SAGO_GPU(close)(sago_device *device) {
     if (gpu->compute) (void)!SAGO_GPU(rt_stream_wait)(gpu->compute);
     if (gpu->copies) (void)!SAGO_GPU(rt_stream_wait)(gpu->copies);
     SAGO_GPU(products_close)(gpu);
+    SAGO_GPU(adafactor_close)(gpu);
     for (int i = 0; i < MARKS; i++)
         if (in->events[i]) SAGO_GPU(rt_event_close)(in->events[i]);
     if (gpu->workspace) SAGO_GPU(rt_free)(gpu->workspace);

@@ -22,6 +22,7 @@ typedef struct sago_gpu {
     void *workspace;
     size_t workspace_bytes;
     void *products; /* matrix products' own state: cuBLASLt handles and chosen algorithms, or the cpu device in sim */
+    void *optimizer; /* Adafactor's tables on their way to the device (adafactor_table.c) */
     void *inside;   /* gpu.c's own: marks, the list of what is allocated, locks */
     size_t allocated_bytes, most_allocated_bytes;
 } sago_gpu;
@@ -36,6 +37,7 @@ void SAGO_GPU(close)(sago_device *device);
 /** Matrix products: opened after the streams are; description: the library and its version, for the log. */
 sago_status SAGO_GPU(products_open)(sago_gpu *gpu, char description[48]);
 void SAGO_GPU(products_close)(sago_gpu *gpu);
+void SAGO_GPU(adafactor_close)(sago_gpu *gpu);
 
 /** At least `bytes` of scratch, 256-byte aligned, valid until the operation that asked is enqueued. Ask once an op. */
 sago_status SAGO_GPU(workspace)(sago_gpu *gpu, size_t bytes, void **out);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * Every operation of ops.h as the GPU devices implement it: SAGO_GPU(rmsnorm_forward) has the type of
- * sago_ops.rmsnorm_forward, and so on for each name of ops_list.h. The .cu files define them as extern "C"; table.c
- * makes one table of them.
+ * sago_ops.rmsnorm_forward, and so on for each name of ops_list.h. The .cu files define them as extern "C";
+ * table.c makes one table of them.
  */
 #ifndef SAGO_GPU_OPS_H
 #define SAGO_GPU_OPS_H

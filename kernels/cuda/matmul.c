@@ -2,12 +2,13 @@
 /**
  * Matrix products by cuBLASLt: bf16 or fp32 operands, fp32 sums (true fp32: no TF32), beta accumulates.
  *
- * cuBLASLt counts in columns. A row-major matrix [r, c] is the column-major matrix c x r with leading dimension c, so
- * c = op(a) op(b) is asked for as c' = op(b)' op(a)': the operands change places and keep their transpositions.
+ * cuBLASLt counts in columns. A row-major matrix [r, c] is the column-major matrix c x r with leading
+ * dimension c, so c = op(a) op(b) is asked for as c' = op(b)' op(a)': the operands change places and keep
+ * their transpositions.
  *
- * The same bits every time: the algorithm is chosen by shape, dtype and alignment alone and kept; sums that are cut
- * along k are added from a workspace in fp32, never in place. cuBLASLt promises the same bits for the same algorithm on
- * the same model of GPU when one stream uses a workspace, which is how it is used here.
+ * The same bits every time: the algorithm is chosen by shape, dtype and alignment alone and kept; sums that
+ * are cut along k are added from a workspace in fp32, never in place. cuBLASLt promises the same bits for the
+ * same algorithm on the same model of GPU when one stream uses a workspace, which is how it is used here.
  */
 #include "matmul.h"
 
@@ -67,20 +68,22 @@ static void forget(plan *p) {
 
 /* The row-major matrix that is stored as [rows, columns]. */
 static sago_status layout(cublasLtMatrixLayout_t *out, int32_t dtype, int64_t rows, int64_t columns) {
-    return check(cublasLtMatrixLayoutCreate(out, dtype == SAGO_BF16 ? CUDA_R_16BF : CUDA_R_32F, (uint64_t)columns,
-                                            (uint64_t)rows, columns),
+    return check(cublasLtMatrixLayoutCreate(out, dtype == SAGO_BF16 ? CUDA_R_16BF : CUDA_R_32F,
+                                            (uint64_t)columns, (uint64_t)rows, columns),
                  "describing a matrix");
 }
 
 static sago_status set_transpose(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t which,
                                  bool transpose) {
     cublasOperation_t value = transpose ? CUBLAS_OP_T : CUBLAS_OP_N;
-    return check(cublasLtMatmulDescSetAttribute(operation, which, &value, sizeof value), "describing the product");
+    return check(cublasLtMatmulDescSetAttribute(operation, which, &value, sizeof value),
+                 "describing the product");
 }
 
 static sago_status prefer(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttributes_t which,
                           const void *value, size_t bytes) {
-    return check(cublasLtMatmulPreferenceSetAttribute(preference, which, value, bytes), "stating a preference");
+    return check(cublasLtMatmulPreferenceSetAttribute(preference, which, value, bytes),
+                 "stating a preference");
 }
 
 static sago_status choose(products *p, plan *made) {
@@ -94,21 +97,26 @@ static sago_status choose(products *p, plan *made) {
     SAGO_TRY(check(cublasLtMatmulPreferenceCreate(&preference), "stating a preference"));
     SAGO_TRY_TO(done, prefer(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &scratch_bytes,
                              sizeof scratch_bytes));
-    SAGO_TRY_TO(done, prefer(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions,
-                             sizeof reductions));
+    SAGO_TRY_TO(
+        done, prefer(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions, sizeof reductions));
     /* The operands have changed places. */
-    SAGO_TRY_TO(done, prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &k->align_b, sizeof k->align_b));
-    SAGO_TRY_TO(done, prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &k->align_a, sizeof k->align_a));
-    SAGO_TRY_TO(done, prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &k->align_c, sizeof k->align_c));
-    SAGO_TRY_TO(done, prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &k->align_c, sizeof k->align_c));
-    SAGO_TRY_TO(done, check(cublasLtMatmulAlgoGetHeuristic(p->handle, made->operation, made->b, made->a, made->c,
-                                                           made->c, preference, 1, &found, &n_found),
+    SAGO_TRY_TO(
+        done, prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &k->align_b, sizeof k->align_b));
+    SAGO_TRY_TO(
+        done, prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &k->align_a, sizeof k->align_a));
+    SAGO_TRY_TO(
+        done, prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &k->align_c, sizeof k->align_c));
+    SAGO_TRY_TO(
+        done, prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &k->align_c, sizeof k->align_c));
+    SAGO_TRY_TO(done, check(cublasLtMatmulAlgoGetHeuristic(p->handle, made->operation, made->b, made->a,
+                                                           made->c, made->c, preference, 1, &found, &n_found),
                             "choosing an algorithm"));
     if (n_found == 0 || found.state != CUBLAS_STATUS_SUCCESS)
-        SAGO_TRY_TO(done, sago_fail(SAGO_E_DEVICE,
-                                    "cuda: matmul: cuBLASLt has no algorithm for m %lld, n %lld, k %lld in %s",
-                                    (long long)k->m, (long long)k->n, (long long)k->k,
-                                    sago_dtype_name((sago_dtype)k->in)));
+        SAGO_TRY_TO(done,
+                    sago_fail(SAGO_E_DEVICE,
+                              "cuda: matmul: cuBLASLt has no algorithm for m %lld, n %lld, k %lld in %s",
+                              (long long)k->m, (long long)k->n, (long long)k->k,
+                              sago_dtype_name((sago_dtype)k->in)));
     made->algorithm = found.algo;
 done:
     cublasLtMatmulPreferenceDestroy(preference);
@@ -178,8 +186,8 @@ sago_status SAGO_GPU(matmul)(sago_device *device, sago_tensor c, sago_tensor a, 
     k.accumulate = args->beta != 0.0f;
     SAGO_TRY(find(p, &k, &found));
     return check(cublasLtMatmul(p->handle, found->operation, &args->alpha, b.data, found->b, a.data, found->a,
-                                &args->beta, c.data, found->c, c.data, found->c, &found->algorithm, p->scratch,
-                                SCRATCH_BYTES, (cudaStream_t)gpu->compute),
+                                &args->beta, c.data, found->c, c.data, found->c, &found->algorithm,
+                                p->scratch, SCRATCH_BYTES, (cudaStream_t)gpu->compute),
                  "the product");
 }
 

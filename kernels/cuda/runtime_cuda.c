@@ -10,8 +10,10 @@ enum { OLDEST_MAJOR = 8 }; /* bf16 tensor cores and cp.async */
 
 static sago_status check(cudaError_t error, const char *what) {
     if (error == cudaSuccess) return SAGO_OK;
-    /* Errors of a launch or an earlier copy come up at whatever call is next, so the call is no more than a hint. */
-    return sago_fail(SAGO_E_DEVICE, "cuda: %s: %s (%s)", what, cudaGetErrorString(error), cudaGetErrorName(error));
+    /* Errors of a launch or an earlier copy come up at whatever call is next, so the call is no more than a
+     * hint. */
+    return sago_fail(SAGO_E_DEVICE, "cuda: %s: %s (%s)", what, cudaGetErrorString(error),
+                     cudaGetErrorName(error));
 }
 
 static cudaStream_t of(sago_stream *stream) {
@@ -35,9 +37,10 @@ sago_status SAGO_GPU(rt_open)(int local_rank, const char *variant, sago_gpu_prop
     int count = 0;
     cudaError_t error = cudaGetDeviceCount(&count);
     if (error == cudaErrorInsufficientDriver)
-        return sago_fail(SAGO_E_DEVICE,
-                         "cuda: no NVIDIA driver, or one older than CUDA %d.%d needs (sago doctor shows versions)",
-                         CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+        return sago_fail(
+            SAGO_E_DEVICE,
+            "cuda: no NVIDIA driver, or one older than CUDA %d.%d needs (sago doctor shows versions)",
+            CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
     if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0))
         return sago_fail(SAGO_E_DEVICE, "cuda: no GPU that this process may see (CUDA_VISIBLE_DEVICES=%s)",
                          getenv("CUDA_VISIBLE_DEVICES") ? getenv("CUDA_VISIBLE_DEVICES") : "");
@@ -52,12 +55,13 @@ sago_status SAGO_GPU(rt_open)(int local_rank, const char *variant, sago_gpu_prop
     out->memory_bytes = found.totalGlobalMem;
     out->shared_bytes = found.sharedMemPerBlockOptin;
     if (found.major < OLDEST_MAJOR)
-        return sago_fail(SAGO_E_DEVICE, "cuda: %s has compute capability %d.%d; 8.0 or newer is needed", found.name,
-                         found.major, found.minor);
+        return sago_fail(SAGO_E_DEVICE, "cuda: %s has compute capability %d.%d; 8.0 or newer is needed",
+                         found.name, found.major, found.minor);
     SAGO_TRY(check(cudaDriverGetVersion(&out->driver_version), "reading the driver's version"));
     SAGO_TRY(check(cudaRuntimeGetVersion(&out->runtime_version), "reading the runtime's version"));
     SAGO_TRY(check(cudaSetDevice(out->index), "choosing the GPU"));
-    return check(cudaFree(NULL), "starting the GPU"); /* makes the context, so that its failure is told here */
+    return check(cudaFree(NULL),
+                 "starting the GPU"); /* makes the context, so that its failure is told here */
 }
 
 sago_status SAGO_GPU(rt_attach)(int index) {
@@ -77,8 +81,8 @@ sago_status SAGO_GPU(rt_malloc)(void **out, size_t bytes) {
     size_t free_bytes = 0, total_bytes = 0;
     *out = NULL;
     SAGO_TRY(SAGO_GPU(rt_memory_info)(&free_bytes, &total_bytes));
-    return sago_fail(SAGO_E_MEMORY, "cuda: no memory for %.2f GB; %.2f of %.2f GB are free", (double)bytes * 1e-9,
-                     (double)free_bytes * 1e-9, (double)total_bytes * 1e-9);
+    return sago_fail(SAGO_E_MEMORY, "cuda: no memory for %.2f GB; %.2f of %.2f GB are free",
+                     (double)bytes * 1e-9, (double)free_bytes * 1e-9, (double)total_bytes * 1e-9);
 }
 
 void SAGO_GPU(rt_free)(void *memory) {
@@ -109,7 +113,8 @@ sago_status SAGO_GPU(rt_stream_wait)(sago_stream *stream) {
     return check(cudaStreamSynchronize(of(stream)), "waiting for the GPU");
 }
 
-/* The waiting thread sleeps: its core is worth more to the threads that prepare batches than the microseconds are. */
+/* The waiting thread sleeps: its core is worth more to the threads that prepare batches than the microseconds
+ * are. */
 sago_status SAGO_GPU(rt_event_open)(sago_event **out) {
     return check(cudaEventCreateWithFlags((cudaEvent_t *)out, cudaEventBlockingSync), "opening an event");
 }
@@ -134,7 +139,8 @@ sago_status SAGO_GPU(rt_event_milliseconds)(float *out, sago_event *from, sago_e
     return check(cudaEventElapsedTime(out, (cudaEvent_t)from, (cudaEvent_t)to), "measuring time");
 }
 
-sago_status SAGO_GPU(rt_copy)(void *to, const void *from, size_t bytes, sago_copy_kind kind, sago_stream *stream) {
+sago_status SAGO_GPU(rt_copy)(void *to, const void *from, size_t bytes, sago_copy_kind kind,
+                              sago_stream *stream) {
     static const enum cudaMemcpyKind kinds[] = {[SAGO_HOST_TO_DEVICE] = cudaMemcpyHostToDevice,
                                                 [SAGO_DEVICE_TO_HOST] = cudaMemcpyDeviceToHost,
                                                 [SAGO_DEVICE_TO_DEVICE] = cudaMemcpyDeviceToDevice};

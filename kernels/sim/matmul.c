@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Matrix products of the sim device. On a GPU they are cuBLASLt's, no text of ours; here the cpu device computes them,
- * on the compute stream's turn. bf16 operands are widened, which is exact, and the sums are fp32 as on the GPU.
+ * Matrix products of the sim device. On a GPU they are cuBLASLt's, no text of ours; here the cpu device
+ * computes them, on the compute stream's turn. bf16 operands are widened, which is exact, and the sums are
+ * fp32 as on the GPU.
  */
 #include "matmul.h"
 
