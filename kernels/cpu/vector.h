@@ -96,6 +96,45 @@ ALWAYS_INLINE vec vec_add(vec a, vec b) {
 VEC_FOLD(vec_sum, vec_add)
 VEC_FOLD(vec_largest, vec_max)
 
+/* Lanes of a and b in turn, `half` of each. At even multiples of half stand a's: the first ones of each 2 *
+ * half lanes, or the second ones; at odd multiples b's. */
+#define VEC_FIRST_LANE(i, half)  ((i) / (half) % 2 == 0 ? (i) : LANES + (i) - (half))
+#define VEC_SECOND_LANE(i, half) (VEC_FIRST_LANE(i, half) + (half))
+#if defined(__AVX512F__)
+#define VEC_LANES(lane, half)                                                                                \
+    lane(0, half), lane(1, half), lane(2, half), lane(3, half), lane(4, half), lane(5, half), lane(6, half), \
+        lane(7, half), lane(8, half), lane(9, half), lane(10, half), lane(11, half), lane(12, half),         \
+        lane(13, half), lane(14, half), lane(15, half)
+#elif defined(__AVX2__)
+#define VEC_LANES(lane, half)                                                                                \
+    lane(0, half), lane(1, half), lane(2, half), lane(3, half), lane(4, half), lane(5, half), lane(6, half), \
+        lane(7, half)
+#else
+#define VEC_LANES(lane, half) lane(0, half), lane(1, half), lane(2, half), lane(3, half)
+#endif
+
+/* Halves of `half` lanes are added to each other: 2 * half vectors become half vectors. */
+#define VEC_HALVE(x, half)                                                                                   \
+    _Pragma("GCC unroll 8") for (int i = 0; i < (half); i++) x[i] =                                          \
+        __builtin_shufflevector(x[i], x[i + (half)], VEC_LANES(VEC_FIRST_LANE, half)) +                      \
+        __builtin_shufflevector(x[i], x[i + (half)], VEC_LANES(VEC_SECOND_LANE, half));
+
+/** Lane i is vec_sum(x[i]), bit for bit, for a quarter of the work. */
+ALWAYS_INLINE vec vec_sums(const vec x[LANES]) {
+    vec t[LANES];
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++) t[i] = x[i];
+#if defined(__AVX512F__)
+    VEC_HALVE(t, 8)
+#endif
+#if defined(__AVX2__)
+    VEC_HALVE(t, 4)
+#endif
+    VEC_HALVE(t, 2)
+    VEC_HALVE(t, 1)
+    return t[0];
+}
+
 static inline int64_t lanes_up(int64_t n) {
     return (n + LANES - 1) / LANES * LANES;
 }
