@@ -6,7 +6,6 @@
  * bucket.
  */
 #include "attention_tile.h"
-#include "check.h"
 
 #include <math.h>
 #include <omp.h>
@@ -284,20 +283,6 @@ static void add_heads(const sago_attention_sizes *z, float *out, const float *pa
             }
 }
 
-static sago_status check(sago_tensor d_q, sago_tensor d_k, sago_tensor d_v, sago_tensor d_bias,
-                         sago_tensor d_o, sago_tensor q, sago_tensor k, const sago_attention_args *args) {
-    bool fits = sago_tensor_same_shape(d_q, q) && sago_tensor_same_shape(d_o, q) &&
-                sago_tensor_same_shape(d_k, k) && sago_tensor_same_shape(d_v, k) &&
-                sago_all_dtype(SAGO_F32, SAGO_TENSORS(d_q, d_k, d_v, d_o));
-    SAGO_TRY(sago_check_shapes(fits, "attention_backward", "d_q and d_o as q, d_k and d_v as k, q, k",
-                               SAGO_TENSORS(d_q, d_o, d_k, d_v, q, k)));
-    if (args->bias.data)
-        SAGO_TRY(sago_check_shapes(
-            sago_tensor_same_shape(d_bias, args->bias) && sago_all_dtype(SAGO_F32, SAGO_TENSORS(d_bias)),
-            "attention_backward", "d_bias as bias[n_buckets, H]", SAGO_TENSORS(d_bias, args->bias)));
-    return SAGO_OK;
-}
-
 sago_status SAGO_CPU(attention_backward)(sago_device *device, sago_tensor d_q, sago_tensor d_k,
                                          sago_tensor d_v, sago_tensor d_bias, sago_tensor d_o, sago_tensor o,
                                          sago_tensor lse, sago_tensor q, sago_tensor k, sago_tensor v,
@@ -311,8 +296,8 @@ sago_status SAGO_CPU(attention_backward)(sago_device *device, sago_tensor d_q, s
                  .d_o = d_o.data,
                  .d_q = d_q.data};
     sago_attention_sizes *z = &p.z;
-    SAGO_TRY(sago_attention_check("attention_backward", o, lse, q, k, v, args, z));
-    SAGO_TRY(check(d_q, d_k, d_v, d_bias, d_o, q, k, args));
+    SAGO_TRY(sago_attention_check(device, "attention_backward", o, lse, q, k, v, args, z));
+    SAGO_TRY(sago_attention_backward_check(d_q, d_k, d_v, d_bias, d_o, q, k, args));
 
     int n_threads = device->n_threads;
     bool grouped = z->heads != z->groups;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "attention_bucket.h"
 #include "attention_tile.h"
 
 attention_bias SAGO_CPU(attention_bias_fill)(void *memory, const sago_attention_sizes *z,

@@ -195,7 +195,7 @@ sago_status SAGO_CPU(attention_forward)(sago_device *device, sago_tensor o, sago
                                         sago_tensor k, sago_tensor v, const sago_attention_args *args) {
     problem p = {.args = args, .q = q.data, .k = k.data, .v = v.data, .o = o.data, .lse = lse.data};
     sago_attention_sizes *z = &p.z;
-    SAGO_TRY(sago_attention_check("attention_forward", o, lse, q, k, v, args, z));
+    SAGO_TRY(sago_attention_check(device, "attention_forward", o, lse, q, k, v, args, z));
     if (z->queries < PRODUCT_ROWS / 2) return SAGO_CPU(attention_decode)(device, o, lse, q, k, v, args, z);
 
     int n_threads = device->n_threads;

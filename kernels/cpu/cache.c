@@ -1,18 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "check.h"
+#include "attention.h"
 #include "cpu_ops.h"
 
 #include <string.h>
 
 sago_status SAGO_CPU(cache_append)(sago_device *device, sago_tensor cache, sago_tensor in,
                                    sago_tensor position) {
-    (void)device;
-    bool fits = cache.n_dims == 4 && in.n_dims == 4 && in.shape[1] == 1 && in.shape[0] == cache.shape[0] &&
-                in.shape[2] == cache.shape[2] && in.shape[3] == cache.shape[3] && position.n_dims == 1 &&
-                position.shape[0] == cache.shape[0] && sago_all_dtype(SAGO_F32, SAGO_TENSORS(cache, in)) &&
-                sago_all_dtype(SAGO_I32, SAGO_TENSORS(position));
-    SAGO_TRY(sago_check_shapes(fits, "cache_append", "cache[B, S, G, E], in[B, 1, G, E], position[B]",
-                               SAGO_TENSORS(cache, in, position)));
+    SAGO_TRY(sago_cache_append_check(device, cache, in, position));
     int64_t capacity = cache.shape[1], width = cache.shape[2] * cache.shape[3];
     const int32_t *positions = position.data;
     for (int64_t b = 0; b < cache.shape[0]; b++)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "check.h"
+#include "attention.h"
 #include "cpu_ops.h"
 
 /**
@@ -40,23 +40,9 @@ sago_status SAGO_CPU(attention_ranges)(sago_device *device, sago_tensor lo, sago
                                        sago_tensor prefix, sago_attention_mode mode) {
     (void)device;
     bool prefixed = mode == SAGO_ATTEND_PREFIX;
-    bool fits = query_segments.n_dims == 2 && key_segments.n_dims == 2 &&
-                sago_tensor_same_shape(lo, query_segments) && sago_tensor_same_shape(hi, query_segments) &&
-                key_segments.shape[0] == query_segments.shape[0] &&
-                sago_all_dtype(SAGO_I32, SAGO_TENSORS(lo, hi, query_segments, key_segments));
-    SAGO_TRY(sago_check_shapes(fits, "attention_ranges",
-                               "lo[B, Sq], hi[B, Sq], query_segments[B, Sq], key_segments[B, Sk]",
-                               SAGO_TENSORS(lo, hi, query_segments, key_segments)));
+    SAGO_TRY(sago_attention_ranges_check(lo, hi, query_segments, key_segments, prefix, mode));
     int64_t rows = query_segments.shape[0], n_queries = query_segments.shape[1],
             n_keys = key_segments.shape[1];
-    if (mode != SAGO_ATTEND_FULL)
-        SAGO_TRY(sago_check_shapes(n_queries == n_keys, "attention_ranges",
-                                   "query_segments[B, S], key_segments[B, S] (causal: queries are the keys)",
-                                   SAGO_TENSORS(query_segments, key_segments)));
-    if (prefixed)
-        SAGO_TRY(sago_check_shapes(
-            sago_tensor_same_shape(prefix, key_segments) && prefix.dtype == SAGO_I32 && prefix.data != NULL,
-            "attention_ranges", "key_segments[B, Sk], prefix[B, Sk]", SAGO_TENSORS(key_segments, prefix)));
     for (int64_t b = 0; b < rows; b++)
         row_ranges((int32_t *)lo.data + b * n_queries, (int32_t *)hi.data + b * n_queries,
                    (const int32_t *)query_segments.data + b * n_queries, n_queries,
