@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Drives the program over the golden cases beside this file. run.py SAGO MPIRUN. Standard library only.
+"""Drives the program over the golden cases beside this file. run.py SAGO MPIRUN [DEVICE]. Standard library only.
 
 Tolerances are those of fp32: log-probabilities 2e-4, losses 1e-4 relative, gradient norms 1e-3 relative, each trained
 tensor 1e-4 of the distance that it moved."""
 import array, json, math, os, struct, subprocess, sys, tempfile
 
 sago, mpirun = sys.argv[1:3]
+device = ["--set", "device=" + sys.argv[3]] if len(sys.argv) > 3 else []
 here, work = os.path.dirname(os.path.abspath(__file__)), tempfile.mkdtemp()
 env = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
 
@@ -37,17 +38,18 @@ def distance(a, b): return math.sqrt(sum((x - y) ** 2 for x, y in zip(a, b)))
 for kind in ("gated", "tied"):
     folder, ckpt, out = f"{here}/{kind}", f"{work}/{kind}", f"{work}/out.jsonl"
     run("import", "--format", "hf", folder + "/model", ckpt)
-    run("score", "--checkpoint", ckpt, "--input", folder + "/pairs.jsonl", "--output", out)
+    run("score", "--checkpoint", ckpt, "--input", folder + "/pairs.jsonl", "--output", out, *device)
     wanted, got = rows(folder + "/score.jsonl"), rows(out)
     assert len(wanted) == len(got)
     for w, g in zip(wanted, got):
         assert len(w["target_logprobs"]) == len(g["target_logprobs"])
         for a, b in zip(w["target_logprobs"], g["target_logprobs"]): near(a, b, 2e-4 + 2e-5 * abs(a), "logprob")
-    run("generate", "--checkpoint", ckpt, "--input", folder + "/prompts.jsonl", "--output", out, "--max-new-tokens", 12)
+    run("generate", "--checkpoint", ckpt, "--input", folder + "/prompts.jsonl", "--output", out, "--max-new-tokens", 12,
+        *device)
     assert [r["output_ids"] for r in rows(out)] == [r["output_ids"] for r in rows(folder + "/generate.jsonl")]
     for ranks, extra in ((1, []), (2, []), (3, ["--set", "train.recompute=true"])):
         there = f"{work}/{kind}-{ranks}"
-        run("train", folder + "/train/config.yaml", "--set", f"model.init={ckpt}", "--set", f"run.dir={there}", *extra,
+        run("train", folder + "/train/config.yaml", "--set", f"model.init={ckpt}", "--set", f"run.dir={there}", *extra, *device,
             ranks=ranks)
         wanted, got = rows(folder + "/train/metrics.jsonl"), rows(there + "/metrics.jsonl")
         assert len(wanted) == len(got)

@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Everything that a GPU is needed for, in one unattended run: correctness on the device, then timings beside PyTorch.
+#
+#   bash benchmarks/gpu.sh [--device cuda|sim] [--build build] [--out runs/gpu] [--seconds 470]
+#
+# Stages, in this order, each with a limit of its own; a stage that fails is written down and the next one runs:
+#   conformance   every program of tests/kernels on the device
+#   sanitizer     the same small shapes under compute-sanitizer (memcheck; racecheck for attention)
+#   goldens       the golden cases of tests/golden through the program, fp32; with SAGO_GOLDEN set also accept.py there
+#   curve         50 training steps on the device and on the cpu: losses side by side; fp32, and bf16 by its own rule
+#   resume        7 + 13 steps are the bytes of 20
+#   timings       bench_gpu_kernels and its peers in turns, bench_train_step of T5 base, large and XL
+# With --device sim all shapes are small and no GPU is needed: it shows that the script itself is right.
+# Result: OUT/gpu.json and OUT/gpu.md (benchmarks/gpu_collect.py), to be kept in benchmarks/results/.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+device=cuda build=build out=runs/gpu seconds=470
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --device) device=$2 ;;
+    --build) build=$2 ;;
+    --out) out=$2 ;;
+    --seconds) seconds=$2 ;;
+    *) echo "usage: gpu.sh [--device cuda|sim] [--build FOLDER] [--out FOLDER] [--seconds N]" >&2; exit 2 ;;
+  esac
+  shift 2
+done
+[ -x "$build/sago" ] || { echo "gpu.sh: no $build/sago; build first: bash launch/build.sh" >&2; exit 2; }
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+rm -rf "$out"
+mkdir -p "$out"
+started=$SECONDS
+small=() peer=(--device cuda) rounds=31
+if [ "$device" = sim ]; then
+  small=(--small 1) peer=(--small --device cpu) rounds=3
+fi
+
+left() { echo $((seconds - (SECONDS - started))); }
+
+# stage NAME LIMIT COMMAND...: output to OUT/NAME.log, a line of JSON to OUT/stages.jsonl.
+stage() {
+  local name=$1 limit=$2 since=$SECONDS rc
+  shift 2
+  if [ "$(left)" -lt 5 ]; then
+    echo "{\"stage\": \"$name\", \"result\": \"no time left\"}" >>"$out/stages.jsonl"
+    echo "$name: no time left"
+    return 1
+  fi
+  [ "$limit" -gt "$(left)" ] && limit=$(left)
+  timeout -k 5 "$limit" "$@" >"$out/$name.log" 2>&1
+  rc=$?
+  local result=passed
+  [ $rc = 77 ] && result=skipped
+  [ $rc = 124 ] && result="stopped after $limit s"
+  [ $rc != 0 ] && [ $rc != 77 ] && [ $rc != 124 ] && result="failed ($rc)"
+  echo "{\"stage\": \"$name\", \"result\": \"$result\", \"seconds\": $((SECONDS - since)), \"command\": \"$*\"}" >>"$out/stages.jsonl"
+  echo "$name: $result, $((SECONDS - since)) s"
+  [ "$result" = passed ] || tail -3 "$out/$name.log" | sed 's/^/    /'
+  return $rc
+}
+
+"$build/sago" doctor >"$out/doctor.log" 2>&1
+for program in "$build"/tests/kernels/test_*; do
+  name=$(basename "$program")
+  case "$name" in *.p | test_onednn | test_vector_math | test_device) continue ;; esac
+  stage "conformance-$name" 60 "$program" "$device"
+done
+
+if [ "$device" = cuda ]; then
+  if command -v compute-sanitizer >/dev/null; then
+    for name in norms activations embedding cross_entropy adafactor attention attention_backward; do
+      stage "memcheck-$name" 40 compute-sanitizer --error-exitcode 9 --tool memcheck "$build/tests/kernels/test_$name" "$device"
+    done
+    stage racecheck-attention 40 compute-sanitizer --error-exitcode 9 --tool racecheck "$build/tests/kernels/test_attention" "$device"
+  else
+    echo '{"stage": "sanitizer", "result": "skipped: no compute-sanitizer on PATH"}' >>"$out/stages.jsonl"
+  fi
+fi
+
+stage goldens 90 python3 tests/golden/run.py "$build/sago" "$(command -v mpirun)" "$device"
+if [ -n "${SAGO_GOLDEN:-}" ]; then
+  stage accept 120 python3 "$SAGO_GOLDEN/accept.py" --sago "$build/sago" --model t5-tied --quick --steps 3 --set "device=$device"
+fi
+stage curve 90 python3 benchmarks/gpu_curve.py "$build/sago" "$device" "$out/curve.json" "$([ "$device" = sim ] && echo 8 || echo 50)"
+
+stage timings 120 sh -c '"$0" --device "$1" --rounds "$2" $3 >"$4"' "$build/benchmarks/bench_gpu_kernels" "$device" "$rounds" "${small[*]-}" "$out/kernels.jsonl"
+if python3 -c 'import torch' 2>/dev/null; then
+  stage peers 200 sh -c 'python3 benchmarks/peers/gpu_peer.py --rounds "$0" --seconds "$1" $2 >"$3"' "$rounds" "$(($(left) - 60))" "${peer[*]}" "$out/peers.jsonl"
+else
+  echo '{"stage": "peers", "result": "skipped: python3 has no torch"}' >>"$out/stages.jsonl"
+fi
+if [ "$device" = sim ]; then
+  stage train_step-small 60 sh -c '"$0" --device sim --size tiny --rows 1 --inputs 32 --targets 16 --steps 1 --bf16 1 >"$1"' "$build/benchmarks/bench_train_step" "$out/train_step-tiny.json"
+else
+  for size in base large xl; do
+    rows=32
+    [ $size = large ] && rows=16
+    [ $size = xl ] && rows=4
+    stage "train_step-$size" 60 sh -c '"$0" --device cuda --size "$1" --rows "$2" --inputs 512 --targets 114 --steps 11 --bf16 1 --dropout-percent 0 --chunk 2048 >"$3"' \
+      "$build/benchmarks/bench_train_step" $size $rows "$out/train_step-$size.json"
+  done
+fi
+python3 benchmarks/gpu_collect.py "$out" --device "$device" --command "benchmarks/gpu.sh --device $device"
+! grep -q '"result": "failed' "$out/stages.jsonl"

@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Makes gpu.json and gpu.md of what benchmarks/gpu.sh left in a folder.
+
+    gpu_collect.py FOLDER [--device cuda] [--command TEXT]
+"""
+import argparse
+import datetime
+import json
+import os
+import subprocess
+
+
+def lines(path):
+    if not os.path.exists(path):
+        return []
+    found = []
+    for line in open(path):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            pass  # a line that a time limit cut
+    return found
+
+
+def asked(*command):
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def rate(row):
+    for unit, name in (("tflops", "TFLOP/s"), ("gb_per_second", "GB/s"), ("rows_per_second", "rows/s")):
+        if unit in row:
+            return f"{row[unit]:.4g} {name}"
+    return "-"
+
+
+def spread(row):
+    s = row["seconds"]
+    return f"{s['median'] * 1e3:.4g} ({s['low'] * 1e3:.4g} - {s['high'] * 1e3:.4g})"
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--command", default="")
+    args = parser.parse_args()
+    at = lambda name: os.path.join(args.folder, name)
+    kernels, peers = lines(at("kernels.jsonl")), lines(at("peers.jsonl"))
+    steps = {}
+    for name in sorted(os.listdir(args.folder)):
+        if name.startswith("train_step-") and name.endswith(".json"):
+            try:
+                steps[name[11:-5]] = json.load(open(at(name)))
+            except ValueError:
+                pass
+    whole = {
+        "date": datetime.date.today().isoformat(),
+        "commit": asked("git", "rev-parse", "--short", "HEAD"),
+        "command": args.command,
+        "device": args.device,
+        "gpu": asked("nvidia-smi", "--query-gpu=name,memory.total,driver_version,clocks.sm,clocks.mem,clocks.max.sm",
+                     "--format=csv,noheader"),
+        "doctor": open(at("doctor.log")).read().splitlines() if os.path.exists(at("doctor.log")) else [],
+        "stages": lines(at("stages.jsonl")),
+        "curve": json.load(open(at("curve.json"))) if os.path.exists(at("curve.json")) else None,
+        "kernels": kernels,
+        "peers": peers,
+        "train_step": steps,
+    }
+    json.dump(whole, open(at("gpu.json"), "w"), indent=1)
+    with open(at("gpu.md"), "w") as page:
+        page.write(f"{whole['gpu'] or args.device}, commit {whole['commit']}, {whole['date']}, `{whole['command']}`\n\n")
+        page.write("| case | sago, ms | rate | peer, ms | peer's rate | sago over peer |\n| --- | --- | --- | --- | --- | --- |\n")
+        for row in kernels:
+            if "case" not in row:
+                continue
+            beside = [p for p in peers if p.get("case") == row["case"] and "seconds" in p]
+            for i, p in enumerate(beside or [None]):
+                mine = (row["case"], spread(row), rate(row)) if i == 0 else ("", "", "")
+                other = ("-", "-", "-") if p is None else (f"{p['peer']}: {spread(p)}", rate(p), "%.2f" % (p["seconds"]["median"] / row["seconds"]["median"]))
+                page.write("| " + " | ".join((*mine, *other)) + " |\n")
+        page.write("\n| stage | result | seconds |\n| --- | --- | --- |\n")
+        for s in whole["stages"]:
+            page.write(f"| {s['stage']} | {s['result']} | {s.get('seconds', '-')} |\n")
+    print(at("gpu.json"), at("gpu.md"))
+
+
+main()
