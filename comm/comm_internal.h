@@ -66,8 +66,9 @@ struct sago_reduction {
     int64_t source_offset; /* and where */
     int64_t output_offset;
     int64_t submitted_ns;
-    bool complete; /* guarded by comm.lock from here */
-    bool awaited;  /* a caller is blocked in the wait */
+    void *device_sum; /* the transport's, which then does all the work; kind is COMM_NONE */
+    bool complete;    /* guarded by comm.lock from here */
+    bool awaited;     /* a caller is blocked in the wait */
     sago_status status;
     comm_job *next;
 };
@@ -117,6 +118,13 @@ typedef struct comm_identity {
     uint8_t cores[1024 / 8];
 } comm_identity;
 
+struct sago_mesh_state {
+    int channel;                            /* -1: a mesh of one, which needs none */
+    bool background;                        /* its waits hold up no computation */
+    const struct comm_transport *transport; /* of sums of device memory; NULL: none are made */
+    void *transport_state;
+};
+
 /** The one state of the process; start and finish set it up and down (comm_mpi.c). */
 typedef struct comm_state {
     bool started, owns_mpi; /* MPI is initialised; by sago_mesh_start */
@@ -137,6 +145,7 @@ typedef struct comm_state {
     int leaving;                           /* as comm_beat.left; guarded by lock */
     int abort_code;                        /* asked for by a caller; -1: none. Guarded by lock */
     int n_waiting;                         /* threads blocked in a wait; guarded by lock */
+    atomic_int n_device_waits;             /* threads that wait for a device's work */
     int64_t exposed_ns;                    /* guarded by lock */
 } comm_state;
 
@@ -180,6 +189,9 @@ void comm_watch(int64_t now_ns);
 void comm_watch_stood_still(int64_t now_ns);
 /** Milliseconds since this process computed, waited for a disk, or finished part of a collective. */
 int64_t comm_idle_ms(int64_t now_ns);
+/** A thread begins or ends to wait for a device: its rank is at work meanwhile, however still its processors
+ * are. */
+void comm_device_wait(bool begins);
 
 /* failure.c */
 /** Prints one line and ends every rank. */

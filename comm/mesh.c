@@ -2,16 +2,13 @@
 #include "comm_internal.h"
 #include "log.h"
 #include "str.h"
+#include "transport.h"
 
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-struct sago_mesh_state {
-    int channel; /* -1: a mesh of one, which needs none */
-};
 
 static comm_group group_of(const sago_mesh *mesh, sago_mesh_axis axis) {
     int m = mesh->axis_size[SAGO_MODEL_AXIS];
@@ -36,6 +33,13 @@ static comm_job *new_job(const sago_mesh *mesh, sago_mesh_axis axis, comm_kind k
     return job;
 }
 
+static void give_back(comm_job *job) {
+    pthread_mutex_lock(&comm.lock);
+    job->next = comm.free_jobs;
+    comm.free_jobs = job;
+    pthread_mutex_unlock(&comm.lock);
+}
+
 static void begin(comm_job *job) {
     if (job->channel >= 0)
         comm_submit(job);
@@ -44,7 +48,7 @@ static void begin(comm_job *job) {
 }
 
 /* Waits for a job, gives it back, and makes its failure the caller's. */
-static sago_status end(comm_job *job) {
+static sago_status end(sago_mesh *mesh, comm_job *job) {
     sago_status status;
     sago_error failure = {.status = SAGO_OK};
     pthread_mutex_lock(&comm.lock);
@@ -54,7 +58,7 @@ static sago_status end(comm_job *job) {
         comm.n_waiting++;
         while (!job->complete) pthread_cond_wait(&comm.done, &comm.lock);
         comm.n_waiting--;
-        comm.exposed_ns += sago_now_ns() - since;
+        if (!mesh->state->background) comm.exposed_ns += sago_now_ns() - since;
     }
     status = job->status;
     if (status != SAGO_OK) failure = comm.failure;
@@ -64,9 +68,9 @@ static sago_status end(comm_job *job) {
     return status == SAGO_OK ? SAGO_OK : sago_error_give(&failure);
 }
 
-static sago_status run(comm_job *job) {
+static sago_status run(sago_mesh *mesh, comm_job *job) {
     begin(job);
-    return end(job);
+    return end(mesh, job);
 }
 
 static sago_status exchange(sago_mesh *mesh, sago_mesh_axis axis, comm_kind kind, const void *block,
@@ -76,14 +80,14 @@ static sago_status exchange(sago_mesh *mesh, sago_mesh_axis axis, comm_kind kind
     job->input = block;
     job->output = out;
     job->count = (int64_t)bytes;
-    return run(job);
+    return run(mesh, job);
 }
 
 /* Every view of the mesh takes a channel, so that all ranks number their collectives alike. */
 static sago_status new_view(const sago_mesh *like, sago_mesh **out) {
     sago_mesh *mesh = sago_alloc_zero(1, sizeof *mesh);
     *mesh = *like;
-    mesh->state = sago_alloc_zero(1, sizeof *mesh->state);
+    mesh->state = sago_alloc_zero(1, sizeof *mesh->state); /* a view has no transport of its own */
     mesh->state->channel = -1;
     if (mesh->size > 1) {
         pthread_mutex_lock(&comm.lock);
@@ -144,8 +148,30 @@ sago_status sago_mesh_channel(const sago_mesh *mesh, sago_mesh **out) {
     return new_view(mesh, out);
 }
 
+static void close_transport(sago_mesh *mesh) {
+    if (mesh->state->transport) mesh->state->transport->close(mesh->state->transport_state);
+    mesh->state->transport = NULL;
+    mesh->state->transport_state = NULL;
+}
+
+sago_status sago_mesh_use_device(sago_mesh *mesh, struct sago_device *device) {
+    close_transport(mesh);
+    if (!device || !device->asynchronous || mesh->size == 1) return SAGO_OK;
+    const comm_transport *transport = &comm_staged;
+    sago_status opened = transport->open(mesh, device, &mesh->state->transport_state);
+    if (opened == SAGO_OK) mesh->state->transport = transport;
+    sago_status status = sago_agree(mesh, opened);
+    if (status != SAGO_OK) close_transport(mesh);
+    return status;
+}
+
+const char *sago_mesh_transport(const sago_mesh *mesh) {
+    return mesh->state->transport ? mesh->state->transport->name : "mpi";
+}
+
 void sago_mesh_close(sago_mesh *mesh) {
     if (!mesh) return;
+    close_transport(mesh);
     if (mesh->state->channel >= 0) {
         pthread_mutex_lock(&comm.lock);
         comm.channels[mesh->state->channel].used = false;
@@ -215,24 +241,40 @@ static sago_status start_sum(sago_mesh *mesh, sago_mesh_axis axis, comm_dtype dt
 
 sago_status sago_all_reduce_start(sago_mesh *mesh, sago_mesh_axis axis, float *buffer, int64_t count,
                                   sago_reduction **out) {
+    struct sago_mesh_state *state = mesh->state;
+    if (state->transport && mesh->axis_size[axis] > 1 && count > 0) {
+        comm_job *job = new_job(mesh, axis, COMM_NONE);
+        sago_status status =
+            state->transport->start(state->transport_state, axis, buffer, count, &job->device_sum);
+        if (status != SAGO_OK) {
+            give_back(job);
+            return status;
+        }
+        *out = job;
+        return SAGO_OK;
+    }
     return start_sum(mesh, axis, COMM_F32, buffer, count, out);
 }
 
 sago_status sago_all_reduce_wait(sago_mesh *mesh, sago_reduction *reduction) {
-    (void)mesh;
-    return reduction ? end(reduction) : SAGO_OK;
+    struct sago_mesh_state *state = mesh->state;
+    if (!reduction) return SAGO_OK;
+    if (!reduction->device_sum) return end(mesh, reduction);
+    void *sum = reduction->device_sum;
+    give_back(reduction);
+    return state->transport->wait(state->transport_state, sum);
 }
 
 sago_status sago_all_reduce_f64(sago_mesh *mesh, sago_mesh_axis axis, double *values, int64_t count) {
     comm_job *job;
     SAGO_TRY(start_sum(mesh, axis, COMM_F64, values, count, &job));
-    return end(job);
+    return end(mesh, job);
 }
 
 sago_status sago_all_reduce_i64(sago_mesh *mesh, sago_mesh_axis axis, int64_t *values, int64_t count) {
     comm_job *job;
     SAGO_TRY(start_sum(mesh, axis, COMM_I64, values, count, &job));
-    return end(job);
+    return end(mesh, job);
 }
 
 sago_status sago_broadcast(sago_mesh *mesh, sago_mesh_axis axis, void *bytes, size_t size, int root) {
@@ -242,7 +284,7 @@ sago_status sago_broadcast(sago_mesh *mesh, sago_mesh_axis axis, void *bytes, si
     job->buffer = bytes;
     job->count = (int64_t)size;
     job->root = root;
-    return run(job);
+    return run(mesh, job);
 }
 
 sago_status sago_all_gather_i64(sago_mesh *mesh, sago_mesh_axis axis, int64_t value, int64_t out[]) {
@@ -284,7 +326,7 @@ sago_status sago_gather_bytes(sago_mesh *mesh, sago_mesh_axis axis, const void *
     job->sizes = all;
     job->count = (int64_t)size;
     if (at_root && size) memcpy(*out + before, bytes, size);
-    status = run(job);
+    status = run(mesh, job);
     if (status == SAGO_OK && at_root) {
         (*out)[total] = '\0';
         for (int m = 0; m < n; m++) sizes[m] = (size_t)all[m];
@@ -304,7 +346,7 @@ sago_status sago_barrier(sago_mesh *mesh, sago_mesh_axis axis) {
     comm_job *job = new_job(mesh, axis, COMM_BARRIER);
     job->input = &mine;
     job->count = 1;
-    return run(job);
+    return run(mesh, job);
 }
 
 void sago_mesh_abort(sago_mesh *mesh, int exit_code) {
@@ -321,12 +363,13 @@ void sago_mesh_abort(sago_mesh *mesh, int exit_code) {
 }
 
 double sago_mesh_exposed_seconds(sago_mesh *mesh) {
-    (void)mesh;
+    const struct sago_mesh_state *state = mesh->state;
+    double of_sums = state->transport ? state->transport->exposed_seconds(state->transport_state) : 0;
     pthread_mutex_lock(&comm.lock);
     int64_t ns = comm.exposed_ns;
     comm.exposed_ns = 0;
     pthread_mutex_unlock(&comm.lock);
-    return (double)ns * 1e-9;
+    return (double)ns * 1e-9 + of_sums;
 }
 
 void sago_mesh_describe(const sago_mesh *mesh, char text[256]) {

@@ -98,6 +98,17 @@ sago_status sago_agree(sago_mesh *mesh, sago_status mine) SAGO_MUST_CHECK;
  * computes. */
 typedef struct sago_reduction sago_reduction;
 
+/**
+ * Where the buffers of sago_all_reduce_start lie from now on: in memory of this device, or of the host again
+ * (NULL). A device that is not asynchronous has the host's memory, and nothing changes. Sums then take what
+ * the work handed to the device before their start leaves, and work handed over after their wait finds them.
+ * Collective; to be undone before the device is closed. Channels of the mesh stay as they were.
+ */
+struct sago_device;
+sago_status sago_mesh_use_device(sago_mesh *mesh, struct sago_device *device) SAGO_MUST_CHECK;
+/** How sums of sago_all_reduce_start travel: "mpi", "nccl". */
+const char *sago_mesh_transport(const sago_mesh *mesh);
+
 /** Starts buffer[i] = sum over ranks; the buffer must not be touched before the wait. */
 sago_status sago_all_reduce_start(sago_mesh *mesh, sago_mesh_axis axis, float *buffer, int64_t count,
                                   sago_reduction **out) SAGO_MUST_CHECK;

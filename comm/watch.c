@@ -76,6 +76,10 @@ static bool waits_for_disk(void) {
     return found;
 }
 
+void comm_device_wait(bool begins) {
+    atomic_fetch_add(&comm.n_device_waits, begins ? 1 : -1);
+}
+
 int64_t comm_idle_ms(int64_t now_ns) {
     if (now_ns - watch.sampled_ns >= 100000000) {
         int64_t compute = compute_ns();
@@ -83,6 +87,7 @@ int64_t comm_idle_ms(int64_t now_ns) {
         for (int c = 0; c < SAGO_MESH_CHANNELS; c++) active |= comm.channels[c].moved_ns > watch.sampled_ns;
         watch.compute_ns = compute;
         watch.sampled_ns = now_ns;
+        active |= atomic_load(&comm.n_device_waits) > 0;
         if (active || waits_for_disk()) watch.active_ns = now_ns;
     }
     return (now_ns - watch.active_ns) / 1000000;

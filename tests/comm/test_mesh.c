@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Collectives of the mesh on however many ranks mpirun gives, and on one without it. */
+#include "device.h"
 #include "mesh.h"
+#include "ops.h"
 #include "rng.h"
 #include "str.h"
 
@@ -114,6 +116,87 @@ static void test_overlap(void **unused) {
                 fail_msg("reduction %d: element %lld is %.9g", j, (long long)i, x[j][i]);
         free(x[j]);
     }
+}
+
+/*
+ * Sums of device memory, several at once and larger than a piece, between sums of the host's. What the device
+ * was told before a start counts, and what it is told after a wait finds the sum. The cpu device says here
+ * that it is asynchronous, so that its sums take the way through the host; sim is (SAGO_TEST_DEVICE=sim).
+ */
+static void test_device_sums(void **unused) {
+    (void)unused;
+    static const int64_t lengths[] = {1, 4096, 9000001, 3, 262144};
+    enum { MANY = sizeof lengths / sizeof *lengths };
+    const char *name = getenv("SAGO_TEST_DEVICE");
+    sago_device *opened;
+    assert_status_ok(sago_device_open(name ? name : "cpu", 1, &opened));
+    sago_device device = *opened;
+    device.asynchronous = true;
+    const sago_ops *ops = device.ops;
+    float *on_device[MANY];
+    sago_reduction *reductions[MANY];
+    assert_status_ok(sago_mesh_use_device(mesh, &device));
+    for (int round = 0; round < 2; round++) {
+        for (int j = 0; j < MANY; j++) {
+            size_t bytes = (size_t)lengths[j] * sizeof(float);
+            float *x = sago_alloc(bytes);
+            for (int64_t i = 0; i < lengths[j]; i++) x[i] = value_of(mesh->rank, i, (uint64_t)j) / 4;
+            assert_status_ok(ops->allocate(&device, (void **)&on_device[j], bytes));
+            assert_status_ok(ops->upload(&device, on_device[j], x, bytes));
+            assert_status_ok(ops->scale(&device, sago_tensor_1d(on_device[j], SAGO_F32, lengths[j]), 4));
+            dawdle((uint64_t)j);
+            assert_status_ok(
+                sago_all_reduce_start(mesh, SAGO_DATA_AXIS, on_device[j], lengths[j], &reductions[j]));
+            double one = 1;
+            assert_status_ok(sago_all_reduce_f64(mesh, SAGO_WORLD_AXIS, &one, 1));
+            assert_true(one == mesh->size);
+            free(x);
+        }
+        for (int j = MANY - 1; j >= 0; j--) {
+            size_t bytes = (size_t)lengths[j] * sizeof(float);
+            float *x = sago_alloc(bytes);
+            assert_status_ok(sago_all_reduce_wait(mesh, reductions[j]));
+            assert_status_ok(ops->scale(&device, sago_tensor_1d(on_device[j], SAGO_F32, lengths[j]), 0.5f));
+            assert_status_ok(ops->download(&device, x, on_device[j], bytes));
+            for (int64_t i = 0; i < lengths[j]; i++) {
+                float expected = rank_order_sum(SAGO_DATA_AXIS, i, (uint64_t)j) / 2;
+                if (memcmp(&expected, &x[i], sizeof expected) != 0)
+                    fail_msg("sum %d: element %lld is %.9g, not %.9g", j, (long long)i, (double)x[i],
+                             (double)expected);
+            }
+            ops->release(&device, on_device[j]);
+            free(x);
+        }
+    }
+    assert_status_ok(sago_mesh_use_device(mesh, NULL));
+    sago_device_close(opened);
+}
+
+/* A device that fails to copy fails the sum where it is waited for, and the next ones, and holds nobody. */
+static sago_status broken_fetch(sago_device *device, void *to, const void *from, size_t bytes,
+                                sago_mark after) {
+    (void)device, (void)to, (void)from, (void)bytes, (void)after;
+    return sago_fail(SAGO_E_DEVICE, "the bus is on fire");
+}
+
+static void test_device_fails(void **unused) {
+    (void)unused;
+    sago_device *opened;
+    assert_status_ok(sago_device_open("cpu", 1, &opened));
+    sago_ops ops = *opened->ops;
+    ops.fetch = broken_fetch;
+    sago_device device = *opened;
+    device.ops = &ops, device.asynchronous = true;
+    float x[8] = {0};
+    sago_reduction *reduction;
+    assert_status_ok(sago_mesh_use_device(mesh, &device));
+    for (int again = 0; again < 2 && mesh->axis_size[SAGO_DATA_AXIS] > 1; again++) {
+        assert_status_ok(sago_all_reduce_start(mesh, SAGO_DATA_AXIS, x, 8, &reduction));
+        assert_int_equal(sago_all_reduce_wait(mesh, reduction), SAGO_E_DEVICE);
+        assert_string_equal(sago_message(), "the bus is on fire");
+    }
+    assert_status_ok(sago_mesh_use_device(mesh, NULL));
+    sago_device_close(opened);
 }
 
 static void test_few_numbers(void **unused) {
@@ -264,11 +347,12 @@ static void test_exposed(void **unused) {
 int main(int n_arguments, char **arguments) {
     int model = n_arguments > 1 ? atoi(arguments[1]) : 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_place),      cmocka_unit_test(test_all_reduce),
-        cmocka_unit_test(test_overlap),    cmocka_unit_test(test_few_numbers),
-        cmocka_unit_test(test_broadcast),  cmocka_unit_test(test_gathers),
-        cmocka_unit_test(test_agree),      cmocka_unit_test(test_channel),
-        cmocka_unit_test(test_wrong_size), cmocka_unit_test(test_exposed),
+        cmocka_unit_test(test_place),       cmocka_unit_test(test_all_reduce),
+        cmocka_unit_test(test_overlap),     cmocka_unit_test(test_few_numbers),
+        cmocka_unit_test(test_device_sums), cmocka_unit_test(test_device_fails),
+        cmocka_unit_test(test_broadcast),   cmocka_unit_test(test_gathers),
+        cmocka_unit_test(test_agree),       cmocka_unit_test(test_channel),
+        cmocka_unit_test(test_wrong_size),  cmocka_unit_test(test_exposed),
     };
     int failures = 1;
     if (sago_mesh_start() != SAGO_OK || sago_mesh_open(0, model, 45, &mesh) != SAGO_OK)
