@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Cross-entropy over rows of logits (docs/kernels/cross-entropy.md).
+ *
+ * Rows are cut into slices of 8192 columns, a block each, whatever the number of rows: a row's bits do not
+ * depend on the rows beside it, and few rows of a large vocabulary still fill a GPU. Forward holds its slice
+ * in registers between looking for the maximum and adding up exponentials, so memory is read once; what
+ * slices leave is combined in their order.
+ */
+#include "dialect.cuh"
+
+#include "gpu_ops.h"
+
+extern "C" {
+#include "check.h"
+#include "check_loss.h"
+}
+
+enum {
+    BLOCK = 256,
+    WARPS = BLOCK / WARP,
+    GROUPS = 8,                 /* of four logits, a thread */
+    SLICE = BLOCK * 4 * GROUPS, /* columns of a block */
+    ROWS_BLOCK = 128,           /* threads of the kernels with a thread a row */
+};
+
+static const float LOG2_E = 1.44269504f;
+
+typedef struct four {
+    float x[4];
+} four;
+
+/** -inf past the end, which adds nothing to a maximum or to a sum of exponentials. */
+static __device__ __forceinline__ four load4(const float *from, int length, bool vector) {
+    four out = {{-INFINITY, -INFINITY, -INFINITY, -INFINITY}};
+    if (vector && length >= 4) {
+        float4 v = *reinterpret_cast<const float4 *>(from);
+        out.x[0] = v.x, out.x[1] = v.y, out.x[2] = v.z, out.x[3] = v.w;
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (i < length) out.x[i] = from[i];
+    }
+    return out;
+}
+
+static __device__ __forceinline__ void store4(float *to, const four &v, int length, bool vector) {
+    if (vector && length >= 4) {
+        *reinterpret_cast<float4 *>(to) = make_float4(v.x[0], v.x[1], v.x[2], v.x[3]);
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (i < length) to[i] = v.x[i];
+    }
+}
+
+static __device__ __forceinline__ void store4(bf16 *to, const four &v, int length, bool vector) {
+    if (vector && length >= 4) {
+        *reinterpret_cast<uint2 *>(to) = make_uint2(pack_bf16(v.x[0], v.x[1]), pack_bf16(v.x[2], v.x[3]));
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (i < length) to[i] = from_float<bf16>(v.x[i]);
+    }
+}
+
+/** e^(x - base), where base is the greatest x. x of -inf gives 0 even where all are -inf. */
+static __device__ __forceinline__ float exp_below(float x, float base) {
+    return fast_exp2((x - (base == -INFINITY ? 0.0f : base)) * LOG2_E);
+}
+
+/** What a part of a row leaves. Parts combine in a fixed order. */
+typedef struct part {
+    float max, sum_exp, sum;
+} part;
+
+static __device__ __forceinline__ void join(part *all, const part &one) {
+    float max = fmaxf(all->max, one.max);
+    all->sum_exp = all->sum_exp * exp_below(all->max, max) + one.sum_exp * exp_below(one.max, max);
+    all->sum += one.sum;
+    all->max = max;
+}
+
+typedef struct forward_shared {
+    part parts[WARPS];
+} forward_shared;
+
+static __global__ void __launch_bounds__(BLOCK)
+    cross_entropy_forward_kernel(part *parts, const float *logits, int64_t width, int slices, bool vector) {
+    SAGO_SHARED(forward_shared, shared);
+    int64_t row = blockIdx.x / (unsigned)slices, first = (int64_t)(blockIdx.x % (unsigned)slices) * SLICE;
+    const float *x = logits + row * width + first;
+    int length = width - first < SLICE ? (int)(width - first) : SLICE, lane = (int)threadIdx.x % WARP;
+    four v[GROUPS];
+#pragma unroll
+    for (int k = 0; k < GROUPS; k++) {
+        int at = ((int)threadIdx.x + k * BLOCK) * 4;
+        v[k] = load4(x + at, length - at, vector);
+    }
+    part own = {-INFINITY, 0.0f, 0.0f};
+#pragma unroll
+    for (int k = 0; k < GROUPS; k++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) own.max = fmaxf(own.max, v[k].x[i]);
+    own.max = warp_max(own.max);
+#pragma unroll
+    for (int k = 0; k < GROUPS; k++) {
+        int left = length - ((int)threadIdx.x + k * BLOCK) * 4;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            own.sum_exp += exp_below(v[k].x[i], own.max);
+            own.sum += i < left ? v[k].x[i] : 0.0f;
+        }
+    }
+    own.sum_exp = warp_sum(own.sum_exp);
+    own.sum = warp_sum(own.sum);
+    if (lane == 0) shared->parts[threadIdx.x / WARP] = own;
+    __syncthreads();
+    if (threadIdx.x != 0) return;
+    for (int w = 1; w < WARPS; w++) join(&own, shared->parts[w]);
+    parts[blockIdx.x] = own;
+}
+
+/** A thread a row: its slices in their order, and the target's logit. */
+static __global__ void __launch_bounds__(ROWS_BLOCK)
+    cross_entropy_combine_kernel(float *stats, const part *parts, const float *logits, const int32_t *targets,
+                                 int64_t rows, int64_t width, int slices, int64_t first_id) {
+    int64_t row = (int64_t)blockIdx.x * ROWS_BLOCK + threadIdx.x;
+    if (row >= rows) return;
+    part all = parts[row * slices];
+    for (int i = 1; i < slices; i++) join(&all, parts[row * slices + i]);
+    int64_t column = targets[row] - first_id;
+    float *out = stats + row * SAGO_CE_STATS;
+    out[SAGO_CE_MAX] = all.max;
+    out[SAGO_CE_SUM_EXP] = all.sum_exp;
+    out[SAGO_CE_TARGET] = column >= 0 && column < width ? logits[row * width + column] : 0.0f;
+    out[SAGO_CE_SUM] = all.sum;
+}
+
+typedef struct gradient_args {
+    float z_loss, scale, spread, peak;
+    int64_t first_id;
+} gradient_args;
+
+/** d_logits may be the logits: a thread writes what it alone has read. */
+template <typename T>
+static __global__ void __launch_bounds__(BLOCK)
+    cross_entropy_backward_kernel(T *d_logits, const float *logits, const float *lse, const int32_t *targets,
+                                  const float *weights, int64_t width, int slices, bool vector,
+                                  gradient_args args) {
+    int64_t row = blockIdx.x / (unsigned)slices, first = (int64_t)(blockIdx.x % (unsigned)slices) * SLICE;
+    const float *x = logits + row * width + first;
+    T *d = d_logits + row * width + first;
+    int length = width - first < SLICE ? (int)(width - first) : SLICE;
+    float weight = weights[row];
+    if (weight == 0.0f) { /* padding: whatever stands there, it has no gradient */
+        four zeros = {{0.0f, 0.0f, 0.0f, 0.0f}};
+        for (int k = 0; k < GROUPS; k++) {
+            int at = ((int)threadIdx.x + k * BLOCK) * 4;
+            store4(d + at, zeros, length - at, vector);
+        }
+        return;
+    }
+    float w = weight * args.scale, l = lse[row];
+    float factor = w * (1.0f + 2.0f * args.z_loss * l), offset = w * args.spread, peak = w * args.peak;
+    int64_t column = targets[row] - args.first_id - first;
+    int target = column >= 0 && column < length ? (int)column : -1;
+    four v[GROUPS];
+#pragma unroll
+    for (int k = 0; k < GROUPS; k++) {
+        int at = ((int)threadIdx.x + k * BLOCK) * 4;
+        v[k] = load4(x + at, length - at, vector);
+    }
+#pragma unroll
+    for (int k = 0; k < GROUPS; k++) {
+        int at = ((int)threadIdx.x + k * BLOCK) * 4;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float y = factor * fast_exp2((v[k].x[i] - l) * LOG2_E) - offset;
+            v[k].x[i] = at + i == target ? y - peak : y;
+        }
+        store4(d + at, v[k], length - at, vector);
+    }
+}
+
+static int slices_of(int64_t width) {
+    return (int)((width + SLICE - 1) / SLICE);
+}
+
+static bool in_fours(const void *memory, int64_t width, size_t element_bytes) {
+    return width % 4 == 0 && (uintptr_t)memory % (4 * element_bytes) == 0;
+}
+
+extern "C" sago_status SAGO_GPU(cross_entropy_forward)(sago_device *device, sago_tensor stats,
+                                                       sago_tensor logits, sago_tensor targets,
+                                                       const sago_cross_entropy_args *args) {
+    sago_gpu *gpu = sago_gpu_of(device);
+    SAGO_TRY(sago_check_cross_entropy_forward(stats, logits, targets));
+    int64_t rows = sago_rows(logits), width = sago_width(logits);
+    int slices = slices_of(width);
+    if (rows == 0) return SAGO_OK;
+    part *parts;
+    SAGO_TRY(SAGO_GPU(workspace)(gpu, (size_t)(rows * slices) * sizeof *parts, (void **)&parts));
+    SAGO_TRY(SAGO_LAUNCH(gpu, cross_entropy_forward_kernel, dim3((unsigned)(rows * slices)), dim3(BLOCK),
+                         sizeof(forward_shared), parts, (const float *)logits.data, width, slices,
+                         in_fours(logits.data, width, sizeof(float))));
+    return SAGO_LAUNCH(gpu, cross_entropy_combine_kernel,
+                       dim3((unsigned)((rows + ROWS_BLOCK - 1) / ROWS_BLOCK)), dim3(ROWS_BLOCK), 0,
+                       (float *)stats.data, parts, (const float *)logits.data, (const int32_t *)targets.data,
+                       rows, width, slices, args->first_id);
+}
+
+template <typename T>
+static sago_status run_backward(sago_gpu *gpu, sago_tensor d_logits, sago_tensor logits, sago_tensor lse,
+                                sago_tensor targets, sago_tensor weights, const gradient_args &args) {
+    int64_t rows = sago_rows(logits), width = sago_width(logits);
+    int slices = slices_of(width);
+    bool vector = in_fours(logits.data, width, sizeof(float)) && in_fours(d_logits.data, width, sizeof(T));
+    return SAGO_LAUNCH(gpu, cross_entropy_backward_kernel<T>, dim3((unsigned)(rows * slices)), dim3(BLOCK), 0,
+                       (T *)d_logits.data, (const float *)logits.data, (const float *)lse.data,
+                       (const int32_t *)targets.data, (const float *)weights.data, width, slices, vector,
+                       args);
+}
+
+extern "C" sago_status SAGO_GPU(cross_entropy_backward)(sago_device *device, sago_tensor d_logits,
+                                                        sago_tensor logits, sago_tensor lse,
+                                                        sago_tensor targets, sago_tensor weights,
+                                                        const sago_cross_entropy_args *args) {
+    sago_gpu *gpu = sago_gpu_of(device);
+    SAGO_TRY(sago_check_cross_entropy_backward(device, d_logits, logits, lse, targets, weights, args));
+    if (sago_tensor_count(logits) == 0) return SAGO_OK;
+    gradient_args given = {args->z_loss, args->scale, args->label_smoothing / (float)args->vocabulary,
+                           1.0f - args->label_smoothing, args->first_id};
+    sago_status status;
+    SAGO_BY_DTYPE(d_logits, T, status = run_backward<T>(gpu, d_logits, logits, lse, targets, weights, given));
+    return status;
+}
