@@ -38,7 +38,14 @@
 /** The block's shared memory of the launch, as a T. One a kernel; give it a struct. 128-byte aligned. */
 #define SAGO_SHARED(T, name)                                                                                 \
     extern __shared__ __align__(128) unsigned char sago_shared_bytes[];                                      \
+    SAGO_SHARED_NOTE(T);                                                                                     \
     T *name = reinterpret_cast<T *>(sago_shared_bytes)
+/* For launch/gpu_resources.sh: the struct's size as a comment in the PTX. */
+#ifdef SAGO_RESOURCES
+#define SAGO_SHARED_NOTE(T) asm volatile("// sago_shared %0" ::"n"(sizeof(T)))
+#else
+#define SAGO_SHARED_NOTE(T) (void)0
+#endif
 
 /* --- bf16 ---------------------------------------------------------------------------------------------------- */
 
