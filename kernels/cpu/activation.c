@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "check.h"
+#include "check_layers.h"
 #include "cpu_ops.h"
-#include "dropout_mask.h"
+#include "mask_walk.h"
 #include "vector_math.h"
 
 #include <math.h>
@@ -27,15 +27,7 @@ static inline gelu_parts gelu_of(float x) {
     return parts;
 }
 
-/* The parts of an elementwise operation on one piece; keep is NULL without dropout. */
-typedef struct streams {
-    float *out, *out2;
-    const float *a, *b, *c;
-} streams;
-
-typedef void piece_function(const streams *s, int64_t at, const float *keep, int64_t count);
-
-static void relu_forward_piece(const streams *s, int64_t at, const float *keep, int64_t count) {
+static void relu_forward_piece(const sago_streams *s, int64_t at, const float *keep, int64_t count) {
     float *y = s->out + at;
     const float *x = s->a + at;
     if (keep) {
@@ -50,7 +42,7 @@ static void relu_forward_piece(const streams *s, int64_t at, const float *keep, 
     }
 }
 
-static void relu_backward_piece(const streams *s, int64_t at, const float *keep, int64_t count) {
+static void relu_backward_piece(const sago_streams *s, int64_t at, const float *keep, int64_t count) {
     float *d_x = s->out + at;
     const float *d_y = s->a + at, *x = s->b + at;
     if (keep) {
@@ -65,7 +57,7 @@ static void relu_backward_piece(const streams *s, int64_t at, const float *keep,
     }
 }
 
-static void geglu_forward_piece(const streams *s, int64_t at, const float *keep, int64_t count) {
+static void geglu_forward_piece(const sago_streams *s, int64_t at, const float *keep, int64_t count) {
     float *y = s->out + at;
     const float *gate = s->a + at, *linear = s->b + at;
     if (keep) {
@@ -80,7 +72,7 @@ static void geglu_forward_piece(const streams *s, int64_t at, const float *keep,
     }
 }
 
-static void geglu_backward_piece(const streams *s, int64_t at, const float *keep, int64_t count) {
+static void geglu_backward_piece(const sago_streams *s, int64_t at, const float *keep, int64_t count) {
     float *d_gate = s->out + at, *d_linear = s->out2 + at;
     const float *d_y = s->a + at, *gate = s->b + at, *linear = s->c + at;
     if (keep) {
@@ -103,65 +95,36 @@ static void geglu_backward_piece(const streams *s, int64_t at, const float *keep
     }
 }
 
-static void run(const sago_device *device, piece_function *function, const streams *s, sago_tensor like,
-                const sago_dropout *dropout) {
-    bool drops = dropout && dropout->rate > 0.0f;
-    sago_mask mask = {0};
-    if (drops) mask = sago_mask_make(dropout, like.shape[1], like.shape[2]);
-    int64_t count = sago_tensor_count(like), n = sago_cpu_chunks(count, GRAIN);
-#pragma omp parallel for schedule(static) num_threads(device->n_threads) if (n > 1)
-    for (int64_t c = 0; c < n; c++) {
-        int64_t end = sago_cpu_chunk_start(count, n, c + 1);
-        float keep[SAGO_MASK_PIECE];
-        for (int64_t at = sago_cpu_chunk_start(count, n, c); at < end; at += SAGO_MASK_PIECE) {
-            int64_t piece = end - at < SAGO_MASK_PIECE ? end - at : SAGO_MASK_PIECE;
-            if (drops) sago_mask_factors(keep, &mask, at, piece);
-            function(s, at, drops ? keep : NULL, piece);
-        }
-    }
-}
-
-static bool alike(int n, const sago_tensor t[]) {
-    for (int i = 1; i < n; i++)
-        if (!sago_tensor_same_shape(t[0], t[i])) return false;
-    return sago_all_dtype(SAGO_F32, n, t);
-}
-
 sago_status SAGO_CPU(relu_forward)(sago_device *device, sago_tensor y, sago_tensor x,
                                    const sago_dropout *dropout) {
-    SAGO_TRY(sago_check_shapes(alike(SAGO_TENSORS(y, x)), "relu_forward", "f32 y, x, each [B, S, F]",
-                               SAGO_TENSORS(y, x)));
-    SAGO_TRY(sago_check_dropout(dropout, "relu_forward", y));
-    run(device, relu_forward_piece, &(streams){.out = y.data, .a = x.data}, y, dropout);
+    SAGO_TRY(sago_fits_relu_forward(device, y, x, dropout));
+    sago_streams s = {.out = y.data, .a = x.data};
+    sago_mask_walk(device, relu_forward_piece, &s, y, dropout, GRAIN);
     return SAGO_OK;
 }
 
 sago_status SAGO_CPU(relu_backward)(sago_device *device, sago_tensor d_x, sago_tensor d_y, sago_tensor x,
                                     const sago_dropout *dropout) {
-    SAGO_TRY(sago_check_shapes(alike(SAGO_TENSORS(d_x, d_y, x)), "relu_backward",
-                               "f32 d_x, d_y, x, each [B, S, F]", SAGO_TENSORS(d_x, d_y, x)));
-    SAGO_TRY(sago_check_dropout(dropout, "relu_backward", x));
-    run(device, relu_backward_piece, &(streams){.out = d_x.data, .a = d_y.data, .b = x.data}, x, dropout);
+    SAGO_TRY(sago_fits_relu_backward(device, d_x, d_y, x, dropout));
+    sago_streams s = {.out = d_x.data, .a = d_y.data, .b = x.data};
+    sago_mask_walk(device, relu_backward_piece, &s, x, dropout, GRAIN);
     return SAGO_OK;
 }
 
 sago_status SAGO_CPU(geglu_forward)(sago_device *device, sago_tensor y, sago_tensor gate, sago_tensor linear,
                                     const sago_dropout *dropout) {
-    SAGO_TRY(sago_check_shapes(alike(SAGO_TENSORS(y, gate, linear)), "geglu_forward",
-                               "f32 y, gate, linear, each [B, S, F]", SAGO_TENSORS(y, gate, linear)));
-    SAGO_TRY(sago_check_dropout(dropout, "geglu_forward", y));
-    run(device, geglu_forward_piece, &(streams){.out = y.data, .a = gate.data, .b = linear.data}, y, dropout);
+    SAGO_TRY(sago_fits_geglu_forward(device, y, gate, linear, dropout));
+    sago_streams s = {.out = y.data, .a = gate.data, .b = linear.data};
+    sago_mask_walk(device, geglu_forward_piece, &s, y, dropout, GRAIN);
     return SAGO_OK;
 }
 
 sago_status SAGO_CPU(geglu_backward)(sago_device *device, sago_tensor d_gate, sago_tensor d_linear,
                                      sago_tensor d_y, sago_tensor gate, sago_tensor linear,
                                      const sago_dropout *dropout) {
-    SAGO_TRY(sago_check_shapes(alike(SAGO_TENSORS(d_gate, d_linear, d_y, gate, linear)), "geglu_backward",
-                               "f32 d_gate, d_linear, d_y, gate, linear, each [B, S, F]",
-                               SAGO_TENSORS(d_gate, d_linear, d_y, gate, linear)));
-    SAGO_TRY(sago_check_dropout(dropout, "geglu_backward", gate));
-    streams s = {.out = d_gate.data, .out2 = d_linear.data, .a = d_y.data, .b = gate.data, .c = linear.data};
-    run(device, geglu_backward_piece, &s, gate, dropout);
+    SAGO_TRY(sago_fits_geglu_backward(device, d_gate, d_linear, d_y, gate, linear, dropout));
+    sago_streams s = {
+        .out = d_gate.data, .out2 = d_linear.data, .a = d_y.data, .b = gate.data, .c = linear.data};
+    sago_mask_walk(device, geglu_backward_piece, &s, gate, dropout, GRAIN);
     return SAGO_OK;
 }

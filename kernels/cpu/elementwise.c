@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "check.h"
+#include "check_layers.h"
 #include "cpu_ops.h"
 #include "vector_math.h"
 
@@ -10,8 +10,7 @@ enum {
 }; /* elements of a chunk at least: below that starting threads costs more than they give */
 
 sago_status SAGO_CPU(fill)(sago_device *device, sago_tensor out, float value) {
-    SAGO_TRY(
-        sago_check_shapes(sago_all_dtype(SAGO_F32, SAGO_TENSORS(out)), "fill", "f32 out", SAGO_TENSORS(out)));
+    SAGO_TRY(sago_fits_fill(device, out));
     float *o = out.data;
     int64_t count = sago_tensor_count(out), n = sago_cpu_chunks(count, GRAIN);
 #pragma omp parallel for schedule(static) num_threads(device->n_threads) if (n > 1)
@@ -43,12 +42,7 @@ static void copy_piece(void *to, sago_dtype to_dtype, const void *from, sago_dty
 
 sago_status SAGO_CPU(copy)(sago_device *device, sago_tensor out, sago_tensor in) {
     int64_t count = sago_tensor_count(out), n = sago_cpu_chunks(count, GRAIN);
-    bool castable = out.dtype == in.dtype || (out.dtype == SAGO_F32 && in.dtype == SAGO_BF16) ||
-                    (out.dtype == SAGO_BF16 && in.dtype == SAGO_F32);
-    SAGO_TRY(sago_check_shapes(
-        castable && count == sago_tensor_count(in) && sago_all_dtype(out.dtype, SAGO_TENSORS(out)) &&
-            sago_all_dtype(in.dtype, SAGO_TENSORS(in)),
-        "copy", "out, in of one count and of f32, bf16 or one dtype", SAGO_TENSORS(out, in)));
+    SAGO_TRY(sago_fits_copy(out, in));
 #pragma omp parallel for schedule(static) num_threads(device->n_threads) if (n > 1)
     for (int64_t c = 0; c < n; c++)
         copy_piece(out.data, out.dtype, in.data, in.dtype, sago_cpu_chunk_start(count, n, c),
@@ -58,9 +52,7 @@ sago_status SAGO_CPU(copy)(sago_device *device, sago_tensor out, sago_tensor in)
 
 sago_status SAGO_CPU(add_scaled)(sago_device *device, sago_tensor out, sago_tensor in, float factor) {
     int64_t count = sago_tensor_count(out), n = sago_cpu_chunks(count, GRAIN);
-    SAGO_TRY(
-        sago_check_shapes(sago_all_dtype(SAGO_F32, SAGO_TENSORS(out, in)) && count == sago_tensor_count(in),
-                          "add_scaled", "f32 out, in of one count", SAGO_TENSORS(out, in)));
+    SAGO_TRY(sago_fits_add_scaled(device, out, in));
     float *o = out.data;
     const float *x = in.data;
 #pragma omp parallel for schedule(static) num_threads(device->n_threads) if (n > 1)
@@ -73,8 +65,7 @@ sago_status SAGO_CPU(add_scaled)(sago_device *device, sago_tensor out, sago_tens
 }
 
 sago_status SAGO_CPU(scale)(sago_device *device, sago_tensor out, float factor) {
-    SAGO_TRY(sago_check_shapes(sago_all_dtype(SAGO_F32, SAGO_TENSORS(out)), "scale", "f32 out",
-                               SAGO_TENSORS(out)));
+    SAGO_TRY(sago_fits_scale(device, out));
     float *o = out.data;
     int64_t count = sago_tensor_count(out), n = sago_cpu_chunks(count, GRAIN);
 #pragma omp parallel for schedule(static) num_threads(device->n_threads) if (n > 1)
@@ -104,10 +95,8 @@ static double square_sum(const float *x, int64_t count) {
 
 sago_status SAGO_CPU(sum_squares)(sago_device *device, double *out, const sago_tensor in[], int n) {
     int64_t n_chunks = 0;
-    for (int t = 0; t < n; t++) {
-        SAGO_TRY(sago_check_shapes(sago_all_dtype(SAGO_F32, 1, &in[t]), "sum_squares", "f32 in", 1, &in[t]));
-        n_chunks += sago_cpu_chunks(sago_tensor_count(in[t]), GRAIN);
-    }
+    SAGO_TRY(sago_fits_sum_squares(device, in, n));
+    for (int t = 0; t < n; t++) n_chunks += sago_cpu_chunks(sago_tensor_count(in[t]), GRAIN);
     void *scratch;
     SAGO_TRY(sago_cpu_scratch(device, (size_t)n_chunks * sizeof(double), &scratch));
     double *partial = scratch;

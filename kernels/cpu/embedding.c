@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "check.h"
+#include "check_layers.h"
 #include "cpu_ops.h"
 
 #include <string.h>
@@ -14,11 +15,7 @@ enum {
 sago_status SAGO_CPU(embedding_forward)(sago_device *device, sago_tensor y, sago_tensor table,
                                         sago_tensor ids, float factor) {
     int64_t tokens = sago_tensor_count(ids), width = sago_width(table);
-    bool fits = sago_all_dtype(SAGO_F32, SAGO_TENSORS(y, table)) &&
-                sago_all_dtype(SAGO_I32, SAGO_TENSORS(ids)) && table.n_dims == 2 && sago_width(y) == width &&
-                sago_rows(y) == tokens;
-    SAGO_TRY(sago_check_shapes(fits, "embedding_forward", "f32 y[N, D], table[V, D], i32 ids[N]",
-                               SAGO_TENSORS(y, table, ids)));
+    SAGO_TRY(sago_fits_embedding_forward(device, y, table, ids));
     const int32_t *id = ids.data;
     SAGO_TRY(sago_check_ids("embedding_forward", id, tokens, table.shape[0]));
     int64_t n = sago_cpu_chunks(tokens, TOKENS);
@@ -59,11 +56,7 @@ static uint64_t *sort_tokens(uint64_t *keys, uint64_t *other, int64_t n, int64_t
 sago_status SAGO_CPU(embedding_backward)(sago_device *device, sago_tensor d_table, sago_tensor d_y,
                                          sago_tensor ids, float factor) {
     int64_t tokens = sago_tensor_count(ids), width = sago_width(d_table);
-    bool fits = sago_all_dtype(SAGO_F32, SAGO_TENSORS(d_table, d_y)) &&
-                sago_all_dtype(SAGO_I32, SAGO_TENSORS(ids)) && d_table.n_dims == 2 &&
-                sago_width(d_y) == width && sago_rows(d_y) == tokens && tokens <= INT32_MAX;
-    SAGO_TRY(sago_check_shapes(fits, "embedding_backward", "f32 d_table[V, D], d_y[N, D], i32 ids[N]",
-                               SAGO_TENSORS(d_table, d_y, ids)));
+    SAGO_TRY(sago_fits_embedding_backward(device, d_table, d_y, ids));
     const int32_t *id = ids.data;
     SAGO_TRY(sago_check_ids("embedding_backward", id, tokens, d_table.shape[0]));
     void *scratch;

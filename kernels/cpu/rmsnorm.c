@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "check.h"
+#include "check_layers.h"
 #include "cpu_ops.h"
 
 #include <math.h>
@@ -27,11 +28,7 @@ static float square_sum(const float *x, int64_t width) {
 sago_status SAGO_CPU(rmsnorm_forward)(sago_device *device, sago_tensor y, sago_tensor rstd, sago_tensor x,
                                       sago_tensor scale, float epsilon) {
     int64_t rows = sago_rows(x), width = sago_width(x);
-    bool fits = sago_all_dtype(SAGO_F32, SAGO_TENSORS(y, rstd, x, scale)) &&
-                sago_tensor_count(y) == rows * width && sago_width(y) == width &&
-                sago_tensor_count(rstd) == rows && sago_tensor_count(scale) == width;
-    SAGO_TRY(sago_check_shapes(fits, "rmsnorm_forward", "f32 y[N, D], rstd[N], x[N, D], scale[D]",
-                               SAGO_TENSORS(y, rstd, x, scale)));
+    SAGO_TRY(sago_fits_rmsnorm_forward(device, y, rstd, x, scale));
     const float *g = scale.data;
     int64_t n = row_chunks(rows, width);
 #pragma omp parallel for schedule(static) num_threads(device->n_threads) if (n > 1)
@@ -68,14 +65,7 @@ static void backward_row(float *d_x, float *d_scale, const float *d_y, const flo
 sago_status SAGO_CPU(rmsnorm_backward)(sago_device *device, sago_tensor d_x, sago_tensor d_scale,
                                        sago_tensor d_y, sago_tensor x, sago_tensor scale, sago_tensor rstd) {
     int64_t rows = sago_rows(x), width = sago_width(x);
-    bool fits = sago_all_dtype(SAGO_F32, SAGO_TENSORS(d_x, d_scale, d_y, x, scale, rstd)) &&
-                sago_tensor_count(d_x) == rows * width && sago_width(d_x) == width &&
-                sago_tensor_count(d_y) == rows * width && sago_width(d_y) == width &&
-                sago_tensor_count(d_scale) == width && sago_tensor_count(scale) == width &&
-                sago_tensor_count(rstd) == rows;
-    SAGO_TRY(sago_check_shapes(fits, "rmsnorm_backward",
-                               "f32 d_x[N, D], d_scale[D], d_y[N, D], x[N, D], scale[D], rstd[N]",
-                               SAGO_TENSORS(d_x, d_scale, d_y, x, scale, rstd)));
+    SAGO_TRY(sago_fits_rmsnorm_backward(device, d_x, d_scale, d_y, x, scale, rstd));
     int64_t n = row_chunks(rows, width);
     void *scratch;
     SAGO_TRY(sago_cpu_scratch(device, (size_t)(n * width) * sizeof(float), &scratch));
