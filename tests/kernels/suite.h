@@ -3,11 +3,13 @@
  * Conformance suite: what every operation of kernels/ops.h must do, on a device given by name.
  *
  * A test describes one call as a body: it takes tensors from the run (suite_f32, suite_i32), calls the
- * operation, and marks what it wrote (suite_output). suite_run_op calls the body several times - repeated,
- * with 1, 2 and 3 threads, and with tensors that begin at an odd multiple of 4 bytes - and demands the same
- * bits each time. Around it, guard bytes must stand, inputs must keep their bytes, and tensors that were
- * taken without values begin as NaN, so that what is not overwritten is noticed. The outputs of the first run
- * are then compared with float64 formulas (suite_close).
+ * operation, and marks what it wrote (suite_output). suite_run_op calls the body several times and demands
+ * the same bits each time: on the cpu device repeated, with 1, 2 and 3 threads, and with tensors that begin
+ * at an odd multiple of 4 bytes; on GPUs repeated and shifted by 16 bytes; on sim over all its schedules
+ * (docs/kernels/sim.md), every other one shifted. Around it, guard bytes must stand, inputs must keep their
+ * bytes, and tensors that were taken without values begin as NaN, so that what is not overwritten is noticed;
+ * guards are NaN too, so that what is read behind a tensor shows. The outputs of the first run are then
+ * compared with float64 formulas (suite_close).
  *
  *     static void body(suite_run *run, const void *context) {
  *         sago_tensor y = suite_f32(run, NULL, DIMS(n, d)), x = suite_f32(run, c->x, DIMS(n, d));
@@ -15,8 +17,9 @@
  *         suite_output(run, "y", y);
  *     }
  *
- * Each program takes the device's name as its argument ("cpu" without one) and leaves with 77 (skipped) where
- * this machine cannot open it.
+ * Each program takes the device's name as its argument ("cpu" without one; "sim" is all schedules,
+ * "sim:warp-up,early" one) and leaves with 77 (skipped) where this machine cannot open it. A second argument
+ * "short" leaves two schedules of sim.
  */
 #ifndef SAGO_TESTS_SUITE_H
 #define SAGO_TESTS_SUITE_H
@@ -52,7 +55,7 @@ typedef struct suite_buffer {
 
 typedef struct suite_run {
     sago_device *device;
-    size_t shift_bytes; /* 0 or 4: where tensors begin after their guard */
+    size_t shift_bytes; /* 0, or 4 (cpu) or 16: where tensors begin after their guard */
     int n_buffers;
     suite_buffer buffers[SUITE_MAX_BUFFERS];
 } suite_run;
@@ -61,8 +64,10 @@ typedef struct suite_result {
     int n;
     struct {
         const char *name;
+        sago_dtype dtype;
         size_t bytes;
         void *data;
+        float *floats; /* bf16 outputs, widened */
     } out[SUITE_MAX_OUTPUTS];
 } suite_result;
 
@@ -78,12 +83,28 @@ sago_tensor suite_f32(suite_run *run, const float *values, int n_dims, const int
 sago_tensor suite_i32(suite_run *run, const int32_t *values, int n_dims, const int64_t shape[]);
 sago_tensor suite_bf16(suite_run *run, const uint16_t *values, int n_dims, const int64_t shape[]);
 
+/** bf16 from values that are rounded to nearest even; NULL: NaN. */
+sago_tensor suite_bf16_of(suite_run *run, const float *values, int n_dims, const int64_t shape[]);
+/** suite_f32 or suite_bf16_of, for bodies that serve both dtypes. */
+sago_tensor suite_typed(suite_run *run, sago_dtype dtype, const float *values, int n_dims,
+                        const int64_t shape[]);
+
+/** What test cases may ask of the device: sim wants small shapes, and not every device has bf16 tensors. */
+bool suite_is_sim(void);
+void suite_skip_unless_bf16(void);
+
+/** bf16 and back, to nearest even. suite_round rounds n values in place where dtype is bf16. */
+uint16_t suite_to_bf16(float x);
+float suite_from_bf16(uint16_t x);
+void suite_round(sago_dtype dtype, float *x, int64_t n);
+
 /** Marks a tensor as written by the operation; its place in the result is the order of these calls. */
 void suite_output(suite_run *run, const char *name, sago_tensor tensor);
 
 /** Runs the body in every configuration; fills result, which suite_free releases. */
 void suite_run_op(suite_body *body, const void *context, int flags, suite_result *result);
 void suite_free(suite_result *result);
+/** An output's values; those of a bf16 tensor widened. */
 const float *suite_floats(const suite_result *result, const char *name);
 const int32_t *suite_ints(const suite_result *result, const char *name);
 
