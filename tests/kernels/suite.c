@@ -233,7 +233,7 @@ void suite_run_once(suite_body *body, const void *context) {
     suite_free(&ignored);
 }
 
-static const void *find(const suite_result *result, const char *name) {
+const void *suite_bits(const suite_result *result, const char *name) {
     for (int i = 0; i < result->n; i++)
         if (strcmp(result->out[i].name, name) == 0) return result->out[i].data;
     fail_msg("no output is called %s", name);
@@ -243,10 +243,10 @@ static const void *find(const suite_result *result, const char *name) {
 const float *suite_floats(const suite_result *result, const char *name) {
     for (int i = 0; i < result->n; i++)
         if (result->out[i].floats && strcmp(result->out[i].name, name) == 0) return result->out[i].floats;
-    return find(result, name);
+    return suite_bits(result, name);
 }
 const int32_t *suite_ints(const suite_result *result, const char *name) {
-    return find(result, name);
+    return suite_bits(result, name);
 }
 
 static void remember(const char *name, double share) {

@@ -106,6 +106,8 @@ void suite_run_op(suite_body *body, const void *context, int flags, suite_result
 void suite_free(suite_result *result);
 /** An output's values; those of a bf16 tensor widened. */
 const float *suite_floats(const suite_result *result, const char *name);
+/** An output's bytes as they are. */
+const void *suite_bits(const suite_result *result, const char *name);
 const int32_t *suite_ints(const suite_result *result, const char *name);
 
 /** Runs the body once and expects it to make its own claims (errors, for instance). */

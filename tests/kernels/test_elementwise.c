@@ -80,8 +80,8 @@ static void test_casts(void **state) {
     cast_case c = {N, x, b};
     suite_result result;
     suite_run_op(cast_body, &c, SUITE_SAME_BITS, &result);
-    const uint16_t *narrow = (const uint16_t *)(const void *)suite_floats(&result, "narrow");
-    const uint32_t *wide = (const uint32_t *)(const void *)suite_floats(&result, "wide");
+    const uint16_t *narrow = suite_bits(&result, "narrow");
+    const uint32_t *wide = suite_bits(&result, "wide");
     for (uint32_t i = 0; i < N; i++) {
         uint32_t top = i / 4, expected = top + (i % 4 == 3 || (i % 4 == 2 && top & 1));
         assert_int_equal(wide[i], top << 16);
