@@ -168,6 +168,12 @@ static __device__ __forceinline__ const float *attention_bias_shared(const atten
 static __device__ __forceinline__ int attention_distance(const attention_problem &p, int i, int j) {
     return j - i - p.query_offset;
 }
+/** The bias of any distance, near or not: for loops without tiles. */
+static __device__ __forceinline__ float attention_bias_at(const attention_problem &p, const float *table,
+                                                          int distance) {
+    distance = distance < -p.bias_far ? -p.bias_far : distance;
+    return table[distance > p.bias_near_end ? p.bias_near_end : distance];
+}
 /** Whether a tile whose distances lie in [least, most] needs the table; else it has one bias,
  * attention_bias_far. */
 static __device__ __forceinline__ bool attention_is_near(const attention_problem &p, int least, int most) {
