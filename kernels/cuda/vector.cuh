@@ -49,6 +49,14 @@ template <typename T, int N> struct vec {
 #pragma unroll
         for (int i = 0; i < N * (int)sizeof(T) / 4; i++) words[i] = 0;
     }
+    /** Unpacks anew from here on: kept unpacked from one use to the next, bf16 values would take twice the
+     * registers. */
+    __device__ __forceinline__ void keep_packed() {
+        if constexpr (sizeof(T) == 2) {
+#pragma unroll
+            for (int i = 0; i < N / 2; i++) asm volatile("" : "+r"(words[i]));
+        }
+    }
     __device__ __forceinline__ float get(int i) const {
         if constexpr (sizeof(T) == 4) return bits_float(words[i]);
         uint32_t pair = words[i / 2];
