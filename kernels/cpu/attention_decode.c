@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * Attention of few queries, as decoding has them: each key and value is used once, so reading them is the
- * cost. All heads of a row go through the keys together, so that memory is read in order.
+ * cost. All heads of a row go through the keys together, BLOCK keys at a time, so that memory is read in
+ * order, and each asks for what the next block of its own will read.
  */
 #include "attention_tile.h"
 
@@ -16,6 +17,13 @@ typedef struct problem {
     int64_t room; /* floats of one head's scores */
 } problem;
 
+enum {
+    BLOCK = 16, /* keys at a time, a multiple of LANES: with their values some 50 kB for T5's heads */
+    PANELS = 4, /* vectors of one head's sums that are held in registers */
+    LINE = 16,  /* floats of a cache line */
+};
+_Static_assert(BLOCK % LANES == 0, "a block's scores are whole vectors");
+
 static float dot(const float *a, const float *b, int64_t width) {
     vec sum = {0};
     int64_t e = 0;
@@ -25,10 +33,59 @@ static float dot(const float *a, const float *b, int64_t width) {
     return total;
 }
 
-static void add_scaled(float *out, const float *in, float factor, int64_t width) {
+/** LANES dots at once: s[l] = dot(q, k + l * stride), bit for bit; asks for what lies `ahead` floats on. */
+static void dots(float *s, const float *q, const float *k, int64_t stride, int64_t width, int64_t ahead) {
+    vec sum[LANES];
+#pragma GCC unroll 16
+    for (int l = 0; l < LANES; l++) sum[l] = (vec){0};
     int64_t e = 0;
-    for (; e + LANES <= width; e += LANES) vec_store(out + e, vec_load(out + e) + vec_load(in + e) * factor);
-    for (; e < width; e++) out[e] += in[e] * factor;
+    for (; e + LANES <= width; e += LANES) {
+        vec left = vec_load(q + e);
+        const float *row = k + e;
+#pragma GCC unroll 16
+        for (int l = 0; l < LANES; l++, row += stride) {
+            if (e % LINE == 0) __builtin_prefetch(row + ahead, 0, 2);
+            sum[l] += left * vec_load(row);
+        }
+    }
+    vec_store(s, vec_sums(sum));
+    for (; e < width; e++)
+        for (int l = 0; l < LANES; l++) s[l] += q[e] * k[l * stride + e];
+}
+
+/** Scores of the `count` keys of a block. */
+static void score(float *s, const float *q, const float *k, int64_t stride, int64_t width, int64_t count) {
+    int64_t j = 0;
+    for (; j + LANES <= count; j += LANES) dots(s + j, q, k + j * stride, stride, width, BLOCK * stride);
+    for (; j < count; j++) s[j] = dot(q, k + j * stride, width);
+}
+
+/** out += sum over the block's values of factor * value, in their order; columns of `panels` vectors. */
+ALWAYS_INLINE void add_panels(float *out, const float *v, const float *factors, int64_t stride, int64_t count,
+                              const int panels) {
+    vec sum[PANELS];
+#pragma GCC unroll 4
+    for (int p = 0; p < panels; p++) sum[p] = vec_load(out + p * LANES);
+    for (int64_t j = 0; j < count; j++, v += stride) {
+        vec factor = vec_splat(factors[j]);
+#pragma GCC unroll 4
+        for (int p = 0; p < panels; p++) {
+            if (p * LANES % LINE == 0) __builtin_prefetch(v + p * LANES + BLOCK * stride, 0, 2);
+            sum[p] += factor * vec_load(v + p * LANES);
+        }
+    }
+#pragma GCC unroll 4
+    for (int p = 0; p < panels; p++) vec_store(out + p * LANES, sum[p]);
+}
+
+static void add_values(float *out, const float *v, const float *factors, int64_t stride, int64_t width,
+                       int64_t count) {
+    int64_t e = 0;
+    for (; e + PANELS * LANES <= width; e += PANELS * LANES)
+        add_panels(out + e, v + e, factors, stride, count, PANELS);
+    for (; e + LANES <= width; e += LANES) add_panels(out + e, v + e, factors, stride, count, 1);
+    for (; e < width; e++)
+        for (int64_t j = 0; j < count; j++) out[e] += factors[j] * v[j * stride + e];
 }
 
 /** Scores of head h become dropout(e^(s - largest)); returns the logarithm of their sum, and 1 / the sum
@@ -74,18 +131,18 @@ static void run_query(const problem *p, float *scores, float *o, float *lse, con
         return;
     }
     int64_t at = ((b * z->keys + from) * z->groups + first) * width, stride = z->groups * width;
-    for (int64_t j = 0; j < count; j++)
-        for (int64_t g = 0; g < last - first; g++)
-            for (int64_t h = g * shared; h < (g + 1) * shared; h++)
-                scores[h * p->room + j] = dot(q + h * width, k + at + j * stride + g * width, width);
+    for (int64_t j = 0; j < count; j += BLOCK)
+        for (int64_t h = 0; h < heads; h++)
+            score(scores + h * p->room + j, q + h * width, k + at + j * stride + h / shared * width, stride,
+                  width, count - j < BLOCK ? count - j : BLOCK);
     float *inverse = scores + heads * p->room, *keep = inverse + z->heads;
     for (int64_t h = 0; h < heads; h++)
         lse[h * z->queries] =
             softmax(p, scores + h * p->room, keep, b, head + h, i, from, count, &inverse[h]);
-    for (int64_t j = 0; j < count; j++)
-        for (int64_t g = 0; g < last - first; g++)
-            for (int64_t h = g * shared; h < (g + 1) * shared; h++)
-                add_scaled(o + h * width, v + at + j * stride + g * width, scores[h * p->room + j], width);
+    for (int64_t j = 0; j < count; j += BLOCK)
+        for (int64_t h = 0; h < heads; h++)
+            add_values(o + h * width, v + at + j * stride + h / shared * width, scores + h * p->room + j,
+                       stride, width, count - j < BLOCK ? count - j : BLOCK);
     for (int64_t h = 0; h < heads; h++)
         for (int64_t e = 0; e < width; e++) o[h * width + e] *= inverse[h];
 }
