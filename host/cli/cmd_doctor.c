@@ -2,6 +2,7 @@
 #include "build.h"
 #include "cli.h"
 #include "device.h"
+#include "gpu_checks.h"
 #include "log.h"
 #include "machine_checks.h"
 
@@ -79,9 +80,10 @@ static json_t *check_here(const sago_mesh *mesh, const sago_config *config) {
     gethostname(host, sizeof host - 1);
     check_program(findings);
     sago_device *device = NULL;
-    bool opened = sago_device_open(config->device, cores, &device) == SAGO_OK;
+    bool opened = sago_device_open_local(config->device, cores, mesh->local_rank, &device) == SAGO_OK;
     sago_machine_check(findings, cores, mesh->local_size, opened ? device->description : NULL);
     sago_device_close(device);
+    sago_gpu_check(findings, cores, mesh->local_rank, strcmp(config->device, "cuda") == 0);
     return json_pack("{s:i, s:i, s:i, s:s, s:o}", "rank", mesh->rank, "local_rank", mesh->local_rank, "ranks",
                      mesh->local_size, "host", host, "findings", findings);
 }
@@ -204,7 +206,8 @@ const sago_command sago_command_doctor = {
     .details =
         "One line a finding: ok, info, warn or fail, with a remedy where one is known: program and "
         "libraries, "
-        "processor, memory, threads, disk of the current folder, device; started with mpirun, each node, "
+        "processor, memory, threads, disk of the current folder, device, NVIDIA driver, GPUs with their "
+        "memory and links, CUDA, cuBLASLt and NCCL; started with mpirun, each node, "
         "and how fast ranks sum. Exits with 1 when a finding is a fail.",
     .example = "mpirun -n 2 sago doctor",
     .options = options,

@@ -167,27 +167,6 @@ static void check_shared_memory(json_t *findings, int local_size) {
                             : "the kernel forbids ranks to read one another's memory");
 }
 
-static bool on_path(const char *program) {
-    const char *path = getenv("PATH");
-    char *copy = sago_strdup(path ? path : ""), *rest = copy;
-    bool found = false;
-    for (char *folder; !found && (folder = strsep(&rest, ":"));) {
-        char *full = sago_path_join(folder, program);
-        found = access(full, X_OK) == 0;
-        free(full);
-    }
-    free(copy);
-    return found;
-}
-
-/* Only told: what runs on the GPU is decided by the key device. */
-static void check_gpu(json_t *findings) {
-    char version[256] = "";
-    bool driver = first_line("/proc/driver/nvidia/version", version, sizeof version), nvcc = on_path("nvcc");
-    sago_finding_add(findings, "gpu", "info", "", "%s; %s", driver ? version : "no NVIDIA driver",
-                     nvcc ? "nvcc is on the path" : "no nvcc on the path");
-}
-
 void sago_machine_check(json_t *findings, int cores, int local_size, const char *device_text) {
     check_processor(findings);
     check_memory(findings, local_size);
@@ -199,5 +178,4 @@ void sago_machine_check(json_t *findings, int cores, int local_size, const char 
     else
         sago_finding_add(findings, "device", "fail", "see the message; --set device=cpu works everywhere",
                          "%s", sago_message());
-    check_gpu(findings);
 }

@@ -13,7 +13,7 @@ void sago_finding_add(json_t *findings, const char *name, const char *status, co
                       const char *format, ...) SAGO_PRINTF(5, 6);
 
 /**
- * Processor, memory, threads, disk of the current folder, devices. cores: those of this rank; local_size:
+ * Processor, memory, threads, disk of the current folder, the chosen device. cores: those of this rank; local_size:
  * ranks on this node; device_text: what the opened device calls itself, NULL when it did not open.
  */
 void sago_machine_check(json_t *findings, int cores, int local_size, const char *device_text);
