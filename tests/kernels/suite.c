@@ -127,6 +127,14 @@ sago_tensor suite_typed(suite_run *run, sago_dtype dtype, const float *values, i
                               : suite_f32(run, values, n_dims, shape);
 }
 
+int suite_n_devices(void) {
+    return n_devices;
+}
+
+sago_device *suite_device(int i) {
+    return devices[i];
+}
+
 bool suite_is_sim(void) {
     return n_devices > 0 && strcmp(devices[0]->name, "sim") == 0;
 }

@@ -89,6 +89,10 @@ sago_tensor suite_bf16_of(suite_run *run, const float *values, int n_dims, const
 sago_tensor suite_typed(suite_run *run, sago_dtype dtype, const float *values, int n_dims,
                         const int64_t shape[]);
 
+/** The devices of this run, for tests that call operations themselves: cpu with 1, 2 and 3 threads, each schedule of sim. */
+int suite_n_devices(void);
+sago_device *suite_device(int i);
+
 /** What test cases may ask of the device: sim wants small shapes, and not every device has bf16 tensors. */
 bool suite_is_sim(void);
 void suite_skip_unless_bf16(void);
