@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "check.h"
+#include "check_sample.h"
 #include "cpu_ops.h"
 #include "rng.h"
 #include "vector_math.h"
@@ -134,15 +135,7 @@ static int32_t draw(candidate *list, float *share, const float *x, int64_t width
 sago_status SAGO_CPU(sample)(sago_device *device, sago_tensor ids, sago_tensor logprobs, sago_tensor logits,
                              const uint64_t draws[], const sago_sample_args *args) {
     int64_t rows = sago_rows(logits), width = sago_width(logits);
-    bool fits = sago_all_dtype(SAGO_F32, SAGO_TENSORS(logprobs, logits)) &&
-                sago_all_dtype(SAGO_I32, SAGO_TENSORS(ids)) && sago_tensor_count(ids) == rows &&
-                sago_tensor_count(logprobs) == rows && width > 0 && width <= INT32_MAX;
-    SAGO_TRY(sago_check_shapes(fits, "sample", "i32 ids[n], f32 logprobs[n], logits[n, V]",
-                               SAGO_TENSORS(ids, logprobs, logits)));
-    if (!(args->temperature >= 0.0f && isfinite(args->temperature)) || args->top_k < 0 ||
-        !(args->top_p > 0.0f && args->top_p <= 1.0f))
-        return sago_fail(SAGO_E_INTERNAL, "sample: temperature %g, top_k %d, top_p %g are out of range",
-                         (double)args->temperature, args->top_k, (double)args->top_p);
+    SAGO_TRY(sago_check_sample(ids, logprobs, logits, args));
     void *scratch;
     size_t row_bytes = ((size_t)width * (sizeof(candidate) + sizeof(float)) + 63) / 64 * 64;
     SAGO_TRY(sago_cpu_scratch(device, args->temperature > 0.0f ? (size_t)rows * row_bytes : 0, &scratch));
@@ -168,8 +161,5 @@ sago_status SAGO_CPU(sample)(sago_device *device, sago_tensor ids, sago_tensor l
         ((int32_t *)ids.data)[row] = id;
         ((float *)logprobs.data)[row] = x[id] - max - logf(sum);
     }
-    if (bad_row >= 0)
-        return sago_fail(SAGO_E_NONFINITE, "sample: the logits of row %lld are not finite",
-                         (long long)bad_row);
-    return SAGO_OK;
+    return bad_row >= 0 ? sago_sample_nonfinite(bad_row) : SAGO_OK;
 }
