@@ -11,8 +11,6 @@
 
 enum { MAX_PARAMETERS = 8, STEPS = 6 };
 
-static const char *device_name = "cpu";
-
 /** A parameter on the device. A piece of one has fewer rows than the whole. */
 typedef struct parameter {
     sago_adafactor_slot slot;
@@ -171,26 +169,21 @@ static void run_all(sago_device *d, int setting, float *out[], bool checked) {
     }
 }
 
-static sago_device *open_device(int n_threads) {
-    sago_device *d;
-    suite_ok(sago_device_open(device_name, n_threads, &d));
-    return d;
-}
-
+/** All settings on the first device; every other one (more threads, another schedule) gives the same bits. */
 static void test_formula(void **state) {
     (void)state;
     for (int s = 0; s < LENGTH(settings); s++) {
         float *first[MAX_PARAMETERS], *now[MAX_PARAMETERS];
-        for (int n_threads = 1; n_threads <= 3; n_threads++) {
-            sago_device *d = open_device(n_threads);
-            run_all(d, s, n_threads == 1 ? first : now, n_threads == 1);
-            for (int i = 0; n_threads > 1 && i < LENGTH(shapes); i++) {
+        bool others = !suite_is_sim() || s == LENGTH(settings) - 1;
+        for (int k = 0; k < (others ? suite_n_devices() : 1); k++) {
+            run_all(suite_device(k), s, k == 0 ? first : now, k == 0);
+            for (int i = 0; k > 0 && i < LENGTH(shapes); i++) {
                 size_t count = (size_t)((shapes[i].rows ? shapes[i].rows : 1) * shapes[i].columns);
                 if (memcmp(first[i], now[i], count * sizeof(float)) != 0)
-                    fail_msg("%s: %d threads give other bits than one", shapes[i].what, n_threads);
+                    fail_msg("%s: %s gives other bits than %s", shapes[i].what, suite_device(k)->description,
+                             suite_device(0)->description);
                 free(now[i]);
             }
-            sago_device_close(d);
         }
         for (int i = 0; i < LENGTH(shapes); i++) free(first[i]);
     }
@@ -200,7 +193,7 @@ static void test_formula(void **state) {
 static void test_pieces(void **state) {
     (void)state;
     enum { ROWS = 150, COLUMNS = 200, CUT = 61 };
-    sago_device *d = open_device(2);
+    sago_device *d = suite_device(0);
     float *value = suite_normal(ROWS * COLUMNS, 1);
     for (int factored = 0; factored <= 1; factored++) {
         parameter whole = open_parameter(d, value, ROWS, COLUMNS, ROWS, factored, false);
@@ -251,13 +244,12 @@ static void test_pieces(void **state) {
         close_parameter(d, &whole), close_parameter(d, &piece[0]), close_parameter(d, &piece[1]);
     }
     free(value);
-    sago_device_close(d);
 }
 
 static void test_frozen(void **state) {
     (void)state;
     enum { ROWS = 40, COLUMNS = 50 };
-    sago_device *d = open_device(2);
+    sago_device *d = suite_device(0);
     float *value = suite_normal(ROWS * COLUMNS, 1), *g = suite_normal(ROWS * COLUMNS, 2);
     value[3] = -0.0f, value[4] = 1e-42f;
     for (int kind = 0; kind < 4; kind++) {
@@ -271,12 +263,11 @@ static void test_frozen(void **state) {
         close_parameter(d, &p);
     }
     free(value), free(g);
-    sago_device_close(d);
 }
 
 static void test_errors(void **state) {
     (void)state;
-    sago_device *d = open_device(1);
+    sago_device *d = suite_device(0);
     float value[12] = {0};
     sago_adafactor_args args = {0, NULL, 1, true, 1e-3, 0, 0};
     parameter p = open_parameter(d, value, 3, 4, 3, true, false);
@@ -290,7 +281,6 @@ static void test_errors(void **state) {
     wrong = p.slot, wrong.column = NULL;
     assert_int_equal(d->ops->adafactor_moments(d, &wrong, 1, &args), SAGO_E_INTERNAL);
     close_parameter(d, &p);
-    sago_device_close(d);
 }
 
 /** A safetensors file in memory: 8 bytes of header length, the header, the data. */
@@ -340,7 +330,7 @@ static void golden_case(const char *folder, const char *name, sago_adafactor_arg
     static const char *const names[] = {"factored", "tall",       "narrow",     "table",
                                         "norm",     "tiny_scale", "sparse_rows"};
     golden_file input = golden_open(folder, "input"), expected = golden_open(folder, name);
-    sago_device *d = open_device(2);
+    sago_device *d = suite_device(0);
     for (int i = 0; i < LENGTH(names); i++) {
         int64_t shape[3], other[3];
         int n_dims, n;
@@ -367,7 +357,6 @@ static void golden_case(const char *folder, const char *name, sago_adafactor_arg
         }
         close_parameter(d, &p);
     }
-    sago_device_close(d);
     json_decref(input.header), json_decref(expected.header);
     free(input.bytes), free(expected.bytes);
 }
@@ -387,10 +376,7 @@ static void test_goldens(void **state) {
     golden_case(folder, "palm", other, 1e-2f, false);
 }
 
-int main(int argc, char **argv) {
-    if (argc > 1) device_name = argv[1];
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_formula), cmocka_unit_test(test_pieces),
-                                       cmocka_unit_test(test_frozen), cmocka_unit_test(test_errors),
-                                       cmocka_unit_test(test_goldens)};
-    return suite_main(argc, argv, tests, LENGTH(tests));
-}
+static const struct CMUnitTest tests[] = {cmocka_unit_test(test_formula), cmocka_unit_test(test_pieces),
+                                          cmocka_unit_test(test_frozen), cmocka_unit_test(test_errors),
+                                          cmocka_unit_test(test_goldens)};
+SUITE_MAIN(tests)
