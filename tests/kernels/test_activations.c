@@ -6,13 +6,14 @@
 enum { D_Y, X, GATE = X, LINEAR, N_INPUTS };
 
 typedef struct activation_case {
+    sago_dtype dtype;
     int64_t rows, tokens, width;
     const sago_dropout *dropout;
     const float *in[N_INPUTS];
 } activation_case;
 
 static sago_tensor take(suite_run *run, const activation_case *c, const float *values) {
-    return suite_f32(run, values, DIMS(c->rows, c->tokens, c->width));
+    return suite_typed(run, c->dtype, values, DIMS(c->rows, c->tokens, c->width));
 }
 
 static void body(suite_run *run, const void *context) {
@@ -47,16 +48,18 @@ static void body(suite_run *run, const void *context) {
 static const sago_dropout none = {0.0f, 0, 0, 0}, some = {0.25f, 99, 2, 70};
 static const int64_t shapes[][3] = {{1, 1, 1}, {2, 61, 7}, {1, 70, 1024}, {3, 5, 331}, {0, 4, 8}};
 
-static void check(int64_t rows, int64_t tokens, int64_t width, const sago_dropout *dropout, float spread) {
+static void check(sago_dtype dtype, int64_t rows, int64_t tokens, int64_t width, const sago_dropout *dropout,
+                  float spread) {
     int64_t n = rows * tokens * width;
     float *in[N_INPUTS], *keep = plain_array(n);
     double *e[N_INPUTS], *e_keep = ref_array(n);
     for (int i = 0; i < N_INPUTS; i++) {
         in[i] = suite_normal(n, (uint64_t)i + 1);
         for (int64_t j = 0; j < n && i > 0; j++) in[i][j] *= spread;
+        suite_round(dtype, in[i], n);
         e[i] = ref_from(in[i], n);
     }
-    activation_case c = {rows, tokens, width, dropout, {in[0], in[1], in[2]}};
+    activation_case c = {dtype, rows, tokens, width, dropout, {in[0], in[1], in[2]}};
     suite_result result;
     suite_run_op(body, &c, SUITE_SAME_BITS, &result);
     mask_fill(keep, dropout, rows, tokens, width);
@@ -67,13 +70,16 @@ static void check(int64_t rows, int64_t tokens, int64_t width, const sago_dropou
         a[i] = e[X][i] > 0 ? e[X][i] * e_keep[i] : 0.0, pa[i] = in[X][i] > 0 ? in[X][i] * keep[i] : 0.0f;
         b[i] = e[X][i] > 0 ? e[D_Y][i] * e_keep[i] : 0.0, pb[i] = in[X][i] > 0 ? in[D_Y][i] * keep[i] : 0.0f;
     }
+    suite_round(dtype, pa, n), suite_round(dtype, pb, n);
     suite_close("relu y", suite_floats(&result, "relu y"), a, pa, n);
     suite_close("relu d_x", suite_floats(&result, "relu d_x"), b, pb, n);
     ref_geglu_forward(a, e[GATE], e[LINEAR], e_keep, n);
     plain_geglu_forward(pa, in[GATE], in[LINEAR], keep, n);
+    suite_round(dtype, pa, n);
     suite_close("geglu y", suite_floats(&result, "geglu y"), a, pa, n);
     ref_geglu_backward(a, b, e[D_Y], e[GATE], e[LINEAR], e_keep, n);
     plain_geglu_backward(pa, pb, in[D_Y], in[GATE], in[LINEAR], keep, n);
+    suite_round(dtype, pa, n), suite_round(dtype, pb, n);
     suite_close("geglu d_gate", suite_floats(&result, "geglu d_gate"), a, pa, n);
     suite_close("geglu d_linear", suite_floats(&result, "geglu d_linear"), b, pb, n);
     static const char *const same[][2] = {{"relu in place", "relu d_x"},
@@ -82,19 +88,30 @@ static void check(int64_t rows, int64_t tokens, int64_t width, const sago_dropou
                                           {"d_linear beside", "geglu d_linear"},
                                           {"d_gate beside", "geglu d_gate"}};
     for (int i = 0; i < LENGTH(same); i++)
-        assert_memory_equal(suite_floats(&result, same[i][0]), suite_floats(&result, same[i][1]),
-                            (size_t)n * sizeof(float));
+        assert_memory_equal(suite_bits(&result, same[i][0]), suite_bits(&result, same[i][1]),
+                            (size_t)n * sago_dtype_bytes(dtype));
     suite_free(&result);
     for (int i = 0; i < N_INPUTS; i++) free(in[i]), free(e[i]);
     free(keep), free(e_keep), free(a), free(b), free(pa), free(pb);
 }
 
-static void test_values(void **state) {
-    (void)state;
+static void check_shapes(sago_dtype dtype) {
     for (int s = 0; s < LENGTH(shapes); s++)
         for (int drops = 0; drops < 2; drops++)
             for (int wide = 0; wide < 2; wide++) /* values around 1, and far into both tails */
-                check(shapes[s][0], shapes[s][1], shapes[s][2], drops ? &some : &none, wide ? 20.0f : 1.0f);
+                check(dtype, shapes[s][0], shapes[s][1], shapes[s][2], drops ? &some : &none,
+                      wide ? 20.0f : 1.0f);
+}
+
+static void test_values(void **state) {
+    (void)state;
+    check_shapes(SAGO_F32);
+}
+
+static void test_values_bf16(void **state) {
+    (void)state;
+    suite_skip_unless_bf16();
+    check_shapes(SAGO_BF16);
 }
 
 static void test_formula_by_differences(void **state) {
@@ -123,7 +140,7 @@ static void test_formula_by_differences(void **state) {
 static void test_non_finite_stays(void **state) {
     (void)state;
     float gate[5] = {NAN, 1, INFINITY, 1, 2}, linear[5] = {1, NAN, 1, 1, 2}, d_y[5] = {1, 1, 1, INFINITY, 2};
-    activation_case c = {1, 1, 5, &none, {d_y, gate, linear}};
+    activation_case c = {SAGO_F32, 1, 1, 5, &none, {d_y, gate, linear}};
     suite_result result;
     suite_run_op(body, &c, SUITE_SAME_BITS, &result);
     const float *relu = suite_floats(&result, "relu y"), *geglu = suite_floats(&result, "geglu y");
@@ -150,7 +167,8 @@ static void test_wrong_shapes(void **state) {
     suite_run_once(shapes_body, NULL);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_values), cmocka_unit_test(test_formula_by_differences),
-    cmocka_unit_test(test_non_finite_stays), cmocka_unit_test(test_wrong_shapes)};
+static const struct CMUnitTest tests[] = {cmocka_unit_test(test_values), cmocka_unit_test(test_values_bf16),
+                                          cmocka_unit_test(test_formula_by_differences),
+                                          cmocka_unit_test(test_non_finite_stays),
+                                          cmocka_unit_test(test_wrong_shapes)};
 SUITE_MAIN(tests)
