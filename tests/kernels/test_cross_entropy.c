@@ -2,11 +2,14 @@
 #include "reference.h"
 #include "suite.h"
 
+typedef enum place { IN_PLACE, BESIDE, BESIDE_BF16 } place; /* of the gradient */
+
 typedef struct loss_case {
     int64_t rows, width;
     sago_cross_entropy_args args;
     const float *logits, *lse, *weights;
     const int32_t *targets;
+    place place;
 } loss_case;
 
 static void forward_body(suite_run *run, const void *context) {
@@ -24,9 +27,12 @@ static void backward_body(suite_run *run, const void *context) {
                 lse = suite_f32(run, c->lse, DIMS(c->rows));
     sago_tensor targets = suite_i32(run, c->targets, DIMS(c->rows)),
                 weights = suite_f32(run, c->weights, DIMS(c->rows));
-    suite_ok(run->device->ops->cross_entropy_backward(run->device, logits, logits, lse, targets, weights,
+    sago_tensor d_logits = logits;
+    if (c->place != IN_PLACE)
+        d_logits = suite_typed(run, c->place == BESIDE ? SAGO_F32 : SAGO_BF16, NULL, DIMS(c->rows, c->width));
+    suite_ok(run->device->ops->cross_entropy_backward(run->device, d_logits, logits, lse, targets, weights,
                                                       &c->args));
-    suite_output(run, "d_logits", logits);
+    suite_output(run, "d_logits", d_logits);
 }
 
 static const int64_t shapes[][2] = {{1, 1}, {1, 32128}, {7, 13}, {3, 2048}, {5, 4099}, {64, 31}, {0, 16}};
@@ -93,37 +99,53 @@ static void test_forward(void **state) {
         }
 }
 
+static void expect_gradient(int64_t rows, int64_t width, float z, float smoothing, place where) {
+    int64_t n = rows * width;
+    float scale = 1.0f / 17;
+    float *logits = suite_normal(n, 1), *lse = plain_array(rows), *weights = plain_array(rows),
+          *plain = plain_array(n);
+    int32_t *targets = some_targets(rows, width, 50);
+    double *x = ref_from(logits, n), *exact = ref_array(n);
+    for (int64_t r = 0; r < rows; r++) {
+        double l;
+        ref_cross_entropy(&l, x + r * width, width, 0, 0, 0);
+        lse[r] = (float)l;
+        weights[r] = r % 3 == 1 ? 0.0f : 0.5f + (float)r;
+        if (weights[r] == 0) { /* no gradient, whatever stands there */
+            logits[r * width] = NAN, lse[r] = INFINITY;
+            continue;
+        }
+        if (r == 4) targets[r] = -1; /* the target is in another slice */
+        ref_cross_entropy_gradient(exact + r * width, x + r * width, (double)lse[r], width, targets[r] - 50,
+                                   (double)z, (double)smoothing, (double)(width + 77),
+                                   (double)weights[r] * (double)scale);
+        plain_cross_entropy_gradient(plain + r * width, logits + r * width, lse[r], width, targets[r] - 50, z,
+                                     smoothing, (float)(width + 77), weights[r] * scale);
+    }
+    suite_round(where == BESIDE_BF16 ? SAGO_BF16 : SAGO_F32, plain, n);
+    loss_case c = {rows, width, {50, width + 77, z, smoothing, scale}, logits, lse, weights, targets, where};
+    suite_result result;
+    suite_run_op(backward_body, &c, SUITE_SAME_BITS, &result);
+    suite_close(where == BESIDE_BF16 ? "CE d_logits bf16" : "CE d_logits", suite_floats(&result, "d_logits"),
+                exact, plain, n);
+    suite_free(&result);
+    free(logits), free(lse), free(weights), free(plain), free(targets), free(x), free(exact);
+}
+
 static void test_backward(void **state) {
     (void)state;
-    static const float settings[][2] = {{0, 0}, {1e-4f, 0}, {1e-2f, 0.1f}};
+    for (int s = 0; s < LENGTH(shapes); s++) {
+        expect_gradient(shapes[s][0], shapes[s][1], 0, 0, IN_PLACE);
+        expect_gradient(shapes[s][0], shapes[s][1], 1e-4f, 0, BESIDE);
+        expect_gradient(shapes[s][0], shapes[s][1], 1e-2f, 0.1f, IN_PLACE);
+    }
+}
+
+static void test_backward_to_bf16(void **state) {
+    (void)state;
+    suite_skip_unless_bf16();
     for (int s = 0; s < LENGTH(shapes); s++)
-        for (int k = 0; k < LENGTH(settings); k++) {
-            int64_t rows = shapes[s][0], width = shapes[s][1], n = rows * width;
-            float z = settings[k][0], smoothing = settings[k][1], scale = 1.0f / 17;
-            float *logits = suite_normal(n, 1), *lse = plain_array(rows), *weights = plain_array(rows),
-                  *plain = plain_array(n);
-            int32_t *targets = some_targets(rows, width, 50);
-            double *x = ref_from(logits, n), *exact = ref_array(n);
-            for (int64_t r = 0; r < rows; r++) {
-                double l;
-                ref_cross_entropy(&l, x + r * width, width, 0, 0, 0);
-                lse[r] = (float)l;
-                weights[r] = r % 3 == 1 ? 0.0f : 0.5f + (float)r;
-                if (r == 4) targets[r] = -1; /* the target is in another slice */
-                ref_cross_entropy_gradient(exact + r * width, x + r * width, (double)lse[r], width,
-                                           targets[r] - 50, (double)z, (double)smoothing,
-                                           (double)(width + 77), (double)weights[r] * (double)scale);
-                plain_cross_entropy_gradient(plain + r * width, logits + r * width, lse[r], width,
-                                             targets[r] - 50, z, smoothing, (float)(width + 77),
-                                             weights[r] * scale);
-            }
-            loss_case c = {rows, width, {50, width + 77, z, smoothing, scale}, logits, lse, weights, targets};
-            suite_result result;
-            suite_run_op(backward_body, &c, SUITE_SAME_BITS, &result);
-            suite_close("CE d_logits", suite_floats(&result, "d_logits"), exact, plain, n);
-            suite_free(&result);
-            free(logits), free(lse), free(weights), free(plain), free(targets), free(x), free(exact);
-        }
+        expect_gradient(shapes[s][0], shapes[s][1], 1e-4f, 0.1f, BESIDE_BF16);
 }
 
 static void test_formula_by_differences(void **state) {
@@ -223,6 +245,10 @@ static void shapes_body(suite_run *run, const void *context) {
                              "cross_entropy_backward");
     suite_expect_shape_error(d->ops->cross_entropy_backward(d, logits, logits, lse, targets, wrong, &args),
                              "cross_entropy_backward");
+    if (!d->stores_bf16)
+        suite_expect_shape_error(d->ops->cross_entropy_backward(d, suite_bf16(run, NULL, DIMS(4, 8)), logits,
+                                                                lse, targets, lse, &args),
+                                 "cross_entropy_backward");
     suite_expect_shape_error(d->ops->cross_entropy_backward(d, logits, logits, lse, targets, lse, &nothing),
                              "cross_entropy_backward");
 }
@@ -232,10 +258,9 @@ static void test_wrong_shapes(void **state) {
     suite_run_once(shapes_body, NULL);
 }
 
-static const struct CMUnitTest tests[] = {cmocka_unit_test(test_forward),
-                                          cmocka_unit_test(test_backward),
-                                          cmocka_unit_test(test_formula_by_differences),
-                                          cmocka_unit_test(test_slices),
-                                          cmocka_unit_test(test_extremes),
-                                          cmocka_unit_test(test_wrong_shapes)};
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_forward),          cmocka_unit_test(test_backward),
+    cmocka_unit_test(test_backward_to_bf16), cmocka_unit_test(test_formula_by_differences),
+    cmocka_unit_test(test_slices),           cmocka_unit_test(test_extremes),
+    cmocka_unit_test(test_wrong_shapes)};
 SUITE_MAIN(tests)
