@@ -157,7 +157,8 @@ static void close_transport(sago_mesh *mesh) {
 sago_status sago_mesh_use_device(sago_mesh *mesh, struct sago_device *device) {
     close_transport(mesh);
     if (!device || !device->asynchronous || mesh->size == 1) return SAGO_OK;
-    const comm_transport *transport = &comm_staged;
+    const comm_transport *transport;
+    SAGO_TRY(comm_transport_choose(mesh, device, &transport));
     sago_status opened = transport->open(mesh, device, &mesh->state->transport_state);
     if (opened == SAGO_OK) mesh->state->transport = transport;
     sago_status status = sago_agree(mesh, opened);

@@ -162,7 +162,7 @@ static sago_status start_threads(staged *s) {
                : SAGO_OK;
 }
 
-static sago_status staged_open(const sago_mesh *mesh, sago_device *device, void **state) {
+static sago_status staged_open(sago_mesh *mesh, sago_device *device, void **state) {
     staged *s = sago_alloc_zero(1, sizeof *s);
     s->device = device;
     pthread_mutex_init(&s->lock, NULL);

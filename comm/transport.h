@@ -17,7 +17,7 @@
 typedef struct comm_transport {
     const char *name; /* "mpi", "nccl" */
     /** Collective over the mesh; it and the device outlive the state. */
-    sago_status (*open)(const sago_mesh *mesh, sago_device *device, void **state);
+    sago_status (*open)(sago_mesh *mesh, sago_device *device, void **state);
     void (*close)(void *state);
     /** count > 0 elements of device memory, summed over an axis of more than one rank. */
     sago_status (*start)(void *state, sago_mesh_axis axis, float *buffer, int64_t count, void **sum);
@@ -33,5 +33,19 @@ typedef struct comm_transport {
  * MPI, and copied back, all beside the device's work. The same bits as sums of host memory.
  */
 extern const comm_transport comm_staged;
+
+/**
+ * From GPU to GPU by NCCL, on a stream of the device's own; the host waits nowhere. The order of a sum is
+ * NCCL's: the same in every run on the same GPUs, but not rank order.
+ */
+extern const comm_transport comm_nccl;
+
+/** The one for this device: NCCL where every rank has it and a GPU of its own, else staged. Collective. */
+sago_status comm_transport_choose(sago_mesh *mesh, sago_device *device, const comm_transport **out);
+
+/* For the communication thread (watch.c). */
+bool comm_nccl_is_open(void);
+sago_status comm_nccl_poll(void); /* what NCCL has found wrong */
+void comm_nccl_abort(void);       /* ends sums that will never end */
 
 #endif

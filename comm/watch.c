@@ -11,6 +11,7 @@
 #include "comm_internal.h"
 #include "log.h"
 #include "str.h"
+#include "transport.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -26,6 +27,7 @@ static struct {
     int64_t compute_ns; /* processor time of all threads but the communication thread */
     int64_t failed_ns;  /* since when a failed rank is known; 0: none */
     int failed_rank;
+    int64_t nccl_failed_ns; /* since when NCCL reports an error; 0: none */
     int64_t trusted_ns; /* from when on the others' processes are judged again after this one stood still */
     int64_t warn_at_ns[SAGO_MESH_CHANNELS]; /* wait after which the next warning comes */
     uint64_t warned[SAGO_MESH_CHANNELS];    /* about which collective */
@@ -156,12 +158,19 @@ static void fail(const char *message) {
 
 /* A rank that failed has said why; what others have in flight with it is given up once they need more of it
  * than it has given. They have some time to end by themselves. */
-static void watch_failed(int64_t now_ns) {
+static void watch_failed(int64_t now_ns, bool failed) {
     char text[128];
     for (int r = 0; r < comm.size && watch.failed_rank < 0; r++) {
         if (comm_beats[r].left != 2 || r == comm.rank) continue;
         watch.failed_rank = r;
         watch.failed_ns = now_ns;
+    }
+    /* What waits for a sum by NCCL has no job here that would show it. */
+    if (watch.failed_rank >= 0 && !failed && comm_nccl_is_open()) {
+        char line[512];
+        snprintf(line, sizeof line, "%s has failed and left the run; its own message says why",
+                 comm_rank_text(watch.failed_rank, text));
+        fail(line);
     }
     if (watch.failed_rank < 0 || comm.leaving ||
         now_ns - watch.failed_ns < LEAVE_SECONDS * INT64_C(1000000000))
@@ -270,13 +279,30 @@ static void watch_late(int64_t now_ns, int c, const pending *job, double timeout
               name, number, waited);
 }
 
+/* Sums by NCCL end with the run; what NCCL itself finds is told when nobody else has said more for the
+ * timeout. */
+static void watch_nccl(int64_t now_ns, double timeout, bool failed) {
+    if (!comm_nccl_is_open()) return;
+    if (failed) {
+        comm_nccl_abort();
+        return;
+    }
+    if (comm_nccl_poll() == SAGO_OK) {
+        watch.nccl_failed_ns = 0;
+        return;
+    }
+    if (watch.nccl_failed_ns == 0) watch.nccl_failed_ns = now_ns;
+    if ((double)(now_ns - watch.nccl_failed_ns) * 1e-9 > timeout) fail(sago_message());
+}
+
 void comm_watch(int64_t now_ns) {
     pthread_mutex_lock(&comm.lock);
     double timeout = comm.timeout_seconds;
     bool failed = comm.failure.status != SAGO_OK;
     pthread_mutex_unlock(&comm.lock);
     watch_alive(now_ns, timeout);
-    watch_failed(now_ns);
+    watch_failed(now_ns, failed);
+    watch_nccl(now_ns, timeout, failed);
     for (int c = 0; c < SAGO_MESH_CHANNELS && !failed; c++) {
         pending job;
         if (!oldest_pending(c, &job)) continue;
