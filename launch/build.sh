@@ -62,4 +62,9 @@ show_progress() {
         fi
     done
 }
+if grep -q 'libsago_cuda\.so' "$dir/build.ninja"; then
+    echo "CUDA: compiled for sm_80, sm_90a and PTX, into $dir/libsago_cuda.so"
+else
+    echo "CUDA: left out, since there is no nvcc 12 or newer (or -Dcuda=disabled); the devices cpu and sim need none"
+fi
 ninja -C "$dir" | show_progress
