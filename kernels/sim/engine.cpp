@@ -117,8 +117,7 @@ line text(const uint3 &at, const dim3 &size) {
     return text("%u", at.x);
 }
 
-/* --- which thread is next
- * -------------------------------------------------------------------------------------------- */
+/* --- which thread is next ------------------------------------------------------------------------------- */
 
 uint32_t draw() {
     now.random ^= now.random << 13;
@@ -197,9 +196,7 @@ void make_unready(int warp, uint32_t lanes) {
     if (!now.warps[warp].ready) now.ready_warps &= ~(1u << warp);
 }
 
-/* --- failing
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- failing -------------------------------------------------------------------------------------------- */
 
 /* Back to the caller of run_kernel; every stack of this launch is given up where it stands. */
 [[noreturn]] void fail_at(const thread *t, site where, const line &what) {
@@ -250,8 +247,7 @@ line whereabouts(const thread *t) {
     fail_at(waiting, waiting->where, text("%d threads wait at a barrier of %d", b->arrived, b->expected));
 }
 
-/* --- guards of shared memory
- * ------------------------------------------------------------------------------------------ */
+/* --- guards of shared memory ---------------------------------------------------------------------------- */
 
 bool guard_stands(const unsigned char *at) {
     uint64_t sum = 0, expected = 0x0001000100010001ull * GUARD;
@@ -276,8 +272,7 @@ void check_guards(site where, const char *before_what) {
                  now.shape.shared_bytes));
 }
 
-/* --- a block's life
- * ----------------------------------------------------------------------------------------------------- */
+/* --- a block's life ------------------------------------------------------------------------------------- */
 
 void reset_block() {
     for (int w = 0; w < now.n_warps; w++) {
@@ -387,8 +382,7 @@ void let_others_run() {
 
 } // namespace
 
-/* --- what kernels call
- * -------------------------------------------------------------------------------------------------- */
+/* --- what kernels call ---------------------------------------------------------------------------------- */
 
 void fail(site where, const char *format, ...) {
     va_list arguments;
@@ -478,7 +472,7 @@ void *shared_memory(size_t bytes, size_t alignment, site where) {
     return now.shared;
 }
 
-static bool in_shared(const void *at, size_t bytes) {
+bool in_shared(const void *at, size_t bytes) {
     uintptr_t first = reinterpret_cast<uintptr_t>(now.shared), place = reinterpret_cast<uintptr_t>(at);
     return place >= first && place + bytes <= first + now.shape.shared_bytes;
 }
@@ -518,75 +512,7 @@ void copy_wait(int left) {
     me->first_copy = 0;
 }
 
-void shuffle(void *slots[32], uint32_t mask) {
-    for (uint32_t rest = mask; rest; rest &= rest - 1) {
-        int lane = lowest(rest);
-        shuffle_slot *slot = static_cast<shuffle_slot *>(slots[lane]);
-        if (!(mask >> slot->from & 1))
-            fail(running()->where, "a shuffle of mask %08x in which lane %d reads lane %d", mask, lane,
-                 slot->from);
-        slot->out = static_cast<shuffle_slot *>(slots[slot->from])->value;
-    }
-}
-
-void ballot(void *slots[32], uint32_t mask) {
-    uint32_t votes = 0;
-    for (uint32_t rest = mask; rest; rest &= rest - 1)
-        if (static_cast<ballot_slot *>(slots[lowest(rest)])->vote) votes |= rest & -rest;
-    for (uint32_t rest = mask; rest; rest &= rest - 1)
-        static_cast<ballot_slot *>(slots[lowest(rest)])->out = votes;
-}
-
-void ldmatrix(void *slots[32], uint32_t mask) {
-    (void)mask; /* all lanes: ldmatrix_x4 says so */
-    uint16_t matrices[4][8][8];
-    for (int lane = 0; lane < 32; lane++) {
-        const ldmatrix_slot *slot = static_cast<const ldmatrix_slot *>(slots[lane]);
-        if (reinterpret_cast<uintptr_t>(slot->row) % 16)
-            fail(slot->where, "ldmatrix: the address of lane %d is not 16-byte aligned", lane);
-        if (!in_shared(slot->row, 16))
-            fail(slot->where, "ldmatrix: the address of lane %d is not in the launch's shared memory", lane);
-        std::memcpy(matrices[lane / 8][lane % 8], slot->row, 16);
-    }
-    for (int lane = 0; lane < 32; lane++) {
-        const ldmatrix_slot *slot = static_cast<const ldmatrix_slot *>(slots[lane]);
-        int row = lane / 4, column = 2 * (lane % 4);
-        for (int m = 0; m < 4; m++) {
-            uint32_t low = slot->transposed ? matrices[m][column][row] : matrices[m][row][column];
-            uint32_t high = slot->transposed ? matrices[m][column + 1][row] : matrices[m][row][column + 1];
-            slot->out[m] = low | high << 16;
-        }
-    }
-}
-
-void mma(void *slots[32], uint32_t mask) {
-    (void)mask;
-    float a[16][16], b[16][8], d[16][8];
-    for (int lane = 0; lane < 32; lane++) {
-        const mma_slot *slot = static_cast<const mma_slot *>(slots[lane]);
-        int group = lane / 4, pair = 2 * (lane % 4);
-        for (int half = 0; half < 2; half++) {
-            for (int r = 0; r < 4; r++)
-                a[group + 8 * (r & 1)][pair + half + 8 * (r >> 1)] =
-                    bits_float(slot->a[r] >> (16 * half) << 16);
-            for (int r = 0; r < 2; r++)
-                b[pair + half + 8 * r][group] = bits_float(slot->b[r] >> (16 * half) << 16);
-            for (int r = 0; r < 2; r++) d[group + 8 * r][pair + half] = slot->d[2 * r + half];
-        }
-    }
-    for (int row = 0; row < 16; row++)
-        for (int k = 0; k < 16; k++)
-            for (int column = 0; column < 8; column++) d[row][column] += a[row][k] * b[k][column];
-    for (int lane = 0; lane < 32; lane++) {
-        const mma_slot *slot = static_cast<const mma_slot *>(slots[lane]);
-        int group = lane / 4, pair = 2 * (lane % 4);
-        for (int r = 0; r < 4; r++) slot->d[r] = d[group + 8 * (r >> 1)][pair + (r & 1)];
-    }
-}
-
-/* --- a launch
- * -------------------------------------------------------------------------------------------------------------
- */
+/* --- a launch ------------------------------------------------------------------------------------------- */
 
 static uint64_t common_divisor(uint64_t a, uint64_t b) {
     return b ? common_divisor(b, a % b) : a;

@@ -31,6 +31,9 @@ enum { SHARED_LIMIT_BYTES = 227 * 1024, MAX_THREADS = 1024, N_BARRIERS = 16 };
 sago_status run_kernel(const char *name, const launch_shape &shape, const schedule &how,
                        const std::function<void()> &body);
 
+/** Is [at, at + bytes) within the shared memory of the running launch? */
+bool in_shared(const void *at, size_t bytes);
+
 } // namespace sago_sim
 
 #endif

@@ -7,6 +7,7 @@
 #include "engine.h"
 
 #include <cstdio>
+#include <cstdlib>
 #include <deque>
 #include <map>
 #include <memory>
@@ -72,9 +73,7 @@ struct sago_event {
 
 namespace {
 
-/* --- memory
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- memory --------------------------------------------------------------------------------------------- */
 
 void make_registries() {
     if (allocations) return;
@@ -134,7 +133,10 @@ sago_status check_all_guards(const char *when) {
     return status;
 }
 
+/* $SAGO_SIM_MEMORY_BYTES makes it as small as a GPU's, so that tests see what happens when it ends. */
 size_t total_bytes() {
+    const char *given = getenv("SAGO_SIM_MEMORY_BYTES");
+    if (given) return strtoull(given, nullptr, 10);
     return (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
 }
 
@@ -157,9 +159,7 @@ sago_status allocate(void **out, size_t bytes, bool pinned) {
     return SAGO_OK;
 }
 
-/* --- work
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- work ----------------------------------------------------------------------------------------------- */
 
 void keep_failure(context *c, sago_status status) {
     if (status != SAGO_OK && c->failure.status == SAGO_OK) sago_error_take(status, &c->failure);
@@ -244,8 +244,7 @@ void hand_over(sago_stream *stream, const char *name, std::function<sago_status(
     hand_over(stream, task{task::RUN, name, std::move(run), nullptr, 0});
 }
 
-/* --- variants
- * -------------------------------------------------------------------------------------------------------- */
+/* --- variants ------------------------------------------------------------------------------------------- */
 
 const struct {
     const char *name;
@@ -285,8 +284,7 @@ sago_status parse(const char *variant, schedule *out) {
 
 } // namespace
 
-/* --- launches
- * -------------------------------------------------------------------------------------------------------- */
+/* --- launches ------------------------------------------------------------------------------------------- */
 
 sago_status sago_sim::enqueue_kernel(sago_stream *stream, const char *name, site where,
                                      const launch_shape &shape, const void *const pointers[], int n_pointers,
@@ -315,8 +313,7 @@ sago_status sago_sim::enqueue_kernel(sago_stream *stream, const char *name, site
     return SAGO_OK;
 }
 
-/* --- runtime.h
- * ------------------------------------------------------------------------------------------------------- */
+/* --- runtime.h ------------------------------------------------------------------------------------------ */
 
 sago_status SAGO_GPU(rt_open)(int index, const char *variant, sago_gpu_properties *out) {
     schedule how;

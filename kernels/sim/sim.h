@@ -56,12 +56,12 @@ void copy_async(void *to, const void *from, bool valid, site where);
 void copy_commit();
 void copy_wait(int left);
 
-/* --- shuffles and votes
- * ---------------------------------------------------------------------------------------------- */
+/* --- shuffles and votes --------------------------------------------------------------------------------- */
 
 struct shuffle_slot {
     uint64_t value, out;
     int from;
+    site where;
 };
 void shuffle(void *slots[32], uint32_t mask);
 
@@ -70,7 +70,7 @@ template <typename T>
 static inline T shuffle_value(uint32_t mask, T value, int from, bool inside, site where) {
     static_assert(std::is_arithmetic<T>::value && sizeof(T) >= 4 && sizeof(T) <= 8,
                   "shuffles move int, unsigned, float, double and 64-bit integers");
-    shuffle_slot slot = {0, 0, inside ? from : self->lane};
+    shuffle_slot slot = {0, 0, inside ? from : self->lane, where};
     std::memcpy(&slot.value, &value, sizeof value);
     warp_wait(shuffle, mask, &slot, where);
     T out;
@@ -90,8 +90,7 @@ static inline uint32_t ballot_value(uint32_t mask, bool vote, site where) {
     return slot.out;
 }
 
-/* --- tensor cores
- * ------------------------------------------------------------------------------------------------------ */
+/* --- tensor cores --------------------------------------------------------------------------------------- */
 
 struct ldmatrix_slot {
     const void *row;
@@ -107,9 +106,7 @@ struct mma_slot {
 };
 void mma(void *slots[32], uint32_t mask);
 
-/* --- launches
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- launches ------------------------------------------------------------------------------------------- */
 
 struct launch_shape {
     dim3 grid, block;
@@ -143,8 +140,7 @@ static inline sago_status launch(sago_stream *stream, const char *name, site whe
 
 } // namespace sago_sim
 
-/* --- the names of the dialect
- * ------------------------------------------------------------------------------------------ */
+/* --- the names of the dialect --------------------------------------------------------------------------- */
 
 #define threadIdx (sago_sim::self->index)
 #define blockIdx  (static_cast<const uint3 &>(sago_sim::block_index))

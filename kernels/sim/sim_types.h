@@ -12,8 +12,7 @@
 #include <cstdint>
 #include <cstring>
 
-/* --- words of the language
- * --------------------------------------------------------------------------------------- */
+/* --- words of the language ------------------------------------------------------------------------------ */
 
 #define __global__
 #define __device__
@@ -24,8 +23,7 @@
 #define __align__(n)    __attribute__((aligned(n)))
 #define __launch_bounds__(...)
 
-/* --- vector types
- * -------------------------------------------------------------------------------------------------- */
+/* --- vector types --------------------------------------------------------------------------------------- */
 
 #define SAGO_SIM_VECTOR2(type, name, align)                                                                  \
     struct __attribute__((aligned(align))) name {                                                            \
@@ -75,9 +73,7 @@ struct dim3 {
     constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
 
-/* --- bits
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- bits ----------------------------------------------------------------------------------------------- */
 
 namespace sago_sim {
 template <typename To, typename From> static inline To same_bits(From from) {
@@ -137,8 +133,7 @@ static inline unsigned __brev(unsigned x) {
     return y;
 }
 
-/* --- bf16: the upper half of a float
- * ------------------------------------------------------------------------------- */
+/* --- bf16: the upper half of a float -------------------------------------------------------------------- */
 
 /* No conversions of its own: kernels say to_float and from_float. */
 struct bf16 {
@@ -172,8 +167,19 @@ static inline uint32_t pack_bf16(float lo, float hi) {
     return (uint32_t)from_float<bf16>(lo).bits | (uint32_t)from_float<bf16>(hi).bits << 16;
 }
 
-/* --- arithmetic
- * ------------------------------------------------------------------------------------------------------ */
+/* --- arithmetic ----------------------------------------------------------------------------------------- */
+
+/* As the C library's, without the call. */
+namespace sago_sim {
+static inline float larger(float a, float b) {
+    return a > b || b != b ? a : b;
+}
+static inline float smaller(float a, float b) {
+    return a < b || b != b ? a : b;
+}
+} // namespace sago_sim
+#define fmaxf(a, b) sago_sim::larger(a, b)
+#define fminf(a, b) sago_sim::smaller(a, b)
 
 using std::isfinite;
 using std::isinf;
@@ -264,9 +270,7 @@ static inline float fast_exp2(float x) {
     return y < 1.17549435e-38f ? 0.0f : y;
 }
 
-/* --- memory
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- memory --------------------------------------------------------------------------------------------- */
 
 template <typename T> static inline T __ldg(const T *at) {
     return *at;

@@ -8,8 +8,7 @@
 
 #include <cmath>
 
-/* --- shuffles: the pseudocode of shfl.sync, c being the packed clamp and segment mask
- * ------------------------------- */
+/* --- shuffles: the pseudocode of shfl.sync, c being the packed clamp and segment mask ------------------- */
 
 enum shuffle_mode { UP, DOWN, BUTTERFLY, INDEX };
 
@@ -116,8 +115,7 @@ static void test_masks_and_votes(void **) {
     }
 }
 
-/* --- ldmatrix and mma
- * ------------------------------------------------------------------------------------------------- */
+/* --- ldmatrix and mma ----------------------------------------------------------------------------------- */
 
 struct matrices {
     uint16_t rows[4][8][8];
@@ -208,9 +206,7 @@ static void test_mma(void **) {
     }
 }
 
-/* --- numbers
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- numbers -------------------------------------------------------------------------------------------- */
 
 static void test_bf16(void **) {
     for (uint32_t top = 0; top < 65536; top++)
