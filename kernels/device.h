@@ -24,6 +24,8 @@ typedef struct sago_device {
     bool stores_bf16;        /* tensors may be bf16 */
     bool asynchronous;       /* operations return before they are done */
     const char *purpose;     /* what is allocated next: "parameters", ...; static text, for the line when memory ends */
+    double peak_flops;       /* a second, of dense bf16 products by the maker's data sheet; 0: not known */
+    size_t allocated_bytes, most_allocated_bytes; /* device memory, scratch included; 0 where nobody counts */
     void *state;             /* the implementation's own */
 } sago_device;
 

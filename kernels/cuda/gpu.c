@@ -101,6 +101,12 @@ static sago_status no_memory(sago_gpu *gpu, size_t bytes, const char *purpose) {
     return status;
 }
 
+static void count(sago_gpu *gpu, int64_t bytes) {
+    sago_device *d = &gpu->device;
+    d->allocated_bytes += (size_t)bytes;
+    if (d->allocated_bytes > d->most_allocated_bytes) d->most_allocated_bytes = d->allocated_bytes;
+}
+
 static sago_status allocate_zeroed(sago_gpu *gpu, void **out, size_t bytes, const char *purpose) {
     inside *in = gpu->inside;
     size_t room = bytes ? bytes : 1;
@@ -116,8 +122,7 @@ static sago_status allocate_zeroed(sago_gpu *gpu, void **out, size_t bytes, cons
         return status;
     }
     remember(in, *out, bytes, purpose);
-    gpu->allocated_bytes += bytes;
-    if (gpu->allocated_bytes > gpu->most_allocated_bytes) gpu->most_allocated_bytes = gpu->allocated_bytes;
+    count(gpu, (int64_t)bytes);
     return SAGO_OK;
 }
 
@@ -136,7 +141,7 @@ void SAGO_GPU(release)(sago_device *device, void *memory) {
     inside *in = gpu->inside;
     if (!memory) return;
     pthread_mutex_lock(&in->lock);
-    gpu->allocated_bytes -= forget(in, memory);
+    count(gpu, -(int64_t)forget(in, memory));
     SAGO_GPU(rt_free)(memory);
     pthread_mutex_unlock(&in->lock);
 }
@@ -176,12 +181,14 @@ sago_status SAGO_GPU(workspace)(sago_gpu *gpu, size_t bytes, void **out) {
     inside *in = gpu->inside;
     if (in->n_retired == RETIRED) SAGO_TRY(SAGO_GPU(synchronize)(&gpu->device));
     if (gpu->workspace) in->retired[in->n_retired++] = gpu->workspace;
+    count(gpu, -(int64_t)gpu->workspace_bytes);
     gpu->workspace = NULL, gpu->workspace_bytes = 0;
     *out = NULL;
     sago_status status = SAGO_GPU(rt_malloc)(&gpu->workspace, bytes ? bytes : 1);
     if (status == SAGO_E_MEMORY) return no_memory(gpu, bytes, "scratch");
     SAGO_TRY(status);
     gpu->workspace_bytes = bytes;
+    count(gpu, (int64_t)bytes);
     *out = gpu->workspace;
     return SAGO_GPU(rt_set)(gpu->workspace, 0xff, bytes, gpu->compute);
 }
@@ -194,12 +201,14 @@ sago_status SAGO_GPU(workspace)(sago_gpu *gpu, size_t bytes, void **out) {
         /* Operations that are under way may still use the old one. */
         SAGO_TRY(SAGO_GPU(rt_stream_wait)(gpu->compute));
         SAGO_GPU(rt_free)(gpu->workspace);
+        count(gpu, -(int64_t)gpu->workspace_bytes);
         gpu->workspace = NULL, gpu->workspace_bytes = 0;
         *out = NULL;
         sago_status status = SAGO_GPU(rt_malloc)(&gpu->workspace, room);
         if (status == SAGO_E_MEMORY) return no_memory(gpu, room, "scratch");
         SAGO_TRY(status);
         gpu->workspace_bytes = room;
+        count(gpu, (int64_t)room);
     }
     *out = gpu->workspace;
     return SAGO_OK;
@@ -334,6 +343,20 @@ static void describe(sago_gpu *gpu, const char *products) {
 #endif
 }
 
+/* Dense bf16 with fp32 sums, in TFLOP/s, by NVIDIA's data sheets; the first name that is part of the GPU's.
+ */
+static double peak_flops(const char *name) {
+    static const struct {
+        const char *name;
+        double tflops;
+    } peaks[] = {{"GB200", 2500}, {"B200", 2250},  {"H200", 989.4},   {"H100 PCIe", 756}, {"H100 NVL", 835},
+                 {"H100", 989.4}, {"H800", 989.4}, {"H20", 148},      {"A100", 312},      {"A800", 312},
+                 {"L40S", 362},   {"L40", 181},    {"NVIDIA L4", 121}};
+    for (size_t i = 0; i < sizeof peaks / sizeof *peaks; i++)
+        if (strstr(name, peaks[i].name)) return peaks[i].tflops * 1e12;
+    return 0;
+}
+
 sago_status SAGO_GPU(open)(const char *variant, int n_threads, int local_rank, sago_device **out) {
     char products[48] = "";
     sago_gpu *gpu = sago_alloc_zero(1, sizeof *gpu);
@@ -355,6 +378,7 @@ sago_status SAGO_GPU(open)(const char *variant, int n_threads, int local_rank, s
     SAGO_TRY_TO(failed, SAGO_GPU(rt_stream_open)(&gpu->copies));
     SAGO_TRY_TO(failed, SAGO_GPU(products_open)(gpu, products));
     describe(gpu, products);
+    gpu->device.peak_flops = peak_flops(gpu->properties.name);
     *out = &gpu->device;
     return SAGO_OK;
 failed:

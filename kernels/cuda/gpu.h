@@ -24,7 +24,6 @@ typedef struct sago_gpu {
     void *products; /* matrix products' own state: cuBLASLt handles and chosen algorithms, or the cpu device in sim */
     void *optimizer; /* Adafactor's tables on their way to the device (adafactor_table.c) */
     void *inside;   /* gpu.c's own: marks, the list of what is allocated, locks */
-    size_t allocated_bytes, most_allocated_bytes;
 } sago_gpu;
 
 static inline sago_gpu *sago_gpu_of(sago_device *device) {

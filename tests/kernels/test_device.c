@@ -121,11 +121,15 @@ static void test_no_memory(void **state) {
                         "sim: no memory for 0.05 GB of optimizer state: 0.04 of 0.10 GB are free, taken are "
                         "parameters 0.03 GB, gradients 0.03 GB, scratch 0.00 GB; lower train.micro_batch or "
                         "train.loss_chunk, or set train.recompute=true");
+    assert_int_equal(device->allocated_bytes, 60000000);
     device->ops->release(device, first);
     suite_ok(device->ops->allocate(device, &more, 50000000));
+    assert_int_equal(device->allocated_bytes, 90000000);
     device->ops->release(device, more);
     device->ops->release(device, second);
     device->ops->release(device, parameters);
+    assert_int_equal(device->allocated_bytes, 0);
+    assert_int_equal(device->most_allocated_bytes, 90000000);
     sago_device_close(device);
     unsetenv("SAGO_SIM_MEMORY_BYTES");
 }
