@@ -62,7 +62,7 @@ run_suites build "${suites[@]}"
 
 echo "== the same under AddressSanitizer and UndefinedBehaviorSanitizer, with short fuzzing"
 # gcc 12 warns of what is no fault when it builds with sanitizers, hence werror=false.
-if SAGO_INSTALL=no bash launch/build.sh build-asan -Db_sanitize=address,undefined -Db_lundef=false -Doptimization=1 -Dwerror=false -Dbenchmarks=false -Devery_isa=false; then
+if SAGO_INSTALL=no bash launch/build.sh build-asan -Db_sanitize=address,undefined -Db_lundef=false -Doptimization=1 -Dwerror=false -Dbenchmarks=false -Devery_isa=false -Dcuda=disabled; then
     # Leaks are looked for in sago's own tests, not in what MPI and OpenMP keep until exit.
     export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
     asan_suites=(asan fuzz)
