@@ -29,28 +29,37 @@ typedef struct key_sums {
     int64_t row, panel; /* floats from row to row, from one vector's columns to the next */
 } key_sums;
 
-/** One thread's memory. Panels of keys begin at `first_key`; `panel` is the distance of two of them. */
+/** Right operand of a product: rows `step` floats apart, vectors of one row `panel` apart. */
+typedef struct right_rows {
+    const float *at;
+    int64_t panel, step;
+} right_rows;
+
+/** One thread's memory. Panels of keys hold those of a run from `first_key` on, `panel` apart; d_k and d_v
+ * all keys from `first_sum` on. */
 typedef struct workspace {
     float *k_across, *v_across; /* K and V transposed, in panels */
     float *k, *d_k, *d_v;       /* panels over the keys */
     key_sums sums;
     float *q, *d_o; /* [TILE_QUERIES, width] */
     float *q_panels, *d_o_panels, *d_q;
-    float *p, *d_s;   /* [TILE_QUERIES, SCORE_STRIDE] */
-    float *keep;      /* [TILE_KEYS] */
-    float *diagonals; /* sums of dS by distance, as attention_bias counts it */
-    int64_t first_key, last_key, panel;
+    float *rest_k, *rest_v; /* [PRODUCT_ROWS, width]: gradients of keys that fill no whole block */
+    float *p, *d_s;         /* [TILE_QUERIES, SCORE_STRIDE] */
+    float *keep;            /* [TILE_KEYS] */
+    float *diagonals;       /* sums of dS by distance, as attention_bias counts it */
+    int64_t first_key, last_key, panel, first_sum;
     int64_t packed;                     /* keys before it are in the panels */
     int64_t touched;                    /* keys before it have gradients in d_k and d_v */
     const float *key_rows, *value_rows; /* of the head's key 0; rows key_stride apart */
     float *d_key_rows, *d_value_rows;
     int64_t key_stride, d_key_stride;
+    bool in_place; /* K is multiplied by once: read where it lies, not packed */
 } workspace;
 
 static size_t workspace_floats(const sago_attention_sizes *z, const attention_bias *bias) {
     int64_t keys = lanes_up(z->keys) + LANES, width = lanes_up(z->width);
     return (size_t)(5 * keys * width + TILE_QUERIES * (5 * width + 2 * SCORE_STRIDE) + TILE_KEYS +
-                    bias->stride);
+                    2 * PRODUCT_ROWS * width + bias->stride);
 }
 
 static workspace workspace_over(float *memory, const sago_attention_sizes *z) {
@@ -68,18 +77,19 @@ static workspace workspace_over(float *memory, const sago_attention_sizes *z) {
     w.p = w.d_q + tile;
     w.d_s = w.p + TILE_QUERIES * SCORE_STRIDE;
     w.keep = w.d_s + TILE_QUERIES * SCORE_STRIDE;
-    w.diagonals = w.keep + TILE_KEYS;
+    w.rest_k = w.keep + TILE_KEYS;
+    w.rest_v = w.rest_k + PRODUCT_ROWS * lanes_up(z->width);
+    w.diagonals = w.rest_v + PRODUCT_ROWS * lanes_up(z->width);
     return w;
 }
 
 /**
- * One query and one key tile: s (scores) becomes dropout(P) and d (dO V^T) becomes dS. Keys outside [from,
- * to) get zeros. diagonals is NULL without a bias, keep without dropout.
+ * One query and one key tile: s (scores) becomes dropout(P) and d (dO V^T) becomes dS. Keys from `last` on
+ * get zeros. diagonals is NULL without a bias, keep without dropout.
  */
-ALWAYS_INLINE void differentiate_row(float *s, float *d, int64_t count, int64_t from, int64_t to, float lse,
-                                     float delta, const float *bias, float *diagonals, const float *keep) {
-    for (int64_t j = 0; j < from; j++) s[j] = -INFINITY;
-    for (int64_t j = to; j < count; j++) s[j] = -INFINITY;
+ALWAYS_INLINE void differentiate_row(float *s, float *d, int64_t count, int64_t last, float lse, float delta,
+                                     const float *bias, float *diagonals, const float *keep) {
+    for (int64_t j = last; j < count; j++) s[j] = -INFINITY, d[j] = 0.0f;
     for (int64_t j = 0; j < count; j += LANES) {
         vec x = vec_load(s + j), d_p = vec_load(d + j);
         if (bias) x += vec_load(bias + j);
@@ -115,8 +125,7 @@ static void row_sums(float *out, float *scratch, const float *a, const float *b,
 }
 
 /** What the next tile begins with, asked for row by row while this one is at work. */
-ALWAYS_INLINE void prefetch(const problem *p, const workspace *w, attention_tile tile, int64_t at,
-                            int64_t i) {
+ALWAYS_INLINE void prefetch(const problem *p, const workspace *w, attention_run tile, int64_t at, int64_t i) {
     int64_t width = p->z.width, stride = p->z.heads * width, next = at + (tile.count + i) * stride;
     row_prefetch(p->d_q + at + i * stride, width, 1);
     if (tile.first + tile.count + i < p->z.queries) {
@@ -132,21 +141,23 @@ ALWAYS_INLINE void prefetch(const problem *p, const workspace *w, attention_tile
     }
 }
 
-/** Packs keys up to `end`, as far as they are not yet; a row of short segments does so tile by tile. */
+/** Packs keys up to `end`, as far as they are not yet; a row of short segments does so tile by tile. Vectors
+ * are filled with the keys that follow, whose scores are cut. */
 static void pack_keys(workspace *w, int64_t width, int64_t end) {
-    end = lanes_up(end) < w->last_key ? lanes_up(end) : w->last_key;
+    end = w->first_key + lanes_up(end - w->first_key);
+    end = end < w->last_key ? end : w->last_key;
     if (end <= w->packed) return;
-    int64_t count = end - w->packed, offset = w->packed - w->first_key, room = lanes_up(count);
+    int64_t count = end - w->packed, offset = w->packed - w->first_key;
     const float *k = w->key_rows + w->packed * w->key_stride, *v = w->value_rows + w->packed * w->key_stride;
     panels_pack_transposed(w->k_across + offset * width, k, w->key_stride, count, width);
     panels_pack_transposed(w->v_across + offset * width, v, w->key_stride, count, width);
-    panels_pack(w->k + offset * LANES, w->panel, k, w->key_stride, count, room, width);
-    w->packed += room;
+    if (!w->in_place) panels_pack(w->k + offset * LANES, w->panel, k, w->key_stride, count, count, width);
+    w->packed = end;
 }
 
 /** Zeros for the gradients of keys [from, to). */
 static void zero_keys(workspace *w, int64_t width, int64_t from, int64_t to) {
-    for (int64_t i = from - w->first_key; i < to - w->first_key; i++)
+    for (int64_t i = from - w->first_sum; i < to - w->first_sum; i++)
         for (int64_t p = 0; p < lanes_up(width) / LANES; p++) {
             vec_store(w->sums.d_k + i * w->sums.row + p * w->sums.panel, (vec){0});
             vec_store(w->sums.d_v + i * w->sums.row + p * w->sums.panel, (vec){0});
@@ -161,10 +172,36 @@ static bool touch_keys(workspace *w, int64_t width, int64_t from, int64_t to) {
     return !first;
 }
 
-static void run_tile(const problem *p, workspace *w, int64_t b, int64_t h, attention_tile tile) {
+/** Rows of a right operand that are used by one tile: packed where their width is no whole number of vectors.
+ */
+static right_rows take_right_rows(float *copy, left_rows from, int64_t count, int64_t width) {
+    if (width % LANES == 0) return (right_rows){from.at, LANES, from.stride};
+    panels_pack(copy, TILE_QUERIES * LANES, from.at, from.stride, count, count, width);
+    return (right_rows){copy, TILE_QUERIES * LANES, LANES};
+}
+
+/** Gradients of `count` keys = or += left^T right over `steps` queries; rest is room for the last ones. */
+static void sum_keys(float *out, const key_sums *sums, float *rest, const float *left, right_rows right,
+                     int64_t steps, int64_t count, int64_t panels, bool add) {
+    int64_t whole = count / PRODUCT_ROWS * PRODUCT_ROWS, width = panels * LANES;
+    product(out, sums->row, sums->panel, left, 1, SCORE_STRIDE, right.at, right.panel, right.step, steps,
+            whole, panels, add);
+    if (whole == count) return;
+    out += whole * sums->row;
+    if (add)
+        for (int64_t i = 0; i < count - whole; i++)
+            for (int64_t p = 0; p < panels; p++)
+                vec_store(rest + i * width + p * LANES, vec_load(out + i * sums->row + p * sums->panel));
+    product(rest, width, LANES, left + whole, 1, SCORE_STRIDE, right.at, right.panel, right.step, steps,
+            PRODUCT_ROWS, panels, add);
+    for (int64_t i = 0; i < count - whole; i++)
+        for (int64_t p = 0; p < panels; p++)
+            vec_store(out + i * sums->row + p * sums->panel, vec_load(rest + i * width + p * LANES));
+}
+
+static void run_tile(const problem *p, workspace *w, int64_t b, int64_t h, attention_run tile) {
     const sago_attention_sizes *z = &p->z;
     int64_t width = lanes_up(z->width), panels = width / LANES, tile_panel = TILE_QUERIES * LANES;
-    const int32_t *lo = (const int32_t *)p->args->lo.data + b * z->queries + tile.first;
     const int32_t *hi = (const int32_t *)p->args->hi.data + b * z->queries + tile.first;
     const float *lse = p->lse + (b * z->heads + h) * z->queries + tile.first;
     int64_t at = ((b * z->queries + tile.first) * z->heads + h) * z->width, stride = z->heads * z->width;
@@ -172,51 +209,51 @@ static void run_tile(const problem *p, workspace *w, int64_t b, int64_t h, atten
     float delta[TILE_QUERIES];
     left_rows q = take_left_rows(w->q, p->q + at, stride, tile.count, z->width, p->args->scale);
     left_rows d_o = take_left_rows(w->d_o, p->d_o + at, stride, tile.count, z->width, 1.0f);
-    panels_pack(w->q_panels, tile_panel, q.at, q.stride, tile.count, tile.count, z->width);
-    panels_pack(w->d_o_panels, tile_panel, d_o.at, d_o.stride, tile.count, tile.count, z->width);
+    right_rows q_right = take_right_rows(w->q_panels, q, tile.count, z->width);
+    right_rows d_o_right = take_right_rows(w->d_o_panels, d_o, tile.count, z->width);
     bool in_place = p->args->scale == 1.0f && room == tile.count && width == z->width;
     float *d_q = in_place ? p->d_q + at : w->d_q;
     row_sums(delta, w->d_q, p->o + at, p->d_o + at, stride, tile.count, z->width);
 
-    for (int64_t start = tile.lo / TILE_KEYS * TILE_KEYS; start < tile.hi; start += TILE_KEYS) {
-        int64_t from = start > lanes_down(tile.lo) ? start : lanes_down(tile.lo);
-        int64_t to = start + TILE_KEYS < lanes_up(tile.hi) ? start + TILE_KEYS : lanes_up(tile.hi);
-        int64_t count = to - from, offset = from - w->first_key;
+    for (int64_t start = tile.lo; start < tile.hi; start += TILE_KEYS) {
+        int64_t count = tile.hi - start < TILE_KEYS ? tile.hi - start : TILE_KEYS, columns = lanes_up(count);
+        int64_t offset = start - w->first_key;
         product(w->p, SCORE_STRIDE, LANES, q.at, q.stride, 1, w->k_across + offset * z->width,
-                z->width * LANES, z->width, room, count / LANES, false);
+                z->width * LANES, LANES, z->width, room, columns / LANES, false);
         product(w->d_s, SCORE_STRIDE, LANES, d_o.at, d_o.stride, 1, w->v_across + offset * z->width,
-                z->width * LANES, z->width, room, count / LANES, false);
+                z->width * LANES, LANES, z->width, room, columns / LANES, false);
         for (int64_t i = 0; i < tile.count; i++) {
-            int64_t first = lo[i] > from ? lo[i] - from : 0, last = hi[i] < to ? hi[i] - from : count;
+            int64_t last = hi[i] - start < count ? hi[i] - start : count;
             float *s = w->p + i * SCORE_STRIDE, *d = w->d_s + i * SCORE_STRIDE, *keep = NULL;
-            if (to >= tile.hi) prefetch(p, w, tile, at, i);
-            if (first >= last) {
-                memset(s, 0, (size_t)count * sizeof(float));
-                memset(d, 0, (size_t)count * sizeof(float));
+            if (start + count == tile.hi) prefetch(p, w, tile, at, i);
+            if (last <= 0) {
+                memset(s, 0, (size_t)columns * sizeof(float));
+                memset(d, 0, (size_t)columns * sizeof(float));
                 continue;
             }
             if (p->args->dropout.rate > 0) {
                 int64_t token = h * z->queries + tile.first + i;
                 int64_t row = (p->args->dropout.first_row + b) * p->args->dropout.row_tokens + token;
                 keep = w->keep;
-                memset(keep, 0, TILE_KEYS * sizeof(float));
-                sago_mask_run(keep + first, &p->mask, row * z->keys + from + first, last - first);
+                memset(keep + lanes_down(last), 0, (size_t)(TILE_KEYS - lanes_down(last)) * sizeof(float));
+                sago_mask_run(keep, &p->mask, row * z->keys + start, last);
             }
-            int64_t distance = (z->queries - 1) + from - (tile.first + i);
+            int64_t distance = (z->queries - 1) + start - (tile.first + i);
             if (p->bias.rows)
-                differentiate_row(s, d, count, first, last, lse[i], delta[i],
+                differentiate_row(s, d, columns, last, lse[i], delta[i],
                                   p->bias.rows + h * p->bias.stride + distance, w->diagonals + distance,
                                   keep);
             else
-                differentiate_row(s, d, count, first, last, lse[i], delta[i], NULL, NULL, keep);
+                differentiate_row(s, d, columns, last, lse[i], delta[i], NULL, NULL, keep);
         }
-        bool add = touch_keys(w, z->width, from, to);
-        product(w->sums.d_v + offset * w->sums.row, w->sums.row, w->sums.panel, w->p, 1, SCORE_STRIDE,
-                w->d_o_panels, tile_panel, tile.count, count, panels, add);
-        product(w->sums.d_k + offset * w->sums.row, w->sums.row, w->sums.panel, w->d_s, 1, SCORE_STRIDE,
-                w->q_panels, tile_panel, tile.count, count, panels, add);
-        product(d_q, in_place ? stride : LANES, in_place ? LANES : tile_panel, w->d_s, SCORE_STRIDE, 1,
-                w->k + offset * LANES, w->panel, count, room, panels, start > tile.lo);
+        bool add = touch_keys(w, z->width, start, start + count);
+        int64_t sum = (start - w->first_sum) * w->sums.row;
+        sum_keys(w->sums.d_v + sum, &w->sums, w->rest_v, w->p, d_o_right, tile.count, count, panels, add);
+        sum_keys(w->sums.d_k + sum, &w->sums, w->rest_k, w->d_s, q_right, tile.count, count, panels, add);
+        right_rows k = {w->k + offset * LANES, w->panel, LANES};
+        if (w->in_place) k = (right_rows){w->key_rows + start * w->key_stride, LANES, w->key_stride};
+        product(d_q, in_place ? stride : LANES, in_place ? LANES : tile_panel, w->d_s, SCORE_STRIDE, 1, k.at,
+                k.panel, k.step, count, room, panels, start > tile.lo);
     }
     if (!in_place)
         panels_unpack(p->d_q + at, stride, w->d_q, tile_panel, tile.count, z->width, p->args->scale);
@@ -231,27 +268,33 @@ static void run_head(const problem *p, workspace *w, int64_t b, int64_t h, float
     const int32_t *hi = (const int32_t *)p->args->hi.data + b * z->queries;
     int64_t first, last, group = h / (z->heads / z->groups);
     attention_span(lo, hi, 0, z->queries, &first, &last);
-    first = lanes_down(first);
-    int64_t count = last - first;
-    w->first_key = w->packed = w->touched = first, w->last_key = last, w->panel = lanes_up(count) * LANES;
+    int64_t count = last - first, sums_panel = lanes_up(count) * LANES;
+    w->first_sum = w->touched = first, w->last_key = last;
     w->key_stride = z->groups * z->width, w->d_key_stride = out_stride;
     w->key_rows = p->k + (b * z->keys * z->groups + group) * z->width;
     w->value_rows = p->v + (b * z->keys * z->groups + group) * z->width;
     w->d_key_rows = d_k, w->d_value_rows = d_v;
-    bool in_place = count % LANES == 0 && z->width % LANES == 0;
-    w->sums = (key_sums){w->d_k, w->d_v, LANES, w->panel};
+    bool in_place = z->width % LANES == 0;
+    w->sums = (key_sums){w->d_k, w->d_v, LANES, sums_panel};
     if (in_place) w->sums = (key_sums){d_k + first * out_stride, d_v + first * out_stride, out_stride, LANES};
     if (p->bias.rows) memset(w->diagonals, 0, (size_t)p->bias.stride * sizeof(float));
     for (int64_t i = 0; i < z->queries; i++)
         if (lo[i] >= hi[i])
             memset(p->d_q + ((b * z->queries + i) * z->heads + h) * z->width, 0,
                    (size_t)z->width * sizeof(float));
-    for (attention_tile tile = attention_next_tile(lo, hi, 0, z->queries); tile.count > 0;
-         tile = attention_next_tile(lo, hi, tile.first + tile.count, z->queries)) {
-        pack_keys(w, z->width, tile.hi);
-        run_tile(p, w, b, h, tile);
+    for (int64_t at = 0; at < z->queries;) {
+        attention_run run = attention_next_run(lo, hi, at, z->queries, z->queries - at);
+        at = run.first + run.count;
+        w->first_key = w->packed = run.lo, w->panel = lanes_up(run.hi - run.lo) * LANES;
+        w->in_place = run.count <= TILE_QUERIES && z->width % LANES == 0;
+        for (int64_t done = run.first; done < at;) {
+            attention_run tile = attention_next_run(lo, hi, done, at, TILE_QUERIES);
+            pack_keys(w, z->width, tile.hi);
+            run_tile(p, w, b, h, tile);
+            done += tile.count;
+        }
     }
-    zero_keys(w, z->width, w->touched, lanes_up(last));
+    zero_keys(w, z->width, w->touched, last);
 
     for (int64_t j = 0; j < z->keys; j++) {
         if (j == first) j = last;
@@ -260,8 +303,8 @@ static void run_head(const problem *p, workspace *w, int64_t b, int64_t h, float
         memset(d_v + j * out_stride, 0, (size_t)z->width * sizeof(float));
     }
     if (!in_place) {
-        panels_unpack(d_k + first * out_stride, out_stride, w->d_k, w->panel, count, z->width, 1.0f);
-        panels_unpack(d_v + first * out_stride, out_stride, w->d_v, w->panel, count, z->width, 1.0f);
+        panels_unpack(d_k + first * out_stride, out_stride, w->d_k, sums_panel, count, z->width, 1.0f);
+        panels_unpack(d_v + first * out_stride, out_stride, w->d_v, sums_panel, count, z->width, 1.0f);
     }
     if (!p->bias.rows) return;
     double *sums = p->d_bias + (b * z->heads + h) * z->n_buckets;

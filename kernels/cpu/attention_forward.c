@@ -20,7 +20,7 @@ typedef struct problem {
     float *o, *lse;
 } problem;
 
-/** One thread's memory; panels of K and V hold the keys from `first_key` on. */
+/** One thread's memory; panels of K and V hold the keys of a run from `first_key` on. */
 typedef struct workspace {
     float *k, *v; /* K transposed in panels; V in panels */
     float *q;     /* [TILE_QUERIES, width], times scale */
@@ -31,6 +31,7 @@ typedef struct workspace {
     int64_t packed;                     /* keys before it are in the panels */
     const float *key_rows, *value_rows; /* of the head's key 0; rows key_stride apart */
     int64_t key_stride;
+    bool in_place; /* V is used once: read where it lies, not packed */
 } workspace;
 
 static size_t workspace_floats(const sago_attention_sizes *z) {
@@ -84,15 +85,8 @@ static void softmax_row(float *s, int64_t count, const float *bias, const float 
     *sum = total;
 }
 
-/** Keys outside [from, to) of a row of scores are as if they were not there. */
-static void cut_row(float *s, int64_t count, int64_t from, int64_t to) {
-    for (int64_t j = 0; j < from; j++) s[j] = -INFINITY;
-    for (int64_t j = to; j < count; j++) s[j] = -INFINITY;
-}
-
 /** What comes next, asked for row by row while this tile is at work. */
-ALWAYS_INLINE void prefetch(const problem *p, const workspace *w, attention_tile tile, int64_t at,
-                            int64_t i) {
+ALWAYS_INLINE void prefetch(const problem *p, const workspace *w, attention_run tile, int64_t at, int64_t i) {
     int64_t width = p->z.width, stride = p->z.heads * width;
     row_prefetch(p->o + at + i * stride, width, 1);
     if (tile.first + tile.count + i < p->z.queries)
@@ -102,22 +96,24 @@ ALWAYS_INLINE void prefetch(const problem *p, const workspace *w, attention_tile
     row_prefetch(w->value_rows + (w->packed + i) * w->key_stride, width, 0);
 }
 
-/** Packs keys up to `end`, as far as they are not yet; a row of short segments does so tile by tile. */
+/** Packs keys up to `end`, as far as they are not yet; a row of short segments does so tile by tile. Vectors
+ * are filled with the keys that follow, whose scores are cut. */
 static void pack_keys(workspace *w, int64_t width, int64_t end) {
-    end = lanes_up(end) < w->last_key ? lanes_up(end) : w->last_key;
+    end = w->first_key + lanes_up(end - w->first_key);
+    end = end < w->last_key ? end : w->last_key;
     if (end <= w->packed) return;
     int64_t count = end - w->packed, offset = w->packed - w->first_key;
     panels_pack_transposed(w->k + offset * width, w->key_rows + w->packed * w->key_stride, w->key_stride,
                            count, width);
-    panels_pack(w->v + offset * LANES, w->v_panel, w->value_rows + w->packed * w->key_stride, w->key_stride,
-                count, lanes_up(count), width);
-    w->packed += lanes_up(count);
+    if (!w->in_place)
+        panels_pack(w->v + offset * LANES, w->v_panel, w->value_rows + w->packed * w->key_stride,
+                    w->key_stride, count, count, width);
+    w->packed = end;
 }
 
-static void run_tile(const problem *p, const workspace *w, int64_t b, int64_t h, attention_tile tile) {
+static void run_tile(const problem *p, const workspace *w, int64_t b, int64_t h, attention_run tile) {
     const sago_attention_sizes *z = &p->z;
     int64_t width = lanes_up(z->width), panels = width / LANES, o_panel = TILE_QUERIES * LANES;
-    const int32_t *lo = (const int32_t *)p->args->lo.data + b * z->queries + tile.first;
     const int32_t *hi = (const int32_t *)p->args->hi.data + b * z->queries + tile.first;
     float top[TILE_QUERIES];
     vec sum[TILE_QUERIES];
@@ -127,36 +123,39 @@ static void run_tile(const problem *p, const workspace *w, int64_t b, int64_t h,
     left_rows left = take_left_rows(w->q, q, stride, tile.count, z->width, p->args->scale);
     for (int64_t i = 0; i < tile.count; i++) top[i] = LOWEST, sum[i] = (vec){0};
 
-    for (int64_t start = tile.lo / TILE_KEYS * TILE_KEYS; start < tile.hi; start += TILE_KEYS) {
-        int64_t from = start > lanes_down(tile.lo) ? start : lanes_down(tile.lo);
-        int64_t to = start + TILE_KEYS < lanes_up(tile.hi) ? start + TILE_KEYS : lanes_up(tile.hi);
-        int64_t count = to - from, offset = from - w->first_key;
+    for (int64_t start = tile.lo; start < tile.hi; start += TILE_KEYS) {
+        int64_t count = tile.hi - start < TILE_KEYS ? tile.hi - start : TILE_KEYS, columns = lanes_up(count);
+        int64_t offset = start - w->first_key;
         product(w->s, SCORE_STRIDE, LANES, left.at, left.stride, 1, w->k + offset * z->width,
-                z->width * LANES, z->width, room, count / LANES, false);
+                z->width * LANES, LANES, z->width, room, columns / LANES, false);
         for (int64_t i = 0; i < tile.count; i++) {
             float *s = w->s + i * SCORE_STRIDE;
-            if (to >= tile.hi) prefetch(p, w, tile, q - p->q, i);
-            int64_t first = lo[i] > from ? lo[i] - from : 0, last = hi[i] < to ? hi[i] - from : count;
-            if (first >= last) {
-                memset(s, 0, (size_t)count * sizeof(float));
+            if (start + count == tile.hi) prefetch(p, w, tile, q - p->q, i);
+            int64_t last = hi[i] - start < count ? hi[i] - start : count;
+            if (last <= 0) {
+                memset(s, 0, (size_t)columns * sizeof(float));
                 continue;
             }
-            cut_row(s, count, first, last);
+            for (int64_t j = last; j < columns; j++) s[j] = -INFINITY;
             const float *keep = NULL;
             if (p->args->dropout.rate > 0) {
                 int64_t token = h * z->queries + tile.first + i;
                 int64_t row = (p->args->dropout.first_row + b) * p->args->dropout.row_tokens + token;
-                memset(w->keep, 0, TILE_KEYS * sizeof(float));
-                sago_mask_run(w->keep + first, &p->mask, row * z->keys + from + first, last - first);
+                memset(w->keep + lanes_down(last), 0, (size_t)(TILE_KEYS - lanes_down(last)) * sizeof(float));
+                sago_mask_run(w->keep, &p->mask, row * z->keys + start, last);
                 keep = w->keep;
             }
             const float *bias = NULL;
             if (p->bias.rows)
-                bias = p->bias.rows + h * p->bias.stride + (z->queries - 1) + from - (tile.first + i);
-            softmax_row(s, count, bias, keep, &top[i], &sum[i], w->o + i * LANES, o_panel, panels);
+                bias = p->bias.rows + h * p->bias.stride + (z->queries - 1) + start - (tile.first + i);
+            softmax_row(s, columns, bias, keep, &top[i], &sum[i], w->o + i * LANES, o_panel, panels);
         }
-        product(w->o, LANES, o_panel, w->s, SCORE_STRIDE, 1, w->v + offset * LANES, w->v_panel, count, room,
-                panels, start > tile.lo);
+        if (w->in_place)
+            product(w->o, LANES, o_panel, w->s, SCORE_STRIDE, 1, w->value_rows + start * w->key_stride, LANES,
+                    w->key_stride, count, room, panels, start > tile.lo);
+        else
+            product(w->o, LANES, o_panel, w->s, SCORE_STRIDE, 1, w->v + offset * LANES, w->v_panel, LANES,
+                    count, room, panels, start > tile.lo);
     }
 
     float *o = p->o + ((b * z->queries + tile.first) * z->heads + h) * z->width;
@@ -174,8 +173,7 @@ static void run_queries(const problem *p, workspace *w, int64_t b, int64_t h, in
     const int32_t *hi = (const int32_t *)p->args->hi.data + b * z->queries;
     int64_t first, last, group = h / (z->heads / z->groups);
     attention_span(lo, hi, from, end, &first, &last);
-    first = lanes_down(first);
-    w->first_key = w->packed = first, w->last_key = last, w->v_panel = lanes_up(last - first) * LANES;
+    w->last_key = last;
     w->key_stride = z->groups * z->width;
     w->key_rows = p->k + (b * z->keys * z->groups + group) * z->width;
     w->value_rows = p->v + (b * z->keys * z->groups + group) * z->width;
@@ -184,10 +182,17 @@ static void run_queries(const problem *p, workspace *w, int64_t b, int64_t h, in
         memset(p->o + ((b * z->queries + i) * z->heads + h) * z->width, 0, (size_t)z->width * sizeof(float));
         p->lse[(b * z->heads + h) * z->queries + i] = -INFINITY;
     }
-    for (attention_tile tile = attention_next_tile(lo, hi, from, end); tile.count > 0;
-         tile = attention_next_tile(lo, hi, tile.first + tile.count, end)) {
-        pack_keys(w, z->width, tile.hi);
-        run_tile(p, w, b, h, tile);
+    for (int64_t at = from; at < end;) {
+        attention_run run = attention_next_run(lo, hi, at, end, end - at);
+        at = run.first + run.count;
+        w->first_key = w->packed = run.lo, w->v_panel = lanes_up(run.hi - run.lo) * LANES;
+        w->in_place = run.count <= TILE_QUERIES && z->width % LANES == 0;
+        for (int64_t done = run.first; done < at;) {
+            attention_run tile = attention_next_run(lo, hi, done, at, TILE_QUERIES);
+            pack_keys(w, z->width, tile.hi);
+            run_tile(p, w, b, h, tile);
+            done += tile.count;
+        }
     }
 }
 

@@ -12,33 +12,32 @@
 
 /**
  * A tile is TILE_QUERIES queries against TILE_KEYS keys: 64 x 128 scores are 32 KiB, and with the panels of K
- * and V that they need they stay in the second-level cache. Key tiles start at multiples of TILE_KEYS
- * whatever the query is, so that a query's sums do not depend on the queries that share its tile.
+ * and V that they need they stay in the second-level cache. Its queries' ranges begin at one key, and so do
+ * the tiles of keys: a query's sums depend on its own range alone, not on the queries that share its tile nor
+ * on where in the row it stands.
  */
 enum { TILE_QUERIES = 64, TILE_KEYS = 128, SCORE_STRIDE = TILE_KEYS + LANES };
 
-/** Queries [first, first + count) of a row whose ranges are not empty and overlap, and the keys that any of
- * them needs. */
-typedef struct attention_tile {
+/** Queries [first, first + count) of a row whose ranges are not empty and all begin at lo; the last ends at
+ * hi. */
+typedef struct attention_run {
     int64_t first, count;
     int64_t lo, hi;
-} attention_tile;
+} attention_run;
 
-/** The next tile at or after `from`; count 0 when only empty ranges are left before `end`. */
-static inline attention_tile attention_next_tile(const int32_t *lo, const int32_t *hi, int64_t from,
-                                                 int64_t end) {
+/** The next run at or after `from`, of at most `most` queries; count 0 when only empty ranges are left before
+ * `end`. */
+static inline attention_run attention_next_run(const int32_t *lo, const int32_t *hi, int64_t from,
+                                               int64_t end, int64_t most) {
     while (from < end && lo[from] >= hi[from]) from++;
-    attention_tile tile = {from, 0, 0, 0};
-    if (from == end) return tile;
-    tile.lo = lo[from], tile.hi = hi[from];
+    attention_run run = {from, 0, 0, 0};
+    if (from == end) return run;
+    run.lo = lo[from], run.hi = hi[from];
     int64_t i = from;
-    for (; i < end && i - from < TILE_QUERIES; i++) {
-        if (lo[i] >= hi[i] || lo[i] >= tile.hi || hi[i] <= tile.lo) break;
-        tile.lo = lo[i] < tile.lo ? lo[i] : tile.lo;
-        tile.hi = hi[i] > tile.hi ? hi[i] : tile.hi;
-    }
-    tile.count = i - from;
-    return tile;
+    for (; i < end && i - from < most && lo[i] == run.lo && hi[i] > run.lo; i++)
+        run.hi = hi[i] > run.hi ? hi[i] : run.hi;
+    run.count = i - from;
+    return run;
 }
 
 /** Borders of all ranges of a row's queries [from, end): keys outside them are never read. */

@@ -18,6 +18,7 @@ enum {
     PRODUCT_PANELS = 2
 }; /* 16 sums of 32 registers, 10 loads per 16 products */
 #elif defined(__AVX2__)
+#include <immintrin.h>
 enum {
     LANES = 8,
     PRODUCT_ROWS = 4,
@@ -30,8 +31,6 @@ enum { LANES = 4, PRODUCT_ROWS = 4, PRODUCT_PANELS = 2 };
 typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
 typedef float vec_unaligned __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
-typedef float vec4 __attribute__((vector_size(16)));
-typedef float vec4_unaligned __attribute__((vector_size(16), aligned(4), may_alias));
 
 /* Lane i gets lane i ^ flip. */
 #if defined(__AVX512F__)
@@ -113,11 +112,12 @@ VEC_FOLD(vec_largest, vec_max)
 #define VEC_LANES(lane, half) lane(0, half), lane(1, half), lane(2, half), lane(3, half)
 #endif
 
+#define VEC_MEET(a, b, which, half) __builtin_shufflevector(a, b, VEC_LANES(VEC_##which##_LANE, half))
+
 /* Halves of `half` lanes are added to each other: 2 * half vectors become half vectors. */
 #define VEC_HALVE(x, half)                                                                                   \
     _Pragma("GCC unroll 8") for (int i = 0; i < (half); i++) x[i] =                                          \
-        __builtin_shufflevector(x[i], x[i + (half)], VEC_LANES(VEC_FIRST_LANE, half)) +                      \
-        __builtin_shufflevector(x[i], x[i + (half)], VEC_LANES(VEC_SECOND_LANE, half));
+        VEC_MEET(x[i], x[i + (half)], FIRST, half) + VEC_MEET(x[i], x[i + (half)], SECOND, half);
 
 /** Lane i is vec_sum(x[i]), bit for bit, for a quarter of the work. */
 ALWAYS_INLINE vec vec_sums(const vec x[LANES]) {
