@@ -3,80 +3,112 @@
 #include "suite.h"
 
 typedef struct norm_case {
+    sago_dtype dtype;
     int64_t rows, width;
     float epsilon;
     const float *x, *scale, *d_y, *d_x, *d_scale, *rstd;
 } norm_case;
 
-static const struct {
+typedef struct shape {
     int64_t rows, width;
-} shapes[] = {{1, 1}, {1, 512}, {7, 13}, {3, 64}, {31, 127}, {257, 512}, {2048, 16}, {5, 1024}, {0, 8}};
+} shape;
+static const shape shapes[] = {{1, 1},     {1, 512},   {7, 13},   {3, 64}, {31, 127},
+                               {257, 512}, {2200, 16}, {5, 1024}, {0, 8}};
+/* More than a grid of sim takes at once, or wide enough for other numbers of threads a row. */
+static const shape large_shapes[] = {{290, 13}, {540, 1032}, {40, 2056}, {9, 4104}, {2, 16392}};
 
 static void forward_body(suite_run *run, const void *context) {
     const norm_case *c = context;
-    sago_tensor y = suite_f32(run, NULL, DIMS(c->rows, c->width)), rstd = suite_f32(run, NULL, DIMS(c->rows));
-    sago_tensor x = suite_f32(run, c->x, DIMS(c->rows, c->width)),
-                scale = suite_f32(run, c->scale, DIMS(c->width));
+    sago_tensor y = suite_typed(run, c->dtype, NULL, DIMS(c->rows, c->width)),
+                rstd = suite_f32(run, NULL, DIMS(c->rows));
+    sago_tensor x = suite_typed(run, c->dtype, c->x, DIMS(c->rows, c->width)),
+                scale = suite_typed(run, c->dtype, c->scale, DIMS(c->width));
     suite_ok(run->device->ops->rmsnorm_forward(run->device, y, rstd, x, scale, c->epsilon));
     suite_output(run, "rmsnorm y", y);
     suite_output(run, "rmsnorm rstd", rstd);
 }
 
-static void test_forward(void **state) {
-    (void)state;
-    for (int s = 0; s < LENGTH(shapes); s++) {
-        int64_t rows = shapes[s].rows, width = shapes[s].width, n = rows * width;
-        float *x = suite_normal(n, 1), *scale = suite_normal(width, 2);
-        norm_case c = {.rows = rows, .width = width, .epsilon = 1e-6f, .x = x, .scale = scale};
-        suite_result result;
-        suite_run_op(forward_body, &c, SUITE_SAME_BITS, &result);
-        double *ex = ref_from(x, n), *es = ref_from(scale, width), *ey = ref_array(n), *er = ref_array(rows);
-        float *py = plain_array(n), *pr = plain_array(rows);
-        ref_rmsnorm_forward(ey, er, ex, es, rows, width, 1e-6f);
-        plain_rmsnorm_forward(py, pr, x, scale, rows, width, 1e-6f);
-        suite_close("rmsnorm y", suite_floats(&result, "rmsnorm y"), ey, py, n);
-        suite_close("rmsnorm rstd", suite_floats(&result, "rmsnorm rstd"), er, pr, rows);
-        suite_free(&result);
-        free(x), free(scale), free(ex), free(es), free(ey), free(er), free(py), free(pr);
-    }
+static void check_forward(sago_dtype dtype, shape of) {
+    int64_t rows = of.rows, width = of.width, n = rows * width;
+    float *x = suite_normal(n, 1), *scale = suite_normal(width, 2);
+    suite_round(dtype, x, n), suite_round(dtype, scale, width);
+    norm_case c = {.dtype = dtype, .rows = rows, .width = width, .epsilon = 1e-6f, .x = x, .scale = scale};
+    suite_result result;
+    suite_run_op(forward_body, &c, SUITE_SAME_BITS, &result);
+    double *ex = ref_from(x, n), *es = ref_from(scale, width), *ey = ref_array(n), *er = ref_array(rows);
+    float *py = plain_array(n), *pr = plain_array(rows);
+    ref_rmsnorm_forward(ey, er, ex, es, rows, width, 1e-6f);
+    plain_rmsnorm_forward(py, pr, x, scale, rows, width, 1e-6f);
+    suite_round(dtype, py, n);
+    suite_close("rmsnorm y", suite_floats(&result, "rmsnorm y"), ey, py, n);
+    suite_close("rmsnorm rstd", suite_floats(&result, "rmsnorm rstd"), er, pr, rows);
+    suite_free(&result);
+    free(x), free(scale), free(ex), free(es), free(ey), free(er), free(py), free(pr);
 }
 
 static void backward_body(suite_run *run, const void *context) {
     const norm_case *c = context;
-    sago_tensor d_x = suite_f32(run, c->d_x, DIMS(c->rows, c->width)),
-                d_y = suite_f32(run, c->d_y, DIMS(c->rows, c->width));
+    sago_tensor d_x = suite_typed(run, c->dtype, c->d_x, DIMS(c->rows, c->width)),
+                d_y = suite_typed(run, c->dtype, c->d_y, DIMS(c->rows, c->width));
     sago_tensor d_scale = suite_f32(run, c->d_scale, DIMS(c->width)),
-                scale = suite_f32(run, c->scale, DIMS(c->width));
-    sago_tensor x = suite_f32(run, c->x, DIMS(c->rows, c->width)),
+                scale = suite_typed(run, c->dtype, c->scale, DIMS(c->width));
+    sago_tensor x = suite_typed(run, c->dtype, c->x, DIMS(c->rows, c->width)),
                 rstd = suite_f32(run, c->rstd, DIMS(c->rows));
     suite_ok(run->device->ops->rmsnorm_backward(run->device, d_x, d_scale, d_y, x, scale, rstd));
     suite_output(run, "rmsnorm d_x", d_x);
     suite_output(run, "rmsnorm d_scale", d_scale);
 }
 
+static void check_backward(sago_dtype dtype, shape of) {
+    int64_t rows = of.rows, width = of.width, n = rows * width;
+    float *x = suite_normal(n, 1), *scale = suite_normal(width, 2), *d_y = suite_normal(n, 3);
+    float *d_x = suite_normal(n, 4), *d_scale = suite_normal(width, 5), *rstd = plain_array(rows);
+    suite_round(dtype, x, n), suite_round(dtype, scale, width);
+    suite_round(dtype, d_y, n), suite_round(dtype, d_x, n);
+    float *y = plain_array(n), *pd_x = plain_from(d_x, n), *pd_scale = plain_from(d_scale, width);
+    plain_rmsnorm_forward(y, rstd, x, scale, rows, width, 1e-6f);
+    norm_case c = {dtype, rows, width, 1e-6f, x, scale, d_y, d_x, d_scale, rstd};
+    suite_result result;
+    suite_run_op(backward_body, &c, SUITE_SAME_BITS, &result);
+    double *ex = ref_from(x, n), *es = ref_from(scale, width), *ed = ref_from(d_y, n),
+           *er = ref_from(rstd, rows);
+    double *ed_x = ref_from(d_x, n), *ed_scale = ref_from(d_scale, width);
+    ref_rmsnorm_backward(ed_x, ed_scale, ed, ex, es, er, rows, width);
+    plain_rmsnorm_backward(pd_x, pd_scale, d_y, x, scale, rstd, rows, width);
+    suite_round(dtype, pd_x, n);
+    suite_close("rmsnorm d_x", suite_floats(&result, "rmsnorm d_x"), ed_x, pd_x, n);
+    suite_close("rmsnorm d_scale", suite_floats(&result, "rmsnorm d_scale"), ed_scale, pd_scale, width);
+    suite_free(&result);
+    free(x), free(scale), free(d_y), free(d_x), free(d_scale), free(rstd), free(y), free(pd_x),
+        free(pd_scale);
+    free(ex), free(es), free(ed), free(er), free(ed_x), free(ed_scale);
+}
+
+static void check_all(sago_dtype dtype, void (*check)(sago_dtype, shape)) {
+    for (int s = 0; s < LENGTH(shapes); s++) check(dtype, shapes[s]);
+    for (int s = 0; s < LENGTH(large_shapes); s++) check(dtype, large_shapes[s]);
+}
+
+static void test_forward(void **state) {
+    (void)state;
+    check_all(SAGO_F32, check_forward);
+}
+
 static void test_backward(void **state) {
     (void)state;
-    for (int s = 0; s < LENGTH(shapes); s++) {
-        int64_t rows = shapes[s].rows, width = shapes[s].width, n = rows * width;
-        float *x = suite_normal(n, 1), *scale = suite_normal(width, 2), *d_y = suite_normal(n, 3);
-        float *d_x = suite_normal(n, 4), *d_scale = suite_normal(width, 5), *rstd = plain_array(rows);
-        float *y = plain_array(n), *pd_x = plain_from(d_x, n), *pd_scale = plain_from(d_scale, width);
-        plain_rmsnorm_forward(y, rstd, x, scale, rows, width, 1e-6f);
-        norm_case c = {rows, width, 1e-6f, x, scale, d_y, d_x, d_scale, rstd};
-        suite_result result;
-        suite_run_op(backward_body, &c, SUITE_SAME_BITS, &result);
-        double *ex = ref_from(x, n), *es = ref_from(scale, width), *ed = ref_from(d_y, n),
-               *er = ref_from(rstd, rows);
-        double *ed_x = ref_from(d_x, n), *ed_scale = ref_from(d_scale, width);
-        ref_rmsnorm_backward(ed_x, ed_scale, ed, ex, es, er, rows, width);
-        plain_rmsnorm_backward(pd_x, pd_scale, d_y, x, scale, rstd, rows, width);
-        suite_close("rmsnorm d_x", suite_floats(&result, "rmsnorm d_x"), ed_x, pd_x, n);
-        suite_close("rmsnorm d_scale", suite_floats(&result, "rmsnorm d_scale"), ed_scale, pd_scale, width);
-        suite_free(&result);
-        free(x), free(scale), free(d_y), free(d_x), free(d_scale), free(rstd), free(y), free(pd_x),
-            free(pd_scale);
-        free(ex), free(es), free(ed), free(er), free(ed_x), free(ed_scale);
-    }
+    check_all(SAGO_F32, check_backward);
+}
+
+static void test_forward_bf16(void **state) {
+    (void)state;
+    suite_skip_unless_bf16();
+    check_all(SAGO_BF16, check_forward);
+}
+
+static void test_backward_bf16(void **state) {
+    (void)state;
+    suite_skip_unless_bf16();
+    check_all(SAGO_BF16, check_backward);
 }
 
 /* The loss of the differences: sum of y * d_y. */
@@ -153,7 +185,10 @@ static void test_wrong_shapes(void **state) {
     suite_run_once(shapes_body, NULL);
 }
 
-static const struct CMUnitTest tests[] = {cmocka_unit_test(test_forward), cmocka_unit_test(test_backward),
+static const struct CMUnitTest tests[] = {cmocka_unit_test(test_forward),
+                                          cmocka_unit_test(test_backward),
+                                          cmocka_unit_test(test_forward_bf16),
+                                          cmocka_unit_test(test_backward_bf16),
                                           cmocka_unit_test(test_formula_by_differences),
                                           cmocka_unit_test(test_non_finite_stays),
                                           cmocka_unit_test(test_wrong_shapes)};
