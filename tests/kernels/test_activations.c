@@ -46,7 +46,9 @@ static void body(suite_run *run, const void *context) {
 }
 
 static const sago_dropout none = {0.0f, 0, 0, 0}, some = {0.25f, 99, 2, 70};
-static const int64_t shapes[][3] = {{1, 1, 1}, {2, 61, 7}, {1, 70, 1024}, {3, 5, 331}, {0, 4, 8}};
+/* Never one element alone: where gelu is near 0 the rule, which looks at the largest magnitude, would be
+   about the last bit of exp. */
+static const int64_t shapes[][3] = {{1, 1, 7}, {2, 61, 7}, {1, 70, 1024}, {3, 5, 331}, {0, 4, 8}};
 
 static void check(sago_dtype dtype, int64_t rows, int64_t tokens, int64_t width, const sago_dropout *dropout,
                   float spread) {
