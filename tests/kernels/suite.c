@@ -339,7 +339,12 @@ static bool open_devices(const char *name, bool cut_down) {
 
 int suite_main(int argc, char **argv, const struct CMUnitTest tests[], size_t n) {
     const char *name = argc > 1 ? argv[1] : "cpu";
-    if (!open_devices(name, argc > 2 && strcmp(argv[2], "short") == 0)) return SKIPPED;
+    bool cut_down = false;
+    for (int i = 2; i < argc; i++) {
+        if (strcmp(argv[i], "short") == 0) cut_down = true;
+        if (strncmp(argv[i], "only=", 5) == 0) cmocka_set_test_filter(argv[i] + 5);
+    }
+    if (!open_devices(name, cut_down)) return SKIPPED;
     printf("device %s\n", devices[0]->description);
     if (suite_is_sim())
         printf("limits of sim: no memory model, no threads at the same time, no bank conflicts, no timing; "
