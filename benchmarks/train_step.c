@@ -33,7 +33,8 @@ typedef struct bench {
     sago_optimizer *optimizer;
     sago_config *config;
     sago_batch batch;
-    float *values, *gradients;
+    sago_weights weights;
+    float *gradients;
     sago_step_state *state;
     int64_t micro_batch, step;
     float dropout;
@@ -74,17 +75,21 @@ static void step(bench *b) {
                                  .dropout_key = sago_mix(3, (uint64_t)b->step),
                                  .z_loss = 1e-4f,
                                  .scale = 1.0 / (double)batch->global_target_tokens};
-    b->loss = 0;
+    sago_step_state *state = b->state;
+    bench_check(
+        b->device->ops->fill(b->device, sago_tensor_1d(&state->sums, SAGO_F32, sizeof state->sums / 4), 0));
     for (int64_t first = 0; first < batch->n_rows; first += b->micro_batch) {
         int64_t rows = batch->n_rows - first < b->micro_batch ? batch->n_rows - first : b->micro_batch;
-        sago_loss loss;
-        bench_check(sago_model_loss(b->model, b->values, b->gradients, batch, first, rows, &args, &loss));
-        b->loss += loss.nll * args.scale;
+        bench_check(sago_model_loss(b->model, b->weights.values, b->gradients, batch, first, rows, &args,
+                                    &state->sums));
     }
-    sago_step_state *state = b->state;
     bench_check(b->device->ops->sum_squares(b->device, &state->squares, &gradients, 1));
     bench_check(b->device->ops->step_control(b->device, &state->control, &state->squares, &state->sums, 1));
-    bench_check(sago_optimizer_step(b->optimizer, b->values, b->gradients, ++b->step, 1e-3, &state->control));
+    bench_check(
+        sago_optimizer_step(b->optimizer, &b->weights, b->gradients, ++b->step, 1e-3, &state->control));
+    sago_loss_sums sums;
+    bench_check(b->device->ops->download(b->device, &sums, &state->sums, sizeof sums));
+    b->loss = sums.nll * args.scale;
 }
 
 static void open_all(bench *b, sago_device *device, const sago_model_options *options) {
@@ -92,13 +97,10 @@ static void open_all(bench *b, sago_device *device, const sago_model_options *op
     bench_check(sago_model_declare(&b->shape, &b->registry));
     bench_check(sago_registry_shard(&b->registry, NULL, 0, 0, 1));
     size_t bytes = (size_t)b->registry.n_elements * sizeof(float);
-    bench_check(device->ops->allocate(device, (void **)&b->values, bytes));
+    bench_check(sago_weights_open(&b->registry, device, options->dtype, true, &b->weights));
     bench_check(device->ops->allocate(device, (void **)&b->gradients, bytes));
     bench_check(device->ops->allocate(device, (void **)&b->state, sizeof *b->state));
-    float *host = sago_alloc(bytes);
-    sago_registry_initialise(&b->registry, 1, host);
-    bench_check(device->ops->upload(device, b->values, host, bytes));
-    free(host);
+    bench_check(sago_weights_initialise(&b->weights, 1));
     bench_check(sago_model_open(&b->shape, &b->registry, device, NULL, options, &b->model));
     bench_check(sago_config_load(NULL, NULL, 0, &b->config));
     bench_check(sago_optimizer_open(b->config, &b->registry, device, &b->optimizer));

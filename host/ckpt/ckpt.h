@@ -25,17 +25,32 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/** One local piece of one global tensor, in host memory. A replicated tensor is given by one rank alone. */
+/** Memory that the host reaches by copies alone: elements of a piece's dtype, read after all work handed
+ * over. */
+typedef struct sago_remote {
+    sago_status (*read)(const void *context, void *to_host, int64_t first, int64_t count);
+    sago_status (*write)(void *context, int64_t first, const void *from_host, int64_t count);
+    void *context;
+} sago_remote;
+
+/** One local piece of one global tensor. A replicated tensor is given by one rank alone. */
 typedef struct sago_piece {
     const char *name; /* "param/encoder.0.attention.query", "adafactor/row/..." */
     sago_dtype dtype;
     int n_dims; /* 1 or 2 */
     int64_t global_shape[2], offset[2], shape[2];
-    void *data; /* contiguous; read by save, written by load */
+    void *data; /* contiguous host memory; read by save, written by load */
+    /* Instead of data: elements from first_remote on. Copies go block by block, and on the caller's thread.
+     */
+    const sago_remote *remote;
+    int64_t first_remote;
 } sago_piece;
 
 /** Name of the side file that holds the model's tokenizer: a SentencePiece model, or the text "bytes". */
 #define SAGO_TOKENIZER_FILE "tokenizer.model"
+
+int64_t sago_piece_count(const sago_piece *piece); /* elements */
+size_t sago_piece_bytes(const sago_piece *piece);
 
 /** A small file that travels in the step directory, such as the tokenizer. */
 typedef struct sago_side_file {

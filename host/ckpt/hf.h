@@ -25,9 +25,10 @@ sago_status sago_hf_import(const char *model_dir, const char *ckpt_dir) SAGO_MUS
 /**
  * Writes the newest checkpoint of path that verifies as config.json, generation_config.json,
  * model.safetensors (fp32), and spiece.model with tokenizer_config.json where it holds a SentencePiece model.
- * Files of these names in out_dir are replaced, all after everything was written. Memory: the largest tensor.
+ * They get their names after all were written. SAGO_E_BUSY where out_dir holds a file of such a name with
+ * other contents, unless `replace`. Memory: the largest tensor.
  */
-sago_status sago_hf_export(const char *path, const char *out_dir) SAGO_MUST_CHECK;
+sago_status sago_hf_export(const char *path, const char *out_dir, bool replace) SAGO_MUST_CHECK;
 
 /** Copies "source", "hf_config" and "hf_names" from one checkpoint's meta to another's, so that a finetuned
  * model is exported as the model that it came from. */

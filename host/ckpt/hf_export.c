@@ -33,7 +33,9 @@ typedef struct export {
 export;
 
 static char *begin_file(export *out, int file) {
-    out->temporary[file] = sago_format("%s/%s.tmp-%ld", out->dir, file_names[file], (long)getpid());
+    char *path = sago_path_join(out->dir, file_names[file]);
+    out->temporary[file] = sago_file_temporary(path);
+    free(path);
     return out->temporary[file];
 }
 
@@ -182,6 +184,32 @@ static sago_status write_all(export *out) {
     return write_tokenizer(out);
 }
 
+/* False when either cannot be read: then the rename says why. */
+static bool differ(const char *a, const char *b) {
+    static char left[1 << 16], right[sizeof left];
+    FILE *first = fopen(a, "rb"), *second = fopen(b, "rb");
+    bool other = false;
+    for (size_t n = sizeof left; first && second && !other && n == sizeof left;) {
+        n = fread(left, 1, sizeof left, first);
+        other = fread(right, 1, sizeof right, second) != n || memcmp(left, right, n) != 0;
+    }
+    if (first) fclose(first);
+    if (second) fclose(second);
+    return other;
+}
+
+/* What is there and says something else is somebody's work; the same export again changes nothing. */
+static sago_status check_free(const export *out) {
+    sago_status status = SAGO_OK;
+    for (int i = 0; i < N_FILES && status == SAGO_OK; i++) {
+        char *path = sago_path_join(out->dir, file_names[i]);
+        if (out->temporary[i] && sago_is_file(path) && differ(path, out->temporary[i]))
+            status = sago_fail(SAGO_E_BUSY, "%s: belongs to another model; give another folder, or --force", path);
+        free(path);
+    }
+    return status;
+}
+
 static sago_status rename_all(export *out) {
     for (int i = 0; i < N_FILES; i++) {
         if (!out->temporary[i]) continue;
@@ -195,11 +223,12 @@ static sago_status rename_all(export *out) {
     return sago_dir_sync(out->dir);
 }
 
-sago_status sago_hf_export(const char *path, const char *out_dir) {
+sago_status sago_hf_export(const char *path, const char *out_dir, bool replace) {
     export out = {.dir = out_dir};
     sago_status status = sago_ckpt_open(path, true, &out.ckpt);
     if (status == SAGO_OK) status = read_model(&out);
     if (status == SAGO_OK) status = write_all(&out);
+    if (status == SAGO_OK && !replace) status = check_free(&out);
     if (status == SAGO_OK) status = rename_all(&out);
     if (status == SAGO_OK)
         sago_info("%s: step %" PRId64 ", %d tensors, as %s/model.safetensors", sago_ckpt_dir(out.ckpt),

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { REMOTE_BYTES = 64 << 20 }; /* of a piece that is not in the host's memory, at once */
+
 /* The part that a wanted piece and a stored one share, in elements of the global tensor: rows [first[0],
  * end[0]) and columns [first[1], end[1]). */
 typedef struct overlap {
@@ -133,10 +135,43 @@ static sago_status load_piece(sago_ckpt *ckpt, const sago_piece *wanted, char *b
     return SAGO_OK;
 }
 
+int64_t sago_piece_count(const sago_piece *p) {
+    return p->shape[0] * (p->n_dims == 2 ? p->shape[1] : 1);
+}
+
+size_t sago_piece_bytes(const sago_piece *p) {
+    return (size_t)sago_piece_count(p) * sago_dtype_bytes(p->dtype);
+}
+
+/* Rows at a time through the host's memory. */
+static sago_status load_remote(sago_ckpt *ckpt, const sago_piece *wanted, char *buffer) {
+    int64_t columns = wanted->n_dims == 2 ? wanted->shape[1] : 1;
+    int64_t row_bytes = columns * (int64_t)sago_dtype_bytes(wanted->dtype);
+    int64_t at_once = row_bytes > 0 ? REMOTE_BYTES / row_bytes : 0;
+    if (at_once < 1) at_once = 1;
+    if (at_once > wanted->shape[0]) at_once = wanted->shape[0];
+    char *rows = sago_alloc((size_t)(at_once * row_bytes));
+    sago_status status = SAGO_OK;
+    for (int64_t first = 0; first < wanted->shape[0] && status == SAGO_OK; first += at_once) {
+        sago_piece part = *wanted;
+        part.data = rows;
+        part.offset[0] += first;
+        part.shape[0] = wanted->shape[0] - first < at_once ? wanted->shape[0] - first : at_once;
+        status = load_piece(ckpt, &part, buffer);
+        if (status == SAGO_OK)
+            status = wanted->remote->write(wanted->remote->context, wanted->first_remote + first * columns,
+                                           rows, sago_piece_count(&part));
+    }
+    free(rows);
+    return status;
+}
+
 sago_status sago_ckpt_load(sago_ckpt *ckpt, sago_piece pieces[], int n_pieces) {
     char *buffer = sago_alloc(SAGO_HASH_BLOCK_BYTES);
     sago_status status = SAGO_OK;
-    for (int i = 0; i < n_pieces && status == SAGO_OK; i++) status = load_piece(ckpt, &pieces[i], buffer);
+    for (int i = 0; i < n_pieces && status == SAGO_OK; i++)
+        status =
+            pieces[i].remote ? load_remote(ckpt, &pieces[i], buffer) : load_piece(ckpt, &pieces[i], buffer);
     free(buffer);
     return status;
 }

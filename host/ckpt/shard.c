@@ -316,15 +316,21 @@ static sago_status hash_gap(pass *w, int64_t end) {
     return SAGO_OK;
 }
 
-static sago_status write_piece(pass *w, const char *data, int64_t bytes, sago_manifest_piece *entry) {
+/* buffer: room for a block, where the piece is not in the host's memory. */
+static sago_status write_piece(pass *w, const sago_piece *p, char *buffer, sago_manifest_piece *entry) {
+    int64_t bytes = (int64_t)sago_piece_bytes(p), element = (int64_t)sago_dtype_bytes(p->dtype);
     SAGO_TRY(hash_gap(w, entry->at));
     entry->n_hashes = (bytes + SAGO_HASH_BLOCK_BYTES - 1) / SAGO_HASH_BLOCK_BYTES;
     entry->hashes = sago_alloc((size_t)entry->n_hashes * sizeof *entry->hashes);
     for (int64_t i = 0; i < entry->n_hashes; i++) {
         int64_t from = i * SAGO_HASH_BLOCK_BYTES, left = bytes - from;
         size_t block = left < SAGO_HASH_BLOCK_BYTES ? (size_t)left : SAGO_HASH_BLOCK_BYTES;
-        SAGO_TRY(write_block(w, data + from, block));
-        entry->hashes[i] = XXH3_64bits(data + from, block);
+        const char *data = p->remote ? buffer : (const char *)p->data + from;
+        if (p->remote)
+            SAGO_TRY(p->remote->read(p->remote->context, buffer, p->first_remote + from / element,
+                                     (int64_t)block / element));
+        SAGO_TRY(write_block(w, data, block));
+        entry->hashes[i] = XXH3_64bits(data, block);
     }
     return SAGO_OK;
 }
@@ -343,9 +349,10 @@ static sago_status write_regions(pass *w, const sago_piece pieces[], const regio
                                  sago_manifest_piece entries[]) {
     for (int i = 0; i < n; i++) {
         const sago_piece *p = &pieces[order[i].index];
-        int64_t bytes =
-            p->shape[0] * (p->n_dims == 2 ? p->shape[1] : 1) * (int64_t)sago_dtype_bytes(p->dtype);
-        SAGO_TRY(write_piece(w, p->data, bytes, &entries[order[i].index]));
+        char *buffer = p->remote ? sago_alloc(SAGO_HASH_BLOCK_BYTES) : NULL;
+        sago_status status = write_piece(w, p, buffer, &entries[order[i].index]);
+        free(buffer);
+        SAGO_TRY(status);
     }
     off_t end = lseek(w->fd, 0, SEEK_END);
     SAGO_TRY(hash_gap(w, (int64_t)end));

@@ -75,10 +75,6 @@ static void finish(sago_ckpt_writer *w) {
     drop_job(w);
 }
 
-static size_t piece_bytes(const sago_piece *p) {
-    return (size_t)p->shape[0] * (size_t)(p->n_dims == 2 ? p->shape[1] : 1) * sago_dtype_bytes(p->dtype);
-}
-
 static size_t aligned(size_t bytes) {
     return (bytes + 63) / 64 * 64;
 }
@@ -105,18 +101,24 @@ static sago_status reserve(sago_ckpt_writer *w, size_t bytes) {
 /* Copies what a save points to: all of it in the background, else all but the tensors. */
 static sago_status take_job(sago_ckpt_writer *w, const sago_ckpt_save *save) {
     size_t bytes = 0;
-    for (int i = 0; i < save->n_pieces; i++) bytes += aligned(piece_bytes(&save->pieces[i]));
+    for (int i = 0; i < save->n_pieces; i++) bytes += aligned(sago_piece_bytes(&save->pieces[i]));
     if (w->background) SAGO_TRY(reserve(w, bytes));
     sago_piece *pieces = sago_alloc((size_t)save->n_pieces * sizeof *pieces);
     sago_side_file *files = sago_alloc((size_t)save->n_files * sizeof *files);
     char *to = w->memory;
+    sago_status copied = SAGO_OK;
     for (int i = 0; i < save->n_pieces; i++) {
         pieces[i] = save->pieces[i];
         pieces[i].name = sago_strdup(save->pieces[i].name);
         if (!w->background) continue;
-        size_t size = piece_bytes(&pieces[i]);
-        if (size) memcpy(to, save->pieces[i].data, size);
+        size_t size = sago_piece_bytes(&pieces[i]);
+        if (size && pieces[i].remote && copied == SAGO_OK)
+            copied = pieces[i].remote->read(pieces[i].remote->context, to, pieces[i].first_remote,
+                                            sago_piece_count(&pieces[i]));
+        else if (size && !pieces[i].remote)
+            memcpy(to, pieces[i].data, size);
         pieces[i].data = to;
+        pieces[i].remote = NULL;
         to += aligned(size);
     }
     for (int i = 0; i < save->n_files; i++) {
@@ -130,7 +132,8 @@ static sago_status take_job(sago_ckpt_writer *w, const sago_ckpt_save *save) {
     w->job.save.pieces = pieces;
     w->job.save.files = files;
     w->job.sweep = !w->swept || strcmp(w->swept, save->dir) != 0;
-    return SAGO_OK;
+    if (copied != SAGO_OK) drop_job(w);
+    return copied;
 }
 
 /* Signals are the main thread's: the new thread starts with all of them blocked. */

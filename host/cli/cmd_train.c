@@ -18,7 +18,7 @@ static sago_status evaluate(void *context, sago_trainer *t) {
         .shape = t->shape,
         .registry = t->registry,
         .tokenizer = t->tokenizer,
-        .values = t->values,
+        .weights = t->weights,
         .bf16 = strcmp(config->train.precision, "bf16") == 0,
         .loss_chunk_tokens = config->train.loss_chunk,
         .step = t->step,

@@ -10,10 +10,9 @@
 #include <string.h>
 
 static sago_status load_values(sago_loaded_model *m, sago_ckpt *ckpt) {
-    size_t bytes = (size_t)m->registry.n_elements * sizeof(float);
-    m->device->purpose = "parameters";
-    SAGO_TRY(sago_wrap(m->device->ops->allocate(m->device, (void **)&m->values, bytes), "parameters"));
-    sago_param_pieces whole = sago_param_pieces_make(&m->registry, m->values, 0);
+    sago_dtype dtype = m->bf16 && m->device->stores_bf16 ? SAGO_BF16 : SAGO_F32;
+    SAGO_TRY(sago_weights_open(&m->registry, m->device, dtype, false, &m->weights));
+    sago_param_pieces whole = sago_param_pieces_make(&m->weights, 0);
     sago_status status = sago_ckpt_load(ckpt, whole.pieces, whole.n);
     sago_param_pieces_free(&whole);
     return status;
@@ -30,8 +29,8 @@ static sago_status load_tokenizer(sago_loaded_model *m, sago_ckpt *ckpt) {
 }
 
 static sago_status open_from(sago_loaded_model *m, sago_ckpt *ckpt, const sago_config *config) {
-    SAGO_TRY(sago_wrap(sago_model_shape_from_json(json_object_get(sago_ckpt_meta(ckpt), "model"), &m->shape), "%s",
-                       sago_ckpt_dir(ckpt)));
+    SAGO_TRY(sago_wrap(sago_model_shape_from_json(json_object_get(sago_ckpt_meta(ckpt), "model"), &m->shape),
+                       "%s", sago_ckpt_dir(ckpt)));
     SAGO_TRY(sago_model_shape_check(&m->shape, 1));
     int threads = config->threads > 0 ? (int)config->threads : sago_mesh_cores(m->mesh);
     SAGO_TRY(sago_device_open_local(config->device, threads, m->mesh->local_rank, &m->device));
@@ -64,6 +63,7 @@ sago_status sago_loaded_model_room(sago_loaded_model *m, int64_t rows, int64_t i
         .max_rows = rows,
         .input_length = inputs,
         .target_length = targets,
+        .dtype = m->weights.dtype,
         .bf16 = m->bf16 && m->device->has_bf16,
         .loss_chunk_tokens = m->loss_chunk_tokens,
         .generate_rows = new_tokens > 0 ? rows : 0,
@@ -76,7 +76,7 @@ sago_status sago_loaded_model_room(sago_loaded_model *m, int64_t rows, int64_t i
 void sago_loaded_model_close(sago_loaded_model *m) {
     sago_model_close(m->model);
     sago_tokenizer_close(m->tokenizer);
-    if (m->values) m->device->ops->release(m->device, m->values);
+    sago_weights_close(&m->weights);
     sago_registry_free(&m->registry);
     sago_device_close(m->device);
     free(m->step_dir);

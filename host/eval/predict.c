@@ -72,7 +72,7 @@ sago_status sago_predict_generate(sago_loaded_model *m, const sago_prompt prompt
         }
         sago_generate_args generate = {
             .max_new_tokens = args->max_new_tokens, .eos_id = SAGO_EOS_ID, .sample = args->sample, .row_keys = keys};
-        status = sago_model_generate(m->model, m->values, inputs, count, width, &generate, ids, lengths, logprobs);
+        status = sago_model_generate(m->model, m->weights.values, inputs, count, width, &generate, ids, lengths, logprobs);
         for (int64_t r = 0; r < count && status == SAGO_OK; r++) {
             int64_t p = order[(first + r) / args->samples].index, sample = (first + r) % args->samples;
             sago_prediction *one = &(*out)[p * args->samples + sample];
@@ -153,7 +153,7 @@ sago_status sago_predict_score(sago_loaded_model *m, const sago_prompt prompts[]
             if (p->n_targets > height) height = p->n_targets;
         }
         fill_batch(&batch, prompts, order + first, count, width, height);
-        status = sago_model_score(m->model, m->values, &batch, logprobs);
+        status = sago_model_score(m->model, m->weights.values, &batch, logprobs);
         for (int64_t r = 0; r < count && status == SAGO_OK; r++) {
             int64_t p = order[first + r].index, length = prompts[p].n_targets;
             sago_prediction *one = &(*out)[p];

@@ -28,17 +28,17 @@ typedef struct sago_attention {
 
 typedef struct sago_attention_saved {
     sago_norm_saved norm;
-    float *normed; /* [N, D] */
-    float *q, *o;  /* [N, H*E] */
-    float *k, *v;  /* [Nk, H*E] */
-    float *lse;    /* [B, H, S] */
+    void *normed; /* [N, D] */
+    void *q, *o;  /* [N, H*E] */
+    void *k, *v;  /* [Nk, H*E] */
+    float *lse;   /* [B, H, S] */
 } sago_attention_saved;
 
 /** Room for gradients inside one backward; shared by all layers. */
 typedef struct sago_attention_work {
-    float *d_normed;  /* [N, D]; first the gradient that enters through dropout */
-    float *d_o, *d_q; /* [N, H*E] */
-    float *d_k, *d_v; /* [Nk, H*E] */
+    void *d_normed;  /* [N, D]; first the gradient that enters through dropout */
+    void *d_o, *d_q; /* [N, H*E] */
+    void *d_k, *d_v; /* [Nk, H*E] */
 } sago_attention_work;
 
 /** Allowed keys of every query: i32[B, Sq] each. */
@@ -51,9 +51,9 @@ sago_status sago_attention_declare(sago_attention *layer, sago_registry *registr
                                    const char *prefix, const sago_model_shape *shape, int bias,
                                    bool bidirectional, bool cross) SAGO_MUST_CHECK;
 /** key_tokens: of the encoder's output for cross-attention, else tokens. */
-void sago_attention_plan(const sago_attention *layer, sago_arena *arena, int64_t tokens, int64_t key_tokens,
-                         sago_attention_saved *saved);
-void sago_attention_plan_work(const sago_attention *layer, sago_arena *arena, int64_t tokens,
+void sago_attention_plan(const sago_attention *layer, const sago_plan *plan, int64_t tokens,
+                         int64_t key_tokens, sago_attention_saved *saved);
+void sago_attention_plan_work(const sago_attention *layer, const sago_plan *plan, int64_t tokens,
                               int64_t key_tokens, sago_attention_work *work);
 /** memory: the encoder's output [B, Sk, D], data NULL for self-attention. out.data NULL: only fills saved. */
 sago_status sago_attention_forward(const sago_attention *layer, const sago_pass *pass,

@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "block.h"
 
-void sago_block_plan(const sago_block *block, sago_arena *arena, int64_t tokens, int64_t memory_tokens,
+void sago_block_plan(const sago_block *block, const sago_plan *plan, int64_t tokens, int64_t memory_tokens,
                      sago_block_saved *saved) {
     *saved = (sago_block_saved){0};
-    sago_attention_plan(&block->self, arena, tokens, tokens, &saved->self);
-    saved->after_self = sago_arena_floats(arena, tokens * block->self.d_model);
+    sago_attention_plan(&block->self, plan, tokens, tokens, &saved->self);
+    saved->after_self = sago_plan_take(plan, tokens * block->self.d_model);
     if (block->has_cross) {
-        sago_attention_plan(&block->cross, arena, tokens, memory_tokens, &saved->cross);
-        saved->after_cross = sago_arena_floats(arena, tokens * block->self.d_model);
+        sago_attention_plan(&block->cross, plan, tokens, memory_tokens, &saved->cross);
+        saved->after_cross = sago_plan_take(plan, tokens * block->self.d_model);
     }
-    sago_mlp_plan(&block->mlp, arena, tokens, &saved->mlp);
+    sago_mlp_plan(&block->mlp, plan, tokens, &saved->mlp);
 }
 
-void sago_block_plan_work(const sago_block *block, sago_arena *arena, int64_t tokens, int64_t memory_tokens,
-                          sago_block_work *work) {
-    sago_overlap overlap = sago_overlap_begin(arena);
-    sago_attention_plan_work(&block->self, arena, tokens, tokens, &work->self);
-    sago_overlap_next(&overlap, arena);
-    if (block->has_cross) sago_attention_plan_work(&block->cross, arena, tokens, memory_tokens, &work->cross);
-    sago_overlap_next(&overlap, arena);
-    sago_mlp_plan_work(&block->mlp, arena, tokens, &work->mlp);
-    sago_overlap_end(&overlap, arena);
+void sago_block_plan_work(const sago_block *block, const sago_plan *plan, int64_t tokens,
+                          int64_t memory_tokens, sago_block_work *work) {
+    sago_overlap overlap = sago_overlap_begin(plan->arena);
+    sago_attention_plan_work(&block->self, plan, tokens, tokens, &work->self);
+    sago_overlap_next(&overlap, plan->arena);
+    if (block->has_cross) sago_attention_plan_work(&block->cross, plan, tokens, memory_tokens, &work->cross);
+    sago_overlap_next(&overlap, plan->arena);
+    sago_mlp_plan_work(&block->mlp, plan, tokens, &work->mlp);
+    sago_overlap_end(&overlap, plan->arena);
 }
 
-static sago_tensor at(float *data, sago_tensor like) {
+static sago_tensor at(void *data, sago_tensor like) {
     like.data = data;
     return like;
 }

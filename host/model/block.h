@@ -23,7 +23,7 @@ typedef struct sago_block_saved {
     bool recompute; /* the rest is shared: fill it again in backward */
     sago_attention_saved self, cross;
     sago_mlp_saved mlp;
-    float *after_self, *after_cross; /* [N, D]: the inputs of the sub-layers after the first */
+    void *after_self, *after_cross; /* [N, D]: the inputs of the sub-layers after the first */
 } sago_block_saved;
 
 typedef struct sago_block_work {
@@ -37,11 +37,11 @@ typedef struct sago_block_inputs {
     sago_ranges self, cross;
 } sago_block_inputs;
 
-void sago_block_plan(const sago_block *block, sago_arena *arena, int64_t tokens, int64_t memory_tokens,
+void sago_block_plan(const sago_block *block, const sago_plan *plan, int64_t tokens, int64_t memory_tokens,
                      sago_block_saved *saved);
 /** The sub-layers' room overlaps: they run one after another. */
-void sago_block_plan_work(const sago_block *block, sago_arena *arena, int64_t tokens, int64_t memory_tokens,
-                          sago_block_work *work);
+void sago_block_plan_work(const sago_block *block, const sago_plan *plan, int64_t tokens,
+                          int64_t memory_tokens, sago_block_work *work);
 /** out = block(x), both [B, S, D]. */
 sago_status sago_block_forward(const sago_block *block, const sago_pass *pass, const sago_block_saved *saved,
                                sago_tensor out, sago_tensor x,

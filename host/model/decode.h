@@ -9,8 +9,8 @@
 #include "t5.h"
 
 typedef struct sago_decode_cache {
-    float *self_k, *self_v;   /* [rows, tokens, H*E] */
-    float *cross_k, *cross_v; /* [rows, inputs, H*E] */
+    void *self_k, *self_v;   /* [rows, tokens, H*E] */
+    void *cross_k, *cross_v; /* [rows, inputs, H*E] */
 } sago_decode_cache;
 
 typedef struct sago_decode {
@@ -19,8 +19,9 @@ typedef struct sago_decode {
     sago_attention_saved attention;
     sago_mlp_saved mlp;
     sago_norm_saved final_norm;
-    float *x, *out, *logits, *logprobs; /* [rows, D] twice, [rows, V], [rows] */
-    int32_t *chosen;                    /* [rows] */
+    void *x, *out;            /* [rows, D] */
+    float *logits, *logprobs; /* [rows, V], [rows] */
+    int32_t *chosen;          /* [rows] */
     /* What the host tells the device before each step, one upload: [STEP_COUNT][rows]. */
     int32_t *step, *host_step;
     int32_t *host_chosen;
@@ -37,9 +38,9 @@ enum {
     SAGO_STEP_COUNT
 };
 
-void sago_decode_plan(const sago_t5 *t5, sago_arena *arena, int64_t rows, int64_t inputs, int64_t tokens,
+void sago_decode_plan(const sago_t5 *t5, const sago_plan *plan, int64_t rows, int64_t inputs, int64_t tokens,
                       int64_t vocab_size, sago_decode *decode);
-void sago_decode_plan_host(sago_arena *host, int64_t rows, sago_decode *decode);
+void sago_decode_plan_host(const sago_plan *host, int64_t rows, sago_decode *decode);
 
 /** Fills the cross caches of rows [first_row, first_row + B) from the encoder's output memory[B, inputs, D].
  */

@@ -62,6 +62,8 @@ static sago_status read_inputs(generation *run, const int32_t *inputs, int64_t n
     decode->inputs = sago_model_round_length(longest, model->options.generate_inputs);
     int64_t at_once = model->encoder_tokens / decode->inputs;
     for (int64_t first = 0; first < n_rows; first += at_once) {
+        sago_micro_inputs *host;
+        SAGO_TRY(sago_model_stage(model, &host));
         int64_t rows = n_rows - first < at_once ? n_rows - first : at_once;
         for (int64_t row = 0; row < rows; row++) {
             for (int64_t i = 0; i < decode->inputs; i++) {
@@ -72,10 +74,11 @@ static sago_status read_inputs(generation *run, const int32_t *inputs, int64_t n
                         SAGO_E_INPUT,
                         "generate: row %lld, position %lld: id %d is not in the vocabulary of %lld",
                         (long long)(first + row), (long long)i, id, (long long)model->shape.vocab_size);
-                model->host_ids[row * decode->inputs + i] = id;
-                model->host_segments[row * decode->inputs + i] = used;
+                host->input_ids[row * decode->inputs + i] = id;
+                host->input_segments[row * decode->inputs + i] = used;
             }
         }
+        SAGO_TRY(sago_model_send(model, model->encoder_bytes));
         sago_block_inputs ranges;
         sago_tensor memory;
         SAGO_TRY(sago_model_encode(model, &run->pass, rows, decode->inputs, &ranges, &memory));
@@ -155,7 +158,7 @@ static sago_status decode_all(generation *run, int32_t *out, int32_t *lengths, d
     return SAGO_OK;
 }
 
-sago_status sago_model_generate(sago_model *model, const float *values, const int32_t *inputs, int64_t n_rows,
+sago_status sago_model_generate(sago_model *model, const void *values, const int32_t *inputs, int64_t n_rows,
                                 int64_t input_length, const sago_generate_args *args, int32_t *out,
                                 int32_t *lengths, double *logprobs) {
     SAGO_TRY(check(model, n_rows, input_length, args));

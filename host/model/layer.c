@@ -14,11 +14,11 @@ sago_dropout sago_pass_dropout(const sago_pass *pass, int site, int64_t row_toke
 
 sago_tensor sago_pass_value(const sago_pass *pass, int param) {
     /* Tensors have no const data pointer; operations only write their outputs, and values never are one. */
-    return sago_param_tensor(&pass->registry->params[param], (void *)(uintptr_t)pass->values);
+    return sago_param_tensor(&pass->registry->params[param], pass->dtype, (void *)(uintptr_t)pass->values);
 }
 
 sago_tensor sago_pass_gradient(const sago_pass *pass, int param) {
-    return sago_param_tensor(&pass->registry->params[param], pass->gradients);
+    return sago_param_tensor(&pass->registry->params[param], SAGO_F32, pass->gradients);
 }
 
 sago_status sago_linear_forward(const sago_pass *pass, sago_tensor y, sago_tensor x, int weight, float beta) {
@@ -39,13 +39,13 @@ sago_status sago_linear_residual(const sago_pass *pass, sago_tensor out, sago_te
                                  int weight, int site) {
     if (pass->dropout_rate == 0 && out.data == residual.data)
         return sago_linear_forward(pass, out, x, weight, 1);
-    sago_tensor product = sago_tokens(pass->product, out.shape[0], out.shape[1], out.shape[2]);
+    sago_tensor product = sago_tokens(pass, pass->product, out.shape[0], out.shape[1], out.shape[2]);
     SAGO_TRY(sago_linear_forward(pass, product, x, weight, 0));
     const sago_dropout dropout = sago_pass_dropout(pass, site, out.shape[1]);
     return pass->device->ops->residual(pass->device, out, residual, product, &dropout);
 }
 
-sago_status sago_residual_gradient(const sago_pass *pass, sago_tensor *d, sago_tensor d_out, float *room,
+sago_status sago_residual_gradient(const sago_pass *pass, sago_tensor *d, sago_tensor d_out, void *room,
                                    int site) {
     *d = d_out;
     if (pass->dropout_rate == 0) return SAGO_OK;
@@ -63,12 +63,16 @@ sago_status sago_layer_declare(sago_registry *registry, int block, const char *p
     return *index < 0 ? SAGO_E_SHAPE : SAGO_OK;
 }
 
-float *sago_arena_floats(sago_arena *arena, int64_t count) {
-    return sago_arena_take(arena, (size_t)count * sizeof(float));
+void *sago_plan_take(const sago_plan *plan, int64_t count) {
+    return sago_arena_take(plan->arena, (size_t)count * sago_dtype_bytes(plan->dtype));
 }
 
-int32_t *sago_arena_ints(sago_arena *arena, int64_t count) {
-    return sago_arena_take(arena, (size_t)count * sizeof(int32_t));
+float *sago_plan_floats(const sago_plan *plan, int64_t count) {
+    return sago_arena_take(plan->arena, (size_t)count * sizeof(float));
+}
+
+int32_t *sago_plan_ints(const sago_plan *plan, int64_t count) {
+    return sago_arena_take(plan->arena, (size_t)count * sizeof(int32_t));
 }
 
 sago_overlap sago_overlap_begin(const sago_arena *arena) {

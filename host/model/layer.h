@@ -4,7 +4,7 @@
  *
  * A layer is two structs and four functions. The layer struct says which rows of the registry it reads; the
  * saved struct lists exactly what its backward needs. declare    adds rows to the registry plan reserves what
- * forward saves (sago_arena, once to measure and once for addresses) forward    reads values, writes its
+ * forward saves (sago_plan, once to measure and once for addresses) forward    reads values, writes its
  * output and the saved struct backward   reads the saved struct, adds to gradients Sizes of one pass come
  * from the tensors: buffers are planned for the most tokens, and a smaller micro-batch or shorter rows use
  * the first part of them.
@@ -22,13 +22,14 @@
 typedef struct sago_pass {
     sago_device *device;
     const sago_registry *registry;
-    const float *values;
+    sago_dtype dtype; /* of activations, their gradients and values */
+    const void *values;
     float *gradients;   /* NULL where there is no backward */
-    bool bf16;          /* matrix products */
+    bool bf16;          /* matrix products of f32 round their inputs to it */
     float dropout_rate; /* 0: no dropout anywhere */
     uint64_t dropout_key;
     int64_t first_row; /* of the micro-batch, in the global batch */
-    float *product;    /* room for the output of a sub-layer before it joins the residual: tokens x d_model */
+    void *product;     /* room for the output of a sub-layer before it joins the residual: tokens x d_model */
 } sago_pass;
 
 /**
@@ -71,7 +72,7 @@ sago_status sago_linear_residual(const sago_pass *pass, sago_tensor out, sago_te
 
 /** d = dropout(d_out) in room where there is dropout, else d_out itself: the way back through
  * sago_linear_residual. */
-sago_status sago_residual_gradient(const sago_pass *pass, sago_tensor *d, sago_tensor d_out, float *room,
+sago_status sago_residual_gradient(const sago_pass *pass, sago_tensor *d, sago_tensor d_out, void *room,
                                    int site) SAGO_MUST_CHECK;
 
 /** A row of the registry called PREFIX.NAME; its index. */
@@ -79,9 +80,16 @@ sago_status sago_layer_declare(sago_registry *registry, int block, const char *p
                                int n_dims, const int64_t shape[], const sago_axis axes[], sago_init_kind init,
                                double deviation, int *index) SAGO_MUST_CHECK;
 
-/** count floats, or int32, of an arena. */
-float *sago_arena_floats(sago_arena *arena, int64_t count);
-int32_t *sago_arena_ints(sago_arena *arena, int64_t count);
+/** Where plans take their memory, and what activations are made of. */
+typedef struct sago_plan {
+    sago_arena *arena;
+    sago_dtype dtype;
+} sago_plan;
+
+/** count elements: activations of the plan's dtype, floats, int32. */
+void *sago_plan_take(const sago_plan *plan, int64_t count);
+float *sago_plan_floats(const sago_plan *plan, int64_t count);
+int32_t *sago_plan_ints(const sago_plan *plan, int64_t count);
 
 /**
  * Rooms that are never in use at the same time share their memory:
@@ -96,9 +104,10 @@ sago_overlap sago_overlap_begin(const sago_arena *arena);
 void sago_overlap_next(sago_overlap *overlap, sago_arena *arena);
 void sago_overlap_end(sago_overlap *overlap, sago_arena *arena);
 
-/** [rows, tokens, width] and [rows, tokens, heads, head_dim] over a buffer. */
-static inline sago_tensor sago_tokens(float *data, int64_t rows, int64_t tokens, int64_t width) {
-    return sago_tensor_3d(data, SAGO_F32, rows, tokens, width);
+/** Activations [rows, tokens, width] over a buffer. */
+static inline sago_tensor sago_tokens(const sago_pass *pass, void *data, int64_t rows, int64_t tokens,
+                                      int64_t width) {
+    return sago_tensor_3d(data, pass->dtype, rows, tokens, width);
 }
 
 #endif

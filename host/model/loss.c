@@ -3,144 +3,117 @@
 
 #include <math.h>
 
-enum { CHUNK_STEP = 32 }; /* chunks are filled up to a multiple, so that products see few different shapes */
-
-static int64_t round_up(int64_t n) {
-    return (n + CHUNK_STEP - 1) / CHUNK_STEP * CHUNK_STEP;
+int64_t sago_loss_round_up(int64_t n) {
+    return (n + SAGO_LOSS_STEP - 1) / SAGO_LOSS_STEP * SAGO_LOSS_STEP;
 }
 
-void sago_loss_plan(const sago_loss_head *head, sago_arena *arena, bool training, sago_loss_work *work) {
-    int64_t n = round_up(head->chunk);
-    work->hidden = sago_arena_floats(arena, n * head->d_model);
-    work->d_hidden = training ? sago_arena_floats(arena, n * head->d_model) : NULL;
-    work->logits = sago_arena_floats(arena, n * head->vocab_size);
-    work->stats = sago_arena_floats(arena, n * SAGO_CE_STATS);
-    work->lse = sago_arena_floats(arena, n);
-    work->weights = sago_arena_floats(arena, n);
-    work->targets = sago_arena_ints(arena, n);
-    work->places = sago_arena_ints(arena, n);
+void sago_loss_plan(const sago_loss_head *head, const sago_plan *plan, bool training, sago_loss_work *work) {
+    int64_t n = sago_loss_round_up(head->chunk);
+    work->hidden = sago_plan_take(plan, n * head->d_model);
+    work->d_hidden = training ? sago_plan_take(plan, n * head->d_model) : NULL;
+    work->logits = sago_plan_floats(plan, n * head->vocab_size);
+    work->d_logits =
+        training && plan->dtype != SAGO_F32 ? sago_plan_take(plan, n * head->vocab_size) : work->logits;
+    work->stats = sago_plan_floats(plan, n * SAGO_CE_STATS);
+    work->lse = sago_plan_floats(plan, n);
 }
 
-void sago_loss_plan_host(const sago_loss_head *head, sago_arena *host, sago_loss_work *work) {
-    int64_t n = round_up(head->chunk);
-    work->host_stats = sago_arena_floats(host, n * SAGO_CE_STATS);
-    work->host_lse = sago_arena_floats(host, n);
-    work->host_weights = sago_arena_floats(host, n);
-    work->host_targets = sago_arena_ints(host, n);
-    work->host_places = sago_arena_ints(host, n);
+void sago_loss_plan_host(const sago_loss_head *head, const sago_plan *host, sago_loss_work *work) {
+    work->host_stats = sago_plan_floats(host, sago_loss_round_up(head->chunk) * SAGO_CE_STATS);
 }
 
 /* Even chunks rather than full ones and a rest: a product of few rows is a slow one. */
 static int64_t chunk_of(const sago_loss_head *head, int64_t count) {
     int64_t chunks = (count + head->chunk - 1) / head->chunk;
-    return round_up((count + chunks - 1) / chunks);
+    return sago_loss_round_up((count + chunks - 1) / chunks);
 }
 
-static sago_tensor matrix(float *data, int64_t rows, int64_t columns) {
-    return sago_tensor_2d(data, SAGO_F32, rows, columns);
+/* Tokens [first, first + n) of a micro-batch. */
+typedef struct chunk {
+    int64_t first, n;
+    sago_tensor places, targets, weights;
+    sago_tensor hidden, d_hidden, logits, d_logits, stats, lse;
+} chunk;
+
+static chunk make_chunk(const sago_loss_head *head, const sago_pass *pass, const sago_loss_work *work,
+                        const sago_loss_tokens *tokens, int64_t first, int64_t n) {
+    return (chunk){.first = first,
+                   .n = n,
+                   .places = sago_tensor_1d(tokens->places + first, SAGO_I32, n),
+                   .targets = sago_tensor_1d(tokens->targets + first, SAGO_I32, n),
+                   .weights = sago_tensor_1d(tokens->weights + first, SAGO_F32, n),
+                   .hidden = sago_tensor_2d(work->hidden, pass->dtype, n, head->d_model),
+                   .d_hidden = sago_tensor_2d(work->d_hidden, pass->dtype, n, head->d_model),
+                   .logits = sago_tensor_2d(work->logits, SAGO_F32, n, head->vocab_size),
+                   .d_logits = sago_tensor_2d(work->d_logits, pass->dtype, n, head->vocab_size),
+                   .stats = sago_tensor_2d(work->stats, SAGO_F32, n, SAGO_CE_STATS),
+                   .lse = sago_tensor_1d(work->lse, SAGO_F32, n)};
 }
 
-/* Logits of tokens [first, first + n): gather, product, statistics (on the host afterwards). The chunk is
-   filled up to size with tokens of no weight at no place. */
-static sago_status forward(const sago_loss_head *head, const sago_pass *pass, const sago_loss_work *work,
-                           sago_tensor hidden, const sago_loss_tokens *tokens, int64_t first, int64_t n,
-                           int64_t size, const sago_cross_entropy_args *ce) {
+static sago_tensor flat(sago_tensor t) {
+    return sago_tensor_2d(t.data, t.dtype, t.shape[0] * t.shape[1], t.shape[2]);
+}
+
+/* Gather, product, statistics. */
+static sago_status forward(const sago_loss_head *head, const sago_pass *pass, const chunk *c,
+                           sago_tensor hidden, const sago_cross_entropy_args *ce) {
     sago_device *device = pass->device;
     const sago_ops *ops = device->ops;
-    for (int64_t i = 0; i < size; i++) {
-        bool real = i < n;
-        work->host_places[i] = real ? tokens->places[first + i] : -1;
-        work->host_targets[i] = real ? tokens->targets[first + i] : 0;
-        work->host_weights[i] = real ? tokens->weights[first + i] : 0;
-    }
-    SAGO_TRY(ops->upload(device, work->places, work->host_places, (size_t)size * sizeof *work->places));
-    SAGO_TRY(ops->upload(device, work->targets, work->host_targets, (size_t)size * sizeof *work->targets));
-    SAGO_TRY(ops->upload(device, work->weights, work->host_weights, (size_t)size * sizeof *work->weights));
-    sago_tensor chunk = matrix(work->hidden, size, head->d_model),
-                logits = matrix(work->logits, size, head->vocab_size);
-    sago_tensor stats = matrix(work->stats, size, SAGO_CE_STATS);
     /* A gather is an embedding whose table is the hidden states. */
-    SAGO_TRY(ops->embedding_forward(device, chunk,
-                                    matrix(hidden.data, hidden.shape[0] * hidden.shape[1], head->d_model),
-                                    sago_tensor_1d(work->places, SAGO_I32, size), 1));
+    SAGO_TRY(ops->embedding_forward(device, c->hidden, flat(hidden), c->places, 1));
     const sago_matmul_args product = {.transpose_b = true, .alpha = head->logit_scale, .bf16 = pass->bf16};
-    SAGO_TRY(ops->matmul(device, logits, chunk, sago_pass_value(pass, head->output), &product));
-    SAGO_TRY(
-        ops->cross_entropy_forward(device, stats, logits, sago_tensor_1d(work->targets, SAGO_I32, size), ce));
-    return ops->download(device, work->host_stats, work->stats, sago_tensor_bytes(stats));
-}
-
-static double lse_of(const float *stats) {
-    return (double)stats[SAGO_CE_MAX] + log((double)stats[SAGO_CE_SUM_EXP]);
+    SAGO_TRY(ops->matmul(device, c->logits, c->hidden, sago_pass_value(pass, head->output), &product));
+    return ops->cross_entropy_forward(device, c->stats, c->logits, c->targets, ce);
 }
 
 /* Gradient of the chunk's hidden states and of the output matrix, from its logits. */
-static sago_status backward(const sago_loss_head *head, const sago_pass *pass, const sago_loss_work *work,
-                            sago_tensor d_hidden, int64_t size, const sago_cross_entropy_args *ce) {
+static sago_status backward(const sago_loss_head *head, const sago_pass *pass, const chunk *c,
+                            sago_tensor d_hidden, const sago_cross_entropy_args *ce) {
     sago_device *device = pass->device;
     const sago_ops *ops = device->ops;
-    SAGO_TRY(ops->upload(device, work->lse, work->host_lse, (size_t)size * sizeof *work->lse));
-    sago_tensor logits = matrix(work->logits, size, head->vocab_size);
-    sago_tensor chunk = matrix(work->hidden, size, head->d_model),
-                d_chunk = matrix(work->d_hidden, size, head->d_model);
-    SAGO_TRY(ops->cross_entropy_backward(device, logits, logits, sago_tensor_1d(work->lse, SAGO_F32, size),
-                                         sago_tensor_1d(work->targets, SAGO_I32, size),
-                                         sago_tensor_1d(work->weights, SAGO_F32, size), ce));
+    SAGO_TRY(ops->cross_entropy_backward(device, c->d_logits, c->logits, c->lse, c->targets, c->weights, ce));
     const sago_matmul_args to_hidden = {.alpha = head->logit_scale, .bf16 = pass->bf16};
-    SAGO_TRY(ops->matmul(device, d_chunk, logits, sago_pass_value(pass, head->output), &to_hidden));
+    SAGO_TRY(ops->matmul(device, c->d_hidden, c->d_logits, sago_pass_value(pass, head->output), &to_hidden));
     const sago_matmul_args to_output = {
         .transpose_a = true, .alpha = head->logit_scale, .beta = 1, .bf16 = pass->bf16};
-    SAGO_TRY(ops->matmul(device, sago_pass_gradient(pass, head->output), logits, chunk, &to_output));
-    return ops->embedding_backward(
-        device, matrix(d_hidden.data, d_hidden.shape[0] * d_hidden.shape[1], head->d_model), d_chunk,
-        sago_tensor_1d(work->places, SAGO_I32, size), 1);
+    SAGO_TRY(ops->matmul(device, sago_pass_gradient(pass, head->output), c->d_logits, c->hidden, &to_output));
+    return ops->embedding_backward(device, flat(d_hidden), c->d_hidden, c->places, 1);
 }
 
 sago_status sago_loss_run(const sago_loss_head *head, const sago_pass *pass, const sago_loss_work *work,
                           sago_tensor d_hidden, sago_tensor hidden, const sago_loss_tokens *tokens,
-                          const sago_loss_args *args, sago_loss *out) {
+                          const sago_loss_args *args, sago_loss_sums *sums) {
+    const sago_ops *ops = pass->device->ops;
     const sago_cross_entropy_args ce = {.vocabulary = head->vocab_size,
                                         .z_loss = args->z_loss,
                                         .label_smoothing = args->label_smoothing,
                                         .scale = (float)args->scale};
-    SAGO_TRY(pass->device->ops->fill(pass->device, d_hidden, 0));
-    if (tokens->count == 0) return SAGO_OK;
-    int64_t size = chunk_of(head, tokens->count);
-    double smoothing = (double)args->label_smoothing;
-    for (int64_t first = 0; first < tokens->count; first += size) {
-        int64_t n = tokens->count - first < size ? tokens->count - first : size;
-        int64_t padded = n < size ? round_up(n) : size;
-        SAGO_TRY(forward(head, pass, work, hidden, tokens, first, n, padded, &ce));
-        for (int64_t i = 0; i < padded; i++) {
-            const float *stats = work->host_stats + i * SAGO_CE_STATS;
-            double lse = lse_of(stats), weight = (double)work->host_weights[i],
-                   target = (double)stats[SAGO_CE_TARGET];
-            work->host_lse[i] = (float)lse;
-            if (weight == 0) continue;
-            double mean = (double)stats[SAGO_CE_SUM] / (double)head->vocab_size;
-            double z = (double)args->z_loss * lse * lse;
-            out->nll += weight * (lse - target);
-            out->z += weight * z;
-            out->objective += weight * (lse - (1 - smoothing) * target - smoothing * mean + z);
-            out->correct += stats[SAGO_CE_TARGET] >= stats[SAGO_CE_MAX];
-            out->tokens++;
-        }
-        SAGO_TRY(backward(head, pass, work, d_hidden, padded, &ce));
+    SAGO_TRY(ops->fill(pass->device, d_hidden, 0));
+    int64_t total = sago_loss_round_up(tokens->count), size = total ? chunk_of(head, tokens->count) : 1;
+    for (int64_t first = 0; first < total; first += size) {
+        const chunk c =
+            make_chunk(head, pass, work, tokens, first, total - first < size ? total - first : size);
+        SAGO_TRY(forward(head, pass, &c, hidden, &ce));
+        SAGO_TRY(ops->loss_finish(pass->device, c.lse, sums, c.stats, c.weights, &ce));
+        SAGO_TRY(backward(head, pass, &c, d_hidden, &ce));
     }
     return SAGO_OK;
 }
 
 sago_status sago_loss_score(const sago_loss_head *head, const sago_pass *pass, const sago_loss_work *work,
                             sago_tensor hidden, const sago_loss_tokens *tokens, float *logprobs) {
+    sago_device *device = pass->device;
     const sago_cross_entropy_args ce = {.vocabulary = head->vocab_size};
-    if (tokens->count == 0) return SAGO_OK;
-    int64_t size = chunk_of(head, tokens->count);
-    for (int64_t first = 0; first < tokens->count; first += size) {
-        int64_t n = tokens->count - first < size ? tokens->count - first : size;
-        SAGO_TRY(forward(head, pass, work, hidden, tokens, first, n, n < size ? round_up(n) : size, &ce));
-        for (int64_t i = 0; i < n; i++) {
+    int64_t total = sago_loss_round_up(tokens->count), size = total ? chunk_of(head, tokens->count) : 1;
+    for (int64_t first = 0; first < total; first += size) {
+        const chunk c =
+            make_chunk(head, pass, work, tokens, first, total - first < size ? total - first : size);
+        SAGO_TRY(forward(head, pass, &c, hidden, &ce));
+        SAGO_TRY(device->ops->download(device, work->host_stats, work->stats, sago_tensor_bytes(c.stats)));
+        for (int64_t i = 0; i < c.n && first + i < tokens->count; i++) {
             const float *stats = work->host_stats + i * SAGO_CE_STATS;
-            logprobs[first + i] = (float)((double)stats[SAGO_CE_TARGET] - lse_of(stats));
+            double lse = (double)stats[SAGO_CE_MAX] + log((double)stats[SAGO_CE_SUM_EXP]);
+            logprobs[first + i] = (float)((double)stats[SAGO_CE_TARGET] - lse);
         }
     }
     return SAGO_OK;

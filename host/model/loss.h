@@ -23,32 +23,40 @@ typedef struct sago_loss_head {
     int64_t chunk; /* most tokens whose logits exist at once */
 } sago_loss_head;
 
-/** Room of one chunk, on the device and for staging on the host. */
+/** Room of one chunk on the device, and for its statistics on the host. */
 typedef struct sago_loss_work {
-    float *hidden, *d_hidden; /* [chunk, D] */
-    float *logits;            /* [chunk, V] */
-    float *stats, *lse, *weights;
-    int32_t *targets, *places;
-    float *host_stats, *host_lse, *host_weights;
-    int32_t *host_targets, *host_places;
+    void *hidden, *d_hidden; /* [chunk, D] */
+    float *logits;           /* [chunk, V] */
+    void *d_logits;          /* [chunk, V]; the logits' own room where activations are f32 too */
+    float *stats, *lse;
+    float *host_stats;
 } sago_loss_work;
 
-/** The tokens that count, on the host: token i stands at row places[i] of the hidden states. */
+/**
+ * The tokens that count, on the device: token i stands at row places[i] of the hidden states. Behind the last
+ * one the arrays go on to a multiple of SAGO_LOSS_STEP, with place -1 and weight 0, so that products see few
+ * different shapes.
+ */
+enum { SAGO_LOSS_STEP = 32 };
 typedef struct sago_loss_tokens {
     int64_t count;
     int32_t *places, *targets;
     float *weights;
 } sago_loss_tokens;
 
-void sago_loss_plan(const sago_loss_head *head, sago_arena *arena, bool training, sago_loss_work *work);
-void sago_loss_plan_host(const sago_loss_head *head, sago_arena *host, sago_loss_work *work);
+/** count, rounded up to whole steps. */
+int64_t sago_loss_round_up(int64_t count);
 
-/** Adds to *out and to the gradient of the output matrix; d_hidden[N, D] = gradient of hidden. */
+void sago_loss_plan(const sago_loss_head *head, const sago_plan *plan, bool training, sago_loss_work *work);
+void sago_loss_plan_host(const sago_loss_head *head, const sago_plan *host, sago_loss_work *work);
+
+/** Adds to *sums (on the device) and to the gradient of the output matrix; d_hidden[N, D] = gradient of
+ * hidden. */
 sago_status sago_loss_run(const sago_loss_head *head, const sago_pass *pass, const sago_loss_work *work,
                           sago_tensor d_hidden, sago_tensor hidden, const sago_loss_tokens *tokens,
-                          const sago_loss_args *args, sago_loss *out) SAGO_MUST_CHECK;
+                          const sago_loss_args *args, sago_loss_sums *sums) SAGO_MUST_CHECK;
 
-/** logprobs[i] = log p(target of token i). */
+/** logprobs[i] (host) = log p(target of token i). */
 sago_status sago_loss_score(const sago_loss_head *head, const sago_pass *pass, const sago_loss_work *work,
                             sago_tensor hidden, const sago_loss_tokens *tokens,
                             float *logprobs) SAGO_MUST_CHECK;

@@ -23,23 +23,23 @@ typedef struct sago_mlp {
 
 typedef struct sago_mlp_saved {
     sago_norm_saved norm;
-    float *normed;  /* [N, D] */
-    float *in;      /* [N, F] before the activation */
-    float *linear;  /* [N, F]; v1.1 */
-    float *product; /* [N, F] */
+    void *normed;  /* [N, D] */
+    void *in;      /* [N, F] before the activation */
+    void *linear;  /* [N, F]; v1.1 */
+    void *product; /* [N, F] */
 } sago_mlp_saved;
 
 typedef struct sago_mlp_work {
-    float *d_normed; /* [N, D] */
-    float *d_linear; /* [N, F]; first the gradient of the product */
-    float *d_in;     /* [N, F]; v1.1 */
+    void *d_normed; /* [N, D] */
+    void *d_linear; /* [N, F]; first the gradient of the product */
+    void *d_in;     /* [N, F]; v1.1 */
 } sago_mlp_work;
 
 /** Declares PREFIX.norm; .gate and .linear, or .in; .out. */
 sago_status sago_mlp_declare(sago_mlp *layer, sago_registry *registry, int block, const char *prefix,
                              const sago_model_shape *shape) SAGO_MUST_CHECK;
-void sago_mlp_plan(const sago_mlp *layer, sago_arena *arena, int64_t tokens, sago_mlp_saved *saved);
-void sago_mlp_plan_work(const sago_mlp *layer, sago_arena *arena, int64_t tokens, sago_mlp_work *work);
+void sago_mlp_plan(const sago_mlp *layer, const sago_plan *plan, int64_t tokens, sago_mlp_saved *saved);
+void sago_mlp_plan_work(const sago_mlp *layer, const sago_plan *plan, int64_t tokens, sago_mlp_work *work);
 /** out.data NULL: only fills saved. */
 sago_status sago_mlp_forward(const sago_mlp *layer, const sago_pass *pass, const sago_mlp_saved *saved,
                              sago_tensor out, sago_tensor x) SAGO_MUST_CHECK;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Model: an array of blocks over the registry. T5 1.0 and v1.1 (Raffel et al. 2020; Shazeer 2020 for the gated MLP).
+ * Model: an array of blocks over the registry. T5 1.0 and v1.1 (Raffel et al. 2020; Shazeer 2020 for the
+ * gated MLP).
  *
- * Life of a model: shape -> declare (rows of the registry) -> shard -> open (plans and takes its memory) -> loss, score
- * or generate, any number of times, without allocation. Values and gradients are flat device buffers that the caller
- * owns, laid out by the registry.
+ * Life of a model: shape -> declare (rows of the registry) -> shard -> open (plans and takes its memory) ->
+ * loss, score or generate, any number of times, without allocation. Values (of options.dtype) and gradients
+ * (f32) are flat device buffers that the caller owns, laid out by the registry.
  */
 #ifndef SAGO_MODEL_H
 #define SAGO_MODEL_H
@@ -26,7 +27,8 @@ typedef struct sago_model_shape {
     float norm_epsilon;
 } sago_model_shape;
 
-/** As JSON, in the keys of the configuration's model section; what a checkpoint's meta holds under "model". */
+/** As JSON, in the keys of the configuration's model section; what a checkpoint's meta holds under "model".
+ */
 json_t *sago_model_shape_to_json(const sago_model_shape *shape);
 sago_status sago_model_shape_from_json(const json_t *json, sago_model_shape *out) SAGO_MUST_CHECK;
 
@@ -41,14 +43,16 @@ typedef struct sago_model_options {
     int64_t input_length, target_length; /* longest row */
     bool training;                       /* room for backward */
     bool recompute;                      /* blocks keep their input alone and run forward again in backward */
-    bool bf16;                           /* matrix products in bf16 */
-    int64_t loss_chunk_tokens;           /* logits of so many tokens exist at once */
+    sago_dtype dtype;          /* of activations and values: f32, or bf16 on a device that stores it */
+    bool bf16;                 /* matrix products of f32 round their inputs to bf16 */
+    int64_t loss_chunk_tokens; /* logits of so many tokens exist at once */
     int64_t generate_rows, generate_inputs, generate_tokens; /* room for KV caches; 0: no generation */
 } sago_model_options;
 
 typedef struct sago_model sago_model;
 sago_status sago_model_open(const sago_model_shape *shape, const sago_registry *registry, sago_device *device,
-                            const sago_mesh *mesh, const sago_model_options *options, sago_model **out) SAGO_MUST_CHECK;
+                            const sago_mesh *mesh, const sago_model_options *options,
+                            sago_model **out) SAGO_MUST_CHECK;
 void sago_model_close(sago_model *model);
 size_t sago_model_bytes(const sago_model *model); /* device memory that open took */
 
@@ -56,30 +60,29 @@ typedef struct sago_loss_args {
     float dropout;
     uint64_t dropout_key; /* a hash of seed and step */
     float z_loss, label_smoothing;
-    double scale;         /* 1 / target tokens of the global step */
+    double scale; /* 1 / target tokens of the global step */
     /** Called when the gradients of a block are final for this micro-batch, last block first; may be NULL. */
     sago_status (*block_done)(void *context, int block);
     void *context;
 } sago_loss_args;
 
-typedef struct sago_loss {
-    double nll, z;    /* sums over this micro-batch's targets: NLL without smoothing, and z_loss * lse^2 */
-    double objective; /* the sum whose gradient is taken, before scale: NLL with label smoothing, and z */
-    int64_t correct; /* targets whose logit was the largest */
-    int64_t tokens;
-} sago_loss;
+/**
+ * Forward and backward of one micro-batch, rows [first_row, first_row + n_rows): gradients += scale *
+ * d(objective), and *sums (device memory) += what its targets add up to. On an asynchronous device this only
+ * hands work over; the batch may change on return.
+ */
+sago_status sago_model_loss(sago_model *model, const void *values, float *gradients, const sago_batch *batch,
+                            int64_t first_row, int64_t n_rows, const sago_loss_args *args,
+                            sago_loss_sums *sums) SAGO_MUST_CHECK;
 
-/** Forward and backward of one micro-batch: gradients += scale * d(objective). Rows [first_row, first_row + n_rows). */
-sago_status sago_model_loss(sago_model *model, const float *values, float *gradients, const sago_batch *batch,
-                            int64_t first_row, int64_t n_rows, const sago_loss_args *args, sago_loss *out) SAGO_MUST_CHECK;
-
-/** logprobs[n_rows, St] (host) = log p(target) of every target position with weight, else 0. No gradient, no dropout. */
-sago_status sago_model_score(sago_model *model, const float *values, const sago_batch *batch,
+/** logprobs[n_rows, St] (host) = log p(target) of every target position with weight, else 0. No gradient, no
+ * dropout. */
+sago_status sago_model_score(sago_model *model, const void *values, const sago_batch *batch,
                              float *logprobs) SAGO_MUST_CHECK;
 
 typedef struct sago_generate_args {
     int max_new_tokens;
-    int32_t eos_id;        /* 1 */
+    int32_t eos_id; /* 1 */
     sago_sample_args sample;
     const uint64_t *row_keys; /* [n_rows] a draw of row r, token t uses (key, mix(row_keys[r], t)); NULL: r */
     const int32_t *input_lengths; /* [n_rows] ids of each row; NULL: up to the last one that is not 0 */
@@ -89,9 +92,9 @@ typedef struct sago_generate_args {
  * Decodes with a KV cache. inputs i32[n_rows, Si] (0-padded), out i32[n_rows, max_new_tokens] (0 after EOS),
  * lengths[n_rows] counts EOS; logprob[n_rows] = sum over produced tokens (may be NULL). All host memory.
  */
-sago_status sago_model_generate(sago_model *model, const float *values, const int32_t *inputs, int64_t n_rows,
-                                int64_t input_length, const sago_generate_args *args, int32_t *out, int32_t *lengths,
-                                double *logprobs) SAGO_MUST_CHECK;
+sago_status sago_model_generate(sago_model *model, const void *values, const int32_t *inputs, int64_t n_rows,
+                                int64_t input_length, const sago_generate_args *args, int32_t *out,
+                                int32_t *lengths, double *logprobs) SAGO_MUST_CHECK;
 
 /** Forward and backward FLOPs of matrix products for a batch of these token counts; for MFU. */
 double sago_model_flops(const sago_model_shape *shape, int64_t input_tokens, int64_t target_tokens,

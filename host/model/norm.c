@@ -8,8 +8,8 @@ sago_status sago_norm_declare(sago_norm *norm, sago_registry *registry, int bloc
                               (const sago_axis[]){SAGO_AXIS_EMBED}, SAGO_INIT_ONE, 0, &norm->scale);
 }
 
-void sago_norm_plan(sago_arena *arena, int64_t tokens, sago_norm_saved *saved) {
-    saved->rstd = sago_arena_floats(arena, tokens);
+void sago_norm_plan(const sago_plan *plan, int64_t tokens, sago_norm_saved *saved) {
+    saved->rstd = sago_plan_floats(plan, tokens);
 }
 
 /* The operation sees tokens, not rows: [B, S, D] as [B*S, D]. */

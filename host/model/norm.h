@@ -18,7 +18,7 @@ typedef struct sago_norm_saved {
 
 sago_status sago_norm_declare(sago_norm *norm, sago_registry *registry, int block, const char *prefix,
                               const char *name, int64_t d_model, float epsilon) SAGO_MUST_CHECK;
-void sago_norm_plan(sago_arena *arena, int64_t tokens, sago_norm_saved *saved);
+void sago_norm_plan(const sago_plan *plan, int64_t tokens, sago_norm_saved *saved);
 /** y = norm(x), both [B, S, D]. */
 sago_status sago_norm_forward(const sago_norm *norm, const sago_pass *pass, const sago_norm_saved *saved,
                               sago_tensor y, sago_tensor x) SAGO_MUST_CHECK;

@@ -17,39 +17,38 @@ void sago_stack_saved_close(sago_stack_saved *saved) {
     *saved = (sago_stack_saved){0};
 }
 
-void sago_stack_plan(const sago_stack *stack, sago_arena *arena, int64_t tokens, int64_t memory_tokens,
+void sago_stack_plan(const sago_stack *stack, const sago_plan *plan, int64_t tokens, int64_t memory_tokens,
                      sago_keep keep, const sago_block_saved *common, sago_stack_saved *saved) {
     int64_t d_model = stack->blocks[0].self.d_model;
-    sago_embedding_plan(arena, tokens, &saved->embedding);
     for (int i = 0; i <= stack->n_blocks; i++) {
         bool alternate =
             keep == SAGO_KEEP_NONE && i >= 2; /* a block reads one of two buffers and writes the other */
-        saved->x[i] = alternate ? saved->x[i - 2] : sago_arena_floats(arena, tokens * d_model);
+        saved->x[i] = alternate ? saved->x[i - 2] : sago_plan_take(plan, tokens * d_model);
         if (i == stack->n_blocks) break;
         if (keep == SAGO_KEEP_ALL) {
-            sago_block_plan(&stack->blocks[i], arena, tokens, memory_tokens, &saved->blocks[i]);
+            sago_block_plan(&stack->blocks[i], plan, tokens, memory_tokens, &saved->blocks[i]);
         } else {
             saved->blocks[i] = *common;
             saved->blocks[i].recompute = keep == SAGO_KEEP_INPUTS;
         }
     }
-    sago_norm_plan(arena, tokens, &saved->final_norm);
-    saved->out = sago_arena_floats(arena, tokens * d_model);
+    sago_norm_plan(plan, tokens, &saved->final_norm);
+    saved->out = sago_plan_take(plan, tokens * d_model);
 }
 
 sago_status sago_stack_forward(const sago_stack *stack, const sago_embedding *embedding,
                                const sago_pass *pass, const sago_stack_saved *saved, int64_t rows,
-                               int64_t tokens, const int32_t *ids, const sago_block_inputs *inputs,
+                               int64_t tokens, int32_t *ids, const sago_block_inputs *inputs,
                                sago_tensor *out) {
     int64_t d_model = stack->blocks[0].self.d_model;
-    sago_tensor x = sago_tokens(saved->x[0], rows, tokens, d_model);
-    SAGO_TRY(sago_embedding_forward(embedding, pass, &saved->embedding, x, ids, stack->input_site));
+    sago_tensor x = sago_tokens(pass, saved->x[0], rows, tokens, d_model);
+    SAGO_TRY(sago_embedding_forward(embedding, pass, x, ids, stack->input_site));
     for (int i = 0; i < stack->n_blocks; i++) {
-        sago_tensor next = sago_tokens(saved->x[i + 1], rows, tokens, d_model);
+        sago_tensor next = sago_tokens(pass, saved->x[i + 1], rows, tokens, d_model);
         SAGO_TRY(sago_block_forward(&stack->blocks[i], pass, &saved->blocks[i], next, x, inputs));
         x = next;
     }
-    *out = sago_tokens(saved->out, rows, tokens, d_model);
+    *out = sago_tokens(pass, saved->out, rows, tokens, d_model);
     SAGO_TRY(sago_norm_forward(&stack->final_norm, pass, &saved->final_norm, *out, x));
     if (pass->dropout_rate == 0) return SAGO_OK;
     const sago_dropout dropout = sago_pass_dropout(pass, stack->final_site, tokens);
@@ -59,7 +58,7 @@ sago_status sago_stack_forward(const sago_stack *stack, const sago_embedding *em
 sago_status sago_stack_backward(const sago_stack *stack, const sago_embedding *embedding,
                                 const sago_pass *pass, const sago_stack_saved *saved,
                                 const sago_block_work *work, sago_tensor d_out, sago_tensor d_x,
-                                sago_tensor d_memory, const sago_block_inputs *inputs,
+                                sago_tensor d_memory, int32_t *ids, const sago_block_inputs *inputs,
                                 const sago_block_done *done) {
     const sago_ops *ops = pass->device->ops;
     sago_tensor x = d_x;
@@ -76,5 +75,5 @@ sago_status sago_stack_backward(const sago_stack *stack, const sago_embedding *e
             sago_block_backward(&stack->blocks[i], pass, &saved->blocks[i], work, d_x, d_memory, x, inputs));
         if (done->call) SAGO_TRY(done->call(done->context, stack->first_block + i));
     }
-    return sago_embedding_backward(embedding, pass, &saved->embedding, d_x, stack->input_site);
+    return sago_embedding_backward(embedding, pass, d_x, ids, stack->input_site);
 }

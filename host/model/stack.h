@@ -23,11 +23,10 @@ typedef enum sago_keep {
 } sago_keep;
 
 typedef struct sago_stack_saved {
-    sago_embedding_saved embedding;
-    float **x;                /* n_blocks + 1: input of each block, and of the final norm; [N, D] each */
+    void **x;                 /* n_blocks + 1: input of each block, and of the final norm; [N, D] each */
     sago_block_saved *blocks; /* n_blocks */
     sago_norm_saved final_norm;
-    float *out; /* [N, D] */
+    void *out; /* [N, D] */
 } sago_stack_saved;
 
 /** Called when the gradients of a block of the registry are final. */
@@ -41,21 +40,21 @@ void sago_stack_saved_open(const sago_stack *stack, sago_stack_saved *saved);
 void sago_stack_saved_close(sago_stack_saved *saved);
 
 /** common: room that all blocks share unless keep is SAGO_KEEP_ALL. */
-void sago_stack_plan(const sago_stack *stack, sago_arena *arena, int64_t tokens, int64_t memory_tokens,
+void sago_stack_plan(const sago_stack *stack, const sago_plan *plan, int64_t tokens, int64_t memory_tokens,
                      sago_keep keep, const sago_block_saved *common, sago_stack_saved *saved);
 
-/** out[rows, tokens, D] = the stack over ids [rows * tokens] (host, -1 where padding). */
+/** out[rows, tokens, D] = the stack over ids [rows * tokens] (on the device, -1 where padding). */
 sago_status sago_stack_forward(const sago_stack *stack, const sago_embedding *embedding,
                                const sago_pass *pass, const sago_stack_saved *saved, int64_t rows,
-                               int64_t tokens, const int32_t *ids, const sago_block_inputs *inputs,
+                               int64_t tokens, int32_t *ids, const sago_block_inputs *inputs,
                                sago_tensor *out) SAGO_MUST_CHECK;
 
 /** d_out: gradient of out, used up. d_x: room for the residual's gradient, [B, S, D] like d_out. d_memory +=.
- */
+ * ids of the forward pass. */
 sago_status sago_stack_backward(const sago_stack *stack, const sago_embedding *embedding,
                                 const sago_pass *pass, const sago_stack_saved *saved,
                                 const sago_block_work *work, sago_tensor d_out, sago_tensor d_x,
-                                sago_tensor d_memory, const sago_block_inputs *inputs,
+                                sago_tensor d_memory, int32_t *ids, const sago_block_inputs *inputs,
                                 const sago_block_done *done) SAGO_MUST_CHECK;
 
 #endif

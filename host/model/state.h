@@ -9,6 +9,16 @@
 #include "loss.h"
 #include "t5.h"
 
+/** What a micro-batch brings from the host, laid out alike in its memory and the device's. */
+typedef struct sago_micro_inputs {
+    int32_t *input_ids, *input_segments;   /* ids: -1 where padding */
+    int32_t *target_ids, *target_segments; /* ids: what the decoder reads */
+    int32_t *places, *targets;             /* sago_loss_tokens */
+    float *weights;
+} sago_micro_inputs;
+
+enum { SAGO_STAGES = 2 }; /* the host fills one while the other may still be on its way */
+
 struct sago_model {
     sago_model_shape shape;
     const sago_registry *registry;
@@ -20,29 +30,38 @@ struct sago_model {
 
     void *memory; /* on the device */
     size_t memory_bytes;
+    sago_micro_inputs inputs;
+    size_t encoder_bytes, inputs_bytes; /* of inputs, from its beginning: what the encoder reads, and all */
     sago_stack_saved encoder, decoder;
     sago_block_saved encoder_common, decoder_common; /* unless every block keeps all */
     sago_block_work encoder_work, decoder_work;
     sago_loss_work loss;
-    float *product;                   /* [most tokens, D] */
-    float *d_x, *d_hidden, *d_memory; /* gradients: residual stream, decoder's output, encoder's output */
-    int32_t *input_segments, *target_segments;
+    void *product;                   /* [most tokens, D] */
+    void *d_x, *d_hidden, *d_memory; /* gradients: residual stream, decoder's output, encoder's output */
     int32_t *encoder_lo, *encoder_hi, *decoder_lo, *decoder_hi, *cross_lo, *cross_hi;
     sago_decode decode;
 
-    sago_arena host; /* staging */
-    int32_t *host_ids, *host_segments;
-    sago_loss_tokens tokens;
+    struct {
+        void *memory; /* that copies asynchronously */
+        sago_micro_inputs inputs;
+        sago_mark sent; /* has passed when it may be filled again */
+    } stages[SAGO_STAGES];
+    int stage; /* the one to be filled next */
+
+    sago_arena host;
     float *host_logprobs;
 };
 
 /** A pass over the values, without gradients and dropout. */
-sago_pass sago_model_pass(const sago_model *model, const float *values);
+sago_pass sago_model_pass(const sago_model *model, const void *values);
 
-/**
- * Runs the encoder over host_ids and host_segments [rows, length]: out[rows, length, D]. Leaves the segments
- * on the device and the ranges in inputs->self.
- */
+/** Host memory to be filled for the next micro-batch; waits until the device has taken what stood there. */
+sago_status sago_model_stage(sago_model *model, sago_micro_inputs **out) SAGO_MUST_CHECK;
+/** Sends the first bytes of what was filled (encoder_bytes or inputs_bytes). */
+sago_status sago_model_send(sago_model *model, size_t bytes) SAGO_MUST_CHECK;
+
+/** Runs the encoder over the ids that were sent [rows, length]: out[rows, length, D]; leaves the ranges in
+ * inputs->self. */
 sago_status sago_model_encode(sago_model *model, const sago_pass *pass, int64_t rows, int64_t length,
                               sago_block_inputs *inputs, sago_tensor *out) SAGO_MUST_CHECK;
 

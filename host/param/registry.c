@@ -46,8 +46,7 @@ int sago_registry_declare(sago_registry *registry, int block, const char *name, 
         registry->room = room;
     }
     sago_param *param = &registry->params[registry->n_params];
-    *param = (sago_param){.dtype = SAGO_F32,
-                          .n_dims = n_dims,
+    *param = (sago_param){.n_dims = n_dims,
                           .axes = {SAGO_AXIS_NONE, SAGO_AXIS_NONE},
                           .global_shape = {1, 1},
                           .local_shape = {1, 1},
@@ -106,11 +105,10 @@ const sago_param *sago_registry_find(const sago_registry *registry, const char *
     return NULL;
 }
 
-sago_tensor sago_param_tensor(const sago_param *param, void *flat) {
+sago_tensor sago_param_tensor(const sago_param *param, sago_dtype dtype, void *flat) {
     /* Planning walks over parameters that have no memory yet; their tensors have none either. */
-    void *data = flat ? (char *)flat + (size_t)param->offset * sago_dtype_bytes(param->dtype) : NULL;
-    return sago_tensor_view((sago_tensor){.data = data, .dtype = param->dtype}, param->n_dims,
-                            param->local_shape);
+    void *data = flat ? (char *)flat + (size_t)param->offset * sago_dtype_bytes(dtype) : NULL;
+    return sago_tensor_view((sago_tensor){.data = data, .dtype = dtype}, param->n_dims, param->local_shape);
 }
 
 void sago_registry_block_range(const sago_registry *registry, int block, int64_t *first, int64_t *end) {
@@ -121,8 +119,9 @@ void sago_registry_block_range(const sago_registry *registry, int block, int64_t
     }
 }
 
-static void initialise_param(const sago_param *param, uint64_t seed, float *out) {
-    int64_t rows = param->local_shape[0], columns = param->local_shape[1];
+void sago_param_initialise(const sago_param *param, uint64_t seed, int64_t first_row, int64_t rows,
+                           float *out) {
+    int64_t columns = param->local_shape[1];
     if (param->init != SAGO_INIT_NORMAL) {
         for (int64_t i = 0; i < rows * columns; i++) out[i] = param->init == SAGO_INIT_ONE ? 1.0f : 0.0f;
         return;
@@ -131,7 +130,8 @@ static void initialise_param(const sago_param *param, uint64_t seed, float *out)
     float deviation = param->init_deviation;
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; row++) {
-        int64_t first = (param->global_offset[0] + row) * param->global_shape[1] + param->global_offset[1];
+        int64_t first =
+            (param->global_offset[0] + first_row + row) * param->global_shape[1] + param->global_offset[1];
         sago_normal_fill(out + row * columns, first, columns, key);
         for (int64_t i = 0; i < columns; i++) out[row * columns + i] *= deviation;
     }
@@ -140,5 +140,6 @@ static void initialise_param(const sago_param *param, uint64_t seed, float *out)
 void sago_registry_initialise(const sago_registry *registry, uint64_t seed, float *flat) {
     memset(flat, 0, (size_t)registry->n_elements * sizeof *flat);
     for (int p = 0; p < registry->n_params; p++)
-        initialise_param(&registry->params[p], seed, flat + registry->params[p].offset);
+        sago_param_initialise(&registry->params[p], seed, 0, registry->params[p].local_shape[0],
+                              flat + registry->params[p].offset);
 }

@@ -30,8 +30,7 @@ enum { SAGO_PARAM_NAME_BYTES = 96 };
 
 typedef struct sago_param {
     char name[SAGO_PARAM_NAME_BYTES]; /* "encoder.0.attention.query" */
-    sago_dtype dtype;
-    int n_dims; /* 1 or 2 */
+    int n_dims;                       /* 1 or 2 */
     sago_axis axes[2];
     int64_t global_shape[2], local_shape[2], global_offset[2]; /* entry 1 is 1, 1, 0 for vectors */
     int replicated_over; /* ranks of the model axis that hold the same piece */
@@ -67,11 +66,16 @@ void sago_registry_free(sago_registry *registry);
 /** The row of that name, or NULL. */
 const sago_param *sago_registry_find(const sago_registry *registry, const char *name);
 
-/** The parameter's tensor in a flat fp32 buffer of registry->n_elements (values, gradients, ...). */
-sago_tensor sago_param_tensor(const sago_param *param, void *flat);
+/** The parameter's tensor in a flat buffer of registry->n_elements of this dtype (values, gradients, ...). */
+sago_tensor sago_param_tensor(const sago_param *param, sago_dtype dtype, void *flat);
 
 /** [first, end) elements of the flat buffer that belong to a block; blocks lie one after another. */
 void sago_registry_block_range(const sago_registry *registry, int block, int64_t *first, int64_t *end);
+
+/** Rows [first_row, first_row + n_rows) of a parameter's local piece from the seed, by global index; out is
+ * the host's. */
+void sago_param_initialise(const sago_param *param, uint64_t seed, int64_t first_row, int64_t n_rows,
+                           float *out);
 
 /** Fills flat (host, fp32) from the seed by global index: the same weights on every mesh. */
 void sago_registry_initialise(const sago_registry *registry, uint64_t seed, float *flat);

@@ -147,16 +147,17 @@ static sago_status open_model(sago_trainer *t) {
         .bf16 = strcmp(config->train.precision, "bf16") == 0,
         .loss_chunk_tokens = config->train.loss_chunk,
     };
+    if (options.bf16 && t->device->stores_bf16) options.dtype = SAGO_BF16;
     if (options.bf16 && !t->device->has_bf16)
         return sago_fail(SAGO_E_CONFIG,
                          "train.precision: bf16 is not faster than fp32 on this processor (%s); use fp32",
                          t->device->description);
     size_t bytes = (size_t)t->registry.n_elements * sizeof(float);
-    t->device->purpose = "parameters";
-    SAGO_TRY(sago_wrap(ops->allocate(t->device, (void **)&t->values, bytes), "parameters"));
+    SAGO_TRY(sago_weights_open(&t->registry, t->device, options.dtype, true, &t->weights));
     t->device->purpose = "gradients";
     SAGO_TRY(sago_wrap(ops->allocate(t->device, (void **)&t->gradients, bytes), "gradients"));
     SAGO_TRY(ops->allocate(t->device, (void **)&t->device_step, sizeof *t->device_step));
+    SAGO_TRY(ops->allocate_host(t->device, (void **)&t->host_steps, 2 * sizeof *t->host_steps));
     SAGO_TRY(sago_model_open(&t->shape, &t->registry, t->device, t->mesh, &options, &t->model));
     SAGO_TRY(sago_optimizer_open(config, &t->registry, t->device, &t->optimizer));
     return sago_reducer_open(&t->registry, t->mesh, config->mesh.bucket_bytes, &t->reducer);
@@ -184,12 +185,7 @@ static sago_status start_fresh(sago_trainer *t, sago_ckpt *init) {
                          "%lld steps old; at most that many can be taken off",
                          (long long)t->config->optimizer.step_offset, (long long)age);
     if (init) return sago_trainer_load_weights(t, init, keep);
-    float *host = sago_alloc((size_t)t->registry.n_elements * sizeof(float));
-    sago_registry_initialise(&t->registry, (uint64_t)t->config->run.seed, host);
-    sago_status status =
-        t->device->ops->upload(t->device, t->values, host, (size_t)t->registry.n_elements * sizeof(float));
-    free(host);
-    return status;
+    return sago_weights_initialise(&t->weights, (uint64_t)t->config->run.seed);
 }
 
 /*
@@ -287,22 +283,33 @@ sago_status sago_trainer_open(sago_trainer *t) {
     sago_status status = sago_agree(t->mesh, choose_model(t, step, &source));
     if (status == SAGO_OK) status = sago_agree(t->mesh, open_all(t, step, source));
     sago_ckpt_close(source);
+    if (status == SAGO_OK) status = sago_mesh_use_device(t->mesh, t->device);
     if (status == SAGO_OK)
         status = sago_ckpt_writer_open(t->mesh, t->config->checkpoint.background, &t->writer);
     return status;
 }
 
+/* Nothing may be under way any more; only after a failure anything is, and that is the one to tell. */
+static void come_to_rest(sago_trainer *t) {
+    sago_error failure;
+    sago_error_take(SAGO_E_INTERNAL, &failure);
+    sago_reducer_close(t->reducer);
+    if (sago_mesh_use_device(t->mesh, NULL) != SAGO_OK || t->device->ops->synchronize(t->device) != SAGO_OK)
+        (void)sago_error_give(&failure);
+}
+
 void sago_trainer_close(sago_trainer *t) {
     sago_ckpt_writer_close(t->writer);
+    if (t->device) come_to_rest(t);
     sago_data_close(t->data);
     sago_tokenizer_close(t->tokenizer);
-    sago_reducer_close(t->reducer);
     sago_optimizer_close(t->optimizer);
     sago_model_close(t->model);
     if (t->device) {
-        if (t->values) t->device->ops->release(t->device, t->values);
+        sago_weights_close(&t->weights);
         if (t->gradients) t->device->ops->release(t->device, t->gradients);
         if (t->device_step) t->device->ops->release(t->device, t->device_step);
+        if (t->host_steps) t->device->ops->release_host(t->device, t->host_steps);
     }
     sago_registry_free(&t->registry);
     sago_device_close(t->device);

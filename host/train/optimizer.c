@@ -26,8 +26,9 @@ struct sago_optimizer {
     int n_slots;
     state_tensor *tensors;
     int n_tensors;
-    void *memory;
+    void *memory; /* on the device */
     size_t bytes;
+    sago_remote remote; /* the same for checkpoints, where it is not the host's */
 };
 
 static double group_multiplier(const sago_config *config, const char *name) {
@@ -75,10 +76,23 @@ static void lay_out(sago_optimizer *o, sago_arena *arena) {
     }
 }
 
+static sago_status read_state(const void *optimizer, void *to_host, int64_t first, int64_t count) {
+    const sago_optimizer *o = optimizer;
+    return o->device->ops->download(o->device, to_host, (const float *)o->memory + first,
+                                    (size_t)count * sizeof(float));
+}
+
+static sago_status write_state(void *optimizer, int64_t first, const void *from_host, int64_t count) {
+    sago_optimizer *o = optimizer;
+    return o->device->ops->upload(o->device, (float *)o->memory + first, from_host,
+                                  (size_t)count * sizeof(float));
+}
+
 sago_status sago_optimizer_open(const sago_config *config, const sago_registry *registry, sago_device *device,
                                 sago_optimizer **out) {
     sago_optimizer *o = sago_alloc_zero(1, sizeof *o);
     o->config = config, o->registry = registry, o->device = device;
+    o->remote = (sago_remote){read_state, write_state, o};
     size_t n = (size_t)registry->n_params;
     o->slots = sago_alloc_zero(n, sizeof *o->slots);
     o->params = sago_alloc_zero(n, sizeof *o->params);
@@ -115,8 +129,8 @@ void sago_optimizer_close(sago_optimizer *o) {
     free(o);
 }
 
-sago_status sago_optimizer_step(sago_optimizer *o, float *values, float *gradients, int64_t t, double rate,
-                                const sago_step_control *control) {
+sago_status sago_optimizer_step(sago_optimizer *o, const sago_weights *weights, float *gradients, int64_t t,
+                                double rate, const sago_step_control *control) {
     const sago_config *config = o->config;
     sago_adafactor_args args = {
         .beta2 = 1 - pow((double)t, -config->optimizer.decay_exponent),
@@ -128,8 +142,9 @@ sago_status sago_optimizer_step(sago_optimizer *o, float *values, float *gradien
         .weight_decay = config->optimizer.weight_decay * (config->optimizer.weight_decay_by_rate ? rate : 1),
     };
     for (int i = 0; i < o->n_slots; i++) {
-        o->slots[i].value = sago_param_tensor(o->params[i], values);
-        o->slots[i].gradient = sago_param_tensor(o->params[i], gradients);
+        o->slots[i].value = sago_param_tensor(o->params[i], weights->dtype, weights->values);
+        o->slots[i].remainder = weights->remainder ? weights->remainder + o->params[i]->offset : NULL;
+        o->slots[i].gradient = sago_param_tensor(o->params[i], SAGO_F32, gradients);
         o->slots[i].learning_rate = (float)(rate * o->multipliers[i]);
     }
     /* Every rank holds whole parameters here, so the partial sums between the phases are whole already. */
@@ -151,8 +166,15 @@ void sago_optimizer_pieces(const sago_optimizer *o, sago_piece *out) {
                               .n_dims = t->n_dims,
                               .global_shape = {t->shape[0], t->shape[1]},
                               .shape = {t->shape[0], t->shape[1]},
-                              .data = t->data};
+                              .data = o->device->asynchronous ? NULL : t->data,
+                              .remote = o->device->asynchronous ? &o->remote : NULL,
+                              .first_remote = t->data - (float *)o->memory};
     }
+}
+
+sago_status sago_optimizer_clear(sago_optimizer *o, const sago_piece *piece) {
+    float *state = (float *)o->memory + piece->first_remote;
+    return o->device->ops->fill(o->device, sago_tensor_1d(state, SAGO_F32, sago_piece_count(piece)), 0);
 }
 
 size_t sago_optimizer_bytes(const sago_optimizer *o) {

@@ -14,7 +14,7 @@
 #include "config.h"
 #include "device.h"
 #include "ops.h"
-#include "registry.h"
+#include "weights.h"
 
 typedef struct sago_optimizer sago_optimizer;
 
@@ -28,13 +28,16 @@ void sago_optimizer_close(sago_optimizer *optimizer);
  * rate the schedule's learning rate; control (device memory) clips the gradient, and says whether there is a
  * step at all.
  */
-sago_status sago_optimizer_step(sago_optimizer *optimizer, float *values, float *gradients, int64_t t,
-                                double rate, const sago_step_control *control) SAGO_MUST_CHECK;
+sago_status sago_optimizer_step(sago_optimizer *optimizer, const sago_weights *weights, float *gradients,
+                                int64_t t, double rate, const sago_step_control *control) SAGO_MUST_CHECK;
 
 /** Appends one piece per state tensor ("adafactor/row/NAME", .../column/..., /moment/, /momentum/): the whole
  * tensors. */
 int sago_optimizer_count_pieces(const sago_optimizer *optimizer);
 void sago_optimizer_pieces(const sago_optimizer *optimizer, sago_piece *out);
+
+/** Sets the state of one of these pieces to zero. */
+sago_status sago_optimizer_clear(sago_optimizer *optimizer, const sago_piece *piece) SAGO_MUST_CHECK;
 
 size_t sago_optimizer_bytes(const sago_optimizer *optimizer);
 

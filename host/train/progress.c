@@ -8,19 +8,22 @@
 #include <math.h>
 #include <time.h>
 
-static json_t *number_or_null(double x) { return isfinite(x) ? json_real(x) : json_null(); }
+static json_t *number_or_null(double x) {
+    return isfinite(x) ? json_real(x) : json_null();
+}
 
 /*
- * MFU here is the share of the matrix-product speed that this machine was measured to have. Measuring takes most of a
- * second, so it waits until a run has shown that it is no short one.
+ * MFU here is the share of the matrix-product speed that this machine was measured to have. Measuring takes
+ * most of a second, so it waits until a run has shown that it is no short one.
  */
 static void measure_ceiling(sago_trainer *t) {
     if (t->gemm_gflops > 0 || (sago_now_ns() - t->started_ns) < 10000000000) return;
-    if (sago_device_measure_gemm(t->device, &t->gemm_gflops) != SAGO_OK || !(t->gemm_gflops > 0)) t->gemm_gflops = NAN;
+    if (sago_device_measure_gemm(t->device, &t->gemm_gflops) != SAGO_OK || !(t->gemm_gflops > 0))
+        t->gemm_gflops = NAN;
 }
 
-sago_status sago_trainer_log_step(sago_trainer *t, const sago_step_sums *sums, double learning_rate, double seconds,
-                                  bool skipped) {
+sago_status sago_trainer_log_step(sago_trainer *t, const sago_step_record *record, const sago_step_sums *sums,
+                                  double seconds) {
     if (t->mesh->rank != 0) return SAGO_OK;
     measure_ceiling(t);
     double tokens = sums->target_tokens > 0 ? sums->target_tokens : 1;
@@ -30,21 +33,23 @@ sago_status sago_trainer_log_step(sago_trainer *t, const sago_step_sums *sums, d
     for (int i = 0; i < t->mesh->axis_size[SAGO_DATA_AXIS]; i++)
         json_array_append_new(rows, json_integer((json_int_t)sums->rows_by_rank[i]));
     json_t *line = json_pack(
-        "{s:I, s:o, s:o, s:o, s:f, s:I, s:f, s:I, s:I, s:o, s:f, s:f, s:f, s:f, s:I}", "step", (json_int_t)t->step,
-        "loss", number_or_null(sums->nll / tokens), "z_loss", number_or_null(sums->z / tokens), "gradient_norm",
-        number_or_null(sums->gradient_norm), "learning_rate", learning_rate, "target_tokens",
+        "{s:I, s:o, s:o, s:o, s:f, s:I, s:f, s:I, s:I, s:o, s:f, s:f, s:f, s:f, s:I}", "step",
+        (json_int_t)record->number, "loss", number_or_null(sums->nll / tokens), "z_loss",
+        number_or_null(sums->z / tokens), "gradient_norm", number_or_null(sums->gradient_norm),
+        "learning_rate", sums->finite ? record->learning_rate : 0.0, "target_tokens",
         (json_int_t)sums->target_tokens, "accuracy", sums->correct / tokens, "input_tokens",
         (json_int_t)sums->input_tokens, "examples", (json_int_t)sums->examples, "rows_by_data_rank", rows,
-        "step_seconds", seconds, "tokens_per_second", speed, "data_wait", sums->data_wait_seconds, "comm_wait",
-        sums->comm_wait_seconds, "time", (json_int_t)time(NULL));
+        "step_seconds", seconds, "tokens_per_second", speed, "data_wait", sums->data_wait_seconds,
+        "comm_wait", sums->comm_wait_seconds, "time", (json_int_t)time(NULL));
     if (t->gemm_gflops > 0) json_object_set_new(line, "mfu", number_or_null(mfu));
-    if (skipped) json_object_set_new(line, "skipped", json_true());
+    if (!sums->finite) json_object_set_new(line, "skipped", json_true());
     sago_status status = sago_metrics_append(t->metrics, line);
     json_decref(line);
     char share[32] = "";
     if (t->gemm_gflops > 0) snprintf(share, sizeof share, "  mfu %.0f%%", 100 * mfu);
-    sago_progress("train", (double)t->step / (double)t->config->run.steps, "step %lld/%lld  loss %.4f  %.0f tokens/s%s",
-                  (long long)t->step, (long long)t->config->run.steps, sums->nll / tokens, speed, share);
+    sago_progress("train", (double)record->number / (double)t->config->run.steps,
+                  "step %lld/%lld  loss %.4f  %.0f tokens/s%s", (long long)record->number,
+                  (long long)t->config->run.steps, sums->nll / tokens, speed, share);
     return status;
 }
 

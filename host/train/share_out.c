@@ -8,7 +8,8 @@ int sago_share_out(sago_piece *pieces, int n, int rank, int ranks) {
         int64_t rows = p.shape[0];
         if (p.n_dims == 2 && rows >= ranks) {
             int64_t first = rows * rank / ranks, end = rows * (rank + 1) / ranks;
-            p.data = (char *)p.data + (size_t)(first * p.shape[1]) * sago_dtype_bytes(p.dtype);
+            if (p.data) p.data = (char *)p.data + (size_t)(first * p.shape[1]) * sago_dtype_bytes(p.dtype);
+            p.first_remote += first * p.shape[1];
             p.offset[0] += first;
             p.shape[0] = end - first;
         } else if (i % ranks != rank) {

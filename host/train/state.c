@@ -28,7 +28,7 @@ static json_t *make_meta(const sago_trainer *t) {
 
 sago_status sago_trainer_save(sago_trainer *t) {
     int n_state = sago_optimizer_count_pieces(t->optimizer);
-    sago_param_pieces whole = sago_param_pieces_make(&t->registry, t->values, n_state);
+    sago_param_pieces whole = sago_param_pieces_make(&t->weights, n_state);
     sago_optimizer_pieces(t->optimizer, whole.pieces + whole.n);
     json_t *meta = make_meta(t);
     sago_side_file tokenizer = {.name = SAGO_TOKENIZER_FILE};
@@ -66,8 +66,7 @@ static sago_status choose_state(sago_trainer *t, const sago_ckpt *ckpt, sago_pie
         if (sago_ckpt_find(ckpt, p.name, &dtype, &n_dims, shape)) {
             pieces[kept++] = p;
         } else if (sago_starts_with(p.name, "adafactor/momentum/")) {
-            int64_t count = p.shape[0] * (p.n_dims == 2 ? p.shape[1] : 1);
-            SAGO_TRY(t->device->ops->fill(t->device, sago_tensor_1d(p.data, SAGO_F32, count), 0));
+            SAGO_TRY(sago_optimizer_clear(t->optimizer, &p));
         } else {
             return sago_fail(SAGO_E_CONFIG,
                              "%s: has no %s: optimizer.factored, min_factored_dim and the frozen groups must "
@@ -82,7 +81,7 @@ static sago_status choose_state(sago_trainer *t, const sago_ckpt *ckpt, sago_pie
 
 sago_status sago_trainer_load_weights(sago_trainer *t, sago_ckpt *ckpt, bool keep_moments) {
     int n_state = keep_moments ? sago_optimizer_count_pieces(t->optimizer) : 0;
-    sago_param_pieces whole = sago_param_pieces_make(&t->registry, t->values, n_state);
+    sago_param_pieces whole = sago_param_pieces_make(&t->weights, n_state);
     sago_status status = SAGO_OK;
     if (keep_moments) {
         sago_optimizer_pieces(t->optimizer, whole.pieces + whole.n);

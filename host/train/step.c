@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer.h"
 
+#include "log.h"
 #include "ops.h"
 #include "rng.h"
 #include "signals.h"
@@ -27,7 +28,15 @@ static void count_pairs(const sago_batch *batch, double *encoder, double *decode
     }
 }
 
-static sago_status run_micro_batches(sago_trainer *t, const sago_batch *batch, sago_loss *total) {
+/* The first block is final last: what the loss is not, its gradient is not either, on every rank. */
+static sago_status block_done(void *context, int block) {
+    sago_trainer *t = context;
+    sago_tensor first = sago_tensor_1d(t->gradients, SAGO_F32, 1);
+    if (block == 0) SAGO_TRY(t->device->ops->carry_nonfinite(t->device, first, &t->device_step->sums));
+    return sago_reducer_block_done(t->reducer, block);
+}
+
+static sago_status run_micro_batches(sago_trainer *t, const sago_batch *batch) {
     const sago_config *config = t->config;
     sago_loss_args args = {
         .dropout = (float)config->train.dropout,
@@ -35,39 +44,74 @@ static sago_status run_micro_batches(sago_trainer *t, const sago_batch *batch, s
         .z_loss = (float)config->train.z_loss,
         .label_smoothing = (float)config->train.label_smoothing,
         .scale = batch->global_target_tokens > 0 ? 1.0 / (double)batch->global_target_tokens : 0,
-        .context = t->reducer,
+        .context = t,
     };
     for (int64_t first = 0; first < batch->n_rows; first += t->micro_rows) {
         int64_t rows = batch->n_rows - first < t->micro_rows ? batch->n_rows - first : t->micro_rows;
         /* Gradients accumulate in one buffer: only the last micro-batch leaves a block final. */
-        args.block_done = first + rows == batch->n_rows ? sago_reducer_block_done : NULL;
-        sago_loss loss;
-        SAGO_TRY(sago_model_loss(t->model, t->values, t->gradients, batch, first, rows, &args, &loss));
-        total->nll += loss.nll, total->z += loss.z, total->correct += loss.correct,
-            total->tokens += loss.tokens;
+        args.block_done = first + rows == batch->n_rows ? block_done : NULL;
+        SAGO_TRY(sago_model_loss(t->model, t->weights.values, t->gradients, batch, first, rows, &args,
+                                 &t->device_step->sums));
     }
     return SAGO_OK;
+}
+
+static void describe_batch(sago_trainer *t, const sago_batch *batch, sago_step_record *record) {
+    double encoder, decoder, cross;
+    count_pairs(batch, &encoder, &decoder, &cross);
+    record->input_tokens = (double)batch->n_input_tokens;
+    record->examples = (double)batch->n_examples;
+    record->matmul_flops =
+        sago_model_flops(&t->shape, batch->n_input_tokens, batch->n_target_tokens, encoder, decoder, cross);
+    record->rows = (double)batch->n_rows;
+}
+
+sago_status sago_trainer_gradients(sago_trainer *t, sago_step_record *record, bool *ended) {
+    const sago_batch *batch = NULL;
+    const sago_ops *ops = t->device->ops;
+    sago_step_state *on_device = t->device_step;
+    *record = (sago_step_record){.number = t->step + 1, .started_ns = sago_now_ns()};
+    SAGO_TRY(sago_agree(t->mesh, sago_data_next(t->data, &batch)));
+    *ended = batch == NULL;
+    if (*ended) return SAGO_OK;
+    describe_batch(t, batch, record);
+    record->data_wait_seconds = sago_data_wait_seconds(t->data);
+
+    sago_tensor gradients = sago_tensor_1d(t->gradients, SAGO_F32, t->registry.n_elements);
+    sago_tensor sums = sago_tensor_1d(&on_device->sums, SAGO_F32, sizeof on_device->sums / sizeof(float));
+    SAGO_TRY(ops->fill(t->device, gradients, 0));
+    SAGO_TRY(ops->fill(t->device, sums, 0)); /* all bits 0 are 0 in double, too */
+    sago_reducer_begin(t->reducer, t->gradients);
+    SAGO_TRY(run_micro_batches(t, batch));
+    SAGO_TRY(sago_reducer_finish(t->reducer));
+    record->comm_wait_seconds = sago_mesh_exposed_seconds(t->mesh);
+
+    /* Summed gradients are the same bytes on every rank, and so is their norm: all decide alike. */
+    SAGO_TRY(ops->sum_squares(t->device, &on_device->squares, &gradients, 1));
+    SAGO_TRY(ops->step_control(t->device, &on_device->control, &on_device->squares, &on_device->sums,
+                               t->config->optimizer.clip_norm));
+    record->state = &t->host_steps[record->number % 2];
+    SAGO_TRY(ops->download_async(t->device, record->state, on_device, sizeof *on_device));
+    return ops->mark(t->device, &record->done);
 }
 
 enum { NLL, Z, CORRECT, TARGETS, INPUTS, EXAMPLES, FLOPS, STOP, N_SUMS };
 
 /* One small sum over the data axis carries everything a step reports; rows of each rank stand in slots of
  * their own. */
-static sago_status sum_over_ranks(sago_trainer *t, const sago_batch *batch, const sago_loss *loss,
-                                  sago_step_sums *out) {
+sago_status sago_trainer_collect(sago_trainer *t, const sago_step_record *record, sago_step_sums *out) {
     int n = t->mesh->axis_size[SAGO_DATA_AXIS], rank = t->mesh->axis_rank[SAGO_DATA_AXIS];
-    double encoder, decoder, cross;
-    count_pairs(batch, &encoder, &decoder, &cross);
+    SAGO_TRY(t->device->ops->await(t->device, record->done));
+    const sago_loss_sums *loss = &record->state->sums;
+    const sago_step_control *control = &record->state->control;
     int count = N_SUMS + 3 * n;
     double *v = sago_alloc_zero((size_t)count, sizeof *v);
-    v[NLL] = loss->nll, v[Z] = loss->z, v[CORRECT] = (double)loss->correct, v[TARGETS] = (double)loss->tokens;
-    v[INPUTS] = (double)batch->n_input_tokens, v[EXAMPLES] = (double)batch->n_examples;
-    v[FLOPS] =
-        sago_model_flops(&t->shape, batch->n_input_tokens, batch->n_target_tokens, encoder, decoder, cross);
+    v[NLL] = loss->nll, v[Z] = loss->z, v[CORRECT] = loss->correct, v[TARGETS] = loss->tokens;
+    v[INPUTS] = record->input_tokens, v[EXAMPLES] = record->examples, v[FLOPS] = record->matmul_flops;
     v[STOP] = sago_signal_received() ? 1 : 0;
-    v[N_SUMS + rank] = (double)batch->n_rows;
-    v[N_SUMS + n + rank] = sago_data_wait_seconds(t->data);
-    v[N_SUMS + 2 * n + rank] = sago_mesh_exposed_seconds(t->mesh);
+    v[N_SUMS + rank] = record->rows;
+    v[N_SUMS + n + rank] = record->data_wait_seconds;
+    v[N_SUMS + 2 * n + rank] = record->comm_wait_seconds;
     sago_status status = sago_all_reduce_f64(t->mesh, SAGO_DATA_AXIS, v, count);
     if (status == SAGO_OK) {
         out->nll = v[NLL], out->z = v[Z], out->correct = v[CORRECT], out->target_tokens = v[TARGETS];
@@ -79,37 +123,9 @@ static sago_status sum_over_ranks(sago_trainer *t, const sago_batch *batch, cons
             out->data_wait_seconds = fmax(out->data_wait_seconds, v[N_SUMS + n + i]);
             out->comm_wait_seconds = fmax(out->comm_wait_seconds, v[N_SUMS + 2 * n + i]);
         }
+        out->gradient_norm = sqrt(control->gradient_squares);
+        out->finite = control->apply;
     }
     free(v);
     return status;
-}
-
-sago_status sago_trainer_gradients(sago_trainer *t, sago_step_sums *sums, bool *ended) {
-    const sago_batch *batch = NULL;
-    SAGO_TRY(sago_agree(t->mesh, sago_data_next(t->data, &batch)));
-    *ended = batch == NULL;
-    if (*ended) return SAGO_OK;
-
-    sago_loss loss = {0};
-    const sago_ops *ops = t->device->ops;
-    sago_tensor gradients = sago_tensor_1d(t->gradients, SAGO_F32, t->registry.n_elements);
-    SAGO_TRY(ops->fill(t->device, gradients, 0));
-    sago_reducer_begin(t->reducer, t->gradients);
-    SAGO_TRY(run_micro_batches(t, batch, &loss));
-    SAGO_TRY(sago_reducer_finish(t->reducer));
-    SAGO_TRY(sum_over_ranks(t, batch, &loss, sums));
-
-    /* Summed gradients are the same bytes on every rank, and so is this norm: all ranks decide alike from
-     * here on. */
-    sago_step_state *on_device = t->device_step;
-    const sago_loss_sums here = {.nll = sums->nll, .z = sums->z};
-    SAGO_TRY(ops->sum_squares(t->device, &on_device->squares, &gradients, 1));
-    SAGO_TRY(ops->upload(t->device, &on_device->sums, &here, sizeof here));
-    SAGO_TRY(ops->step_control(t->device, &on_device->control, &on_device->squares, &on_device->sums,
-                               t->config->optimizer.clip_norm));
-    sago_step_control control;
-    SAGO_TRY(ops->download(t->device, &control, &on_device->control, sizeof control));
-    sums->gradient_norm = sqrt(control.gradient_squares);
-    sums->finite = control.apply;
-    return SAGO_OK;
 }

@@ -69,16 +69,16 @@ static sago_status remove_newer(const char *checkpoints, int64_t target) {
 
 /* Goes back to before the spike and past the batches around it. Newer checkpoints lead to the same spike:
  * they go. */
-static sago_status rewind_run(sago_trainer *t, double loss, bool *rewound) {
+static sago_status rewind_run(sago_trainer *t, int64_t spiked, double loss, bool *rewound) {
     int64_t target, committed;
     *rewound = false;
     SAGO_TRY(sago_ckpt_writer_wait(t->writer, &committed));
-    SAGO_TRY(find_rewind_step(t, t->step - t->config->train.spike.rewind_steps, &target));
+    SAGO_TRY(find_rewind_step(t, spiked - 1 - t->config->train.spike.rewind_steps, &target));
     if (target < 0) {
         if (t->mesh->rank == 0)
             sago_warn(
                 "loss spike at step %lld (%.4f), and no checkpoint to go back to; lower checkpoint.every",
-                (long long)t->step + 1, loss);
+                (long long)spiked, loss);
         sago_spike_accept(&t->spikes, loss);
         return SAGO_OK;
     }
@@ -86,9 +86,9 @@ static sago_status rewind_run(sago_trainer *t, double loss, bool *rewound) {
         return sago_fail(SAGO_E_NONFINITE,
                          "the loss has spiked %d times; lower optimizer.learning_rate, or look at the "
                          "data around step %lld",
-                         MOST_REWINDS, (long long)t->step + 1);
+                         MOST_REWINDS, (long long)spiked);
     *rewound = true;
-    int64_t from = t->step + 1;
+    t->pending = (sago_step_record){0}; /* what came after the spike goes with it */
     char *dir = sago_step_path(t->checkpoints, target);
     sago_ckpt *ckpt = NULL;
     sago_status status = sago_ckpt_open(dir, false, &ckpt);
@@ -109,72 +109,133 @@ static sago_status rewind_run(sago_trainer *t, double loss, bool *rewound) {
         if (status == SAGO_OK) status = sago_metrics_open(t->config->run.dir, target, &t->metrics);
     }
     SAGO_TRY(sago_agree(t->mesh, status));
-    sago_info("loss spike at step %lld (%.4f): back to step %lld, skipping %lld batches", (long long)from,
+    sago_info("loss spike at step %lld (%.4f): back to step %lld, skipping %lld batches", (long long)spiked,
               loss, (long long)target, (long long)t->config->train.spike.skip_batches);
     return sago_trainer_log_event(t, "spike",
-                                  json_pack("{s:I, s:f}", "at_step", (json_int_t)from, "loss", loss));
+                                  json_pack("{s:I, s:f}", "at_step", (json_int_t)spiked, "loss", loss));
 }
 
-/* What is not finite never reaches the weights. */
-static sago_status handle_non_finite(sago_trainer *t, const sago_step_sums *sums, double seconds) {
+/* What is not finite never reaches the weights: the device saw to it. */
+static sago_status judge_non_finite(sago_trainer *t, int64_t step, const sago_step_sums *sums) {
     const char *what = isfinite(sums->nll) ? "gradient" : "loss";
-    t->step++;
     if (strcmp(t->config->train.non_finite, "stop") == 0)
         return sago_fail(SAGO_E_NONFINITE,
                          "step %lld: the %s is not finite; the weights are those of the step before "
                          "(train.non_finite: skip goes on)",
-                         (long long)t->step, what);
+                         (long long)step, what);
     if (++t->skipped_in_a_row > t->config->train.max_skipped)
         return sago_fail(SAGO_E_NONFINITE,
                          "step %lld: the %s is not finite, %lld steps in a row (train.max_skipped)",
-                         (long long)t->step, what, (long long)t->skipped_in_a_row);
-    if (t->mesh->rank == 0) sago_warn("step %lld skipped: the %s is not finite", (long long)t->step, what);
-    return sago_trainer_log_step(t, sums, 0, seconds, true);
+                         (long long)step, what, (long long)t->skipped_in_a_row);
+    if (t->mesh->rank == 0) sago_warn("step %lld skipped: the %s is not finite", (long long)step, what);
+    return SAGO_OK;
 }
 
-static sago_status apply(sago_trainer *t, const sago_step_sums *sums, int64_t started_ns) {
-    int64_t age = t->step + 1 - t->moment_age_offset;
-    double rate = sago_schedule_rate(t->config, t->step + 1);
-    SAGO_TRY(sago_optimizer_step(t->optimizer, t->values, t->gradients, age, rate, &t->device_step->control));
-    t->step++;
-    t->skipped_in_a_row = 0;
-    return sago_trainer_log_step(t, sums, rate, (double)(sago_now_ns() - started_ns) * 1e-9, false);
+/* Looks at a step's numbers: is it one to go on from? */
+static sago_status judge(sago_trainer *t, const sago_step_record *record, sago_step_sums *sums,
+                         bool *rewound) {
+    *rewound = false;
+    SAGO_TRY(sago_trainer_collect(t, record, sums));
+    if (!sums->finite) return sago_agree(t->mesh, judge_non_finite(t, record->number, sums));
+    double loss = sums->nll / fmax(sums->target_tokens, 1);
+    if (sago_spike_check(&t->spikes, loss, t->config->train.spike.threshold))
+        SAGO_TRY(rewind_run(t, record->number, loss, rewound));
+    if (!*rewound) t->skipped_in_a_row = 0;
+    return SAGO_OK;
+}
+
+static sago_status apply(sago_trainer *t, sago_step_record *record) {
+    int64_t age = record->number - t->moment_age_offset;
+    record->learning_rate = sago_schedule_rate(t->config, record->number);
+    SAGO_TRY(sago_optimizer_step(t->optimizer, &t->weights, t->gradients, age, record->learning_rate,
+                                 &t->device_step->control));
+    t->step = record->number;
+    return SAGO_OK;
+}
+
+/* Judges and reports the step that was handed over last, if it was not yet. Unless another follows at once,
+ * the device has nothing to do meanwhile. */
+static sago_status look_at_pending(sago_trainer *t, sago_step_sums *sums, bool *rewound) {
+    const sago_step_record record = t->pending;
+    *rewound = false;
+    if (record.number == 0) return SAGO_OK;
+    t->pending = (sago_step_record){0};
+    SAGO_TRY(judge(t, &record, sums, rewound));
+    int64_t now = sago_now_ns(),
+            since = t->concluded_ns > record.started_ns ? t->concluded_ns : record.started_ns;
+    t->concluded_ns = now;
+    return *rewound ? SAGO_OK : sago_trainer_log_step(t, &record, sums, (double)(now - since) * 1e-9);
+}
+
+/* One step on a device that is done when it says so: its numbers are judged before they reach the weights. */
+static sago_status step_at_once(sago_trainer *t, sago_step_record *record, sago_step_sums *sums,
+                                bool *rewound) {
+    SAGO_TRY(judge(t, record, sums, rewound));
+    if (*rewound) return SAGO_OK;
+    SAGO_TRY(apply(t, record));
+    return sago_trainer_log_step(t, record, sums, (double)(sago_now_ns() - record->started_ns) * 1e-9);
+}
+
+/* One step on a device that runs behind: the step before is judged while the device works on this one. */
+static sago_status step_ahead(sago_trainer *t, sago_step_record *record, sago_step_sums *sums,
+                              bool *rewound) {
+    SAGO_TRY(apply(t, record));
+    SAGO_TRY(look_at_pending(t, sums, rewound));
+    if (!*rewound) t->pending = *record;
+    return SAGO_OK;
+}
+
+static bool is_due(int64_t every, int64_t step) {
+    return every > 0 && step % every == 0;
+}
+
+/* What follows a step: a save and an evaluation, where they are due, of weights whose steps have all been
+ * judged. */
+static sago_status after_step(sago_trainer *t, const sago_train_hooks *hooks, sago_step_sums *sums,
+                              bool *rewound) {
+    const sago_config *config = t->config;
+    bool saves = is_due(config->checkpoint.every, t->step);
+    bool evaluates = hooks && hooks->evaluate && is_due(config->eval.every, t->step);
+    if (!saves && !evaluates && sums->stop_requested == 0) return SAGO_OK;
+    SAGO_TRY(look_at_pending(t, sums, rewound));
+    if (!*rewound && sums->stop_requested == 0) {
+        if (saves) SAGO_TRY(save(t));
+        /* Scores can be made later, from a checkpoint: what is in their way costs no training. */
+        sago_status status = evaluates ? hooks->evaluate(hooks->context, t) : SAGO_OK;
+        if (status != SAGO_OK && t->mesh->rank == 0)
+            sago_warn("not evaluated after step %lld: %s", (long long)t->step, sago_message());
+        return SAGO_OK;
+    }
+    if (sums->stop_requested == 0) return SAGO_OK;
+    if (t->saved_step != t->step) SAGO_TRY(save(t));
+    return SAGO_E_INTERRUPTED;
+}
+
+/* Until run.steps, or the end of the data. */
+static sago_status run_until_end(sago_trainer *t, const sago_train_hooks *hooks, sago_step_sums *sums) {
+    while (t->step < t->config->run.steps) {
+        bool ended, rewound = false;
+        sago_step_record record;
+        SAGO_TRY(sago_trainer_gradients(t, &record, &ended));
+        if (ended) {
+            sago_info("the data ended after step %lld of %lld", (long long)t->step,
+                      (long long)t->config->run.steps);
+            break;
+        }
+        sums->stop_requested = 0; /* of the step before, which has been looked at */
+        SAGO_TRY(t->device->asynchronous ? step_ahead(t, &record, sums, &rewound)
+                                         : step_at_once(t, &record, sums, &rewound));
+        if (!rewound) SAGO_TRY(after_step(t, hooks, sums, &rewound));
+    }
+    return SAGO_OK;
 }
 
 static sago_status run_steps(sago_trainer *t, const sago_train_hooks *hooks, sago_step_sums *sums) {
-    const sago_config *config = t->config;
-    while (t->step < config->run.steps) {
-        int64_t started_ns = sago_now_ns();
-        bool ended;
-        SAGO_TRY(sago_trainer_gradients(t, sums, &ended));
-        if (ended) {
-            sago_info("the data ended after step %lld of %lld", (long long)t->step,
-                      (long long)config->run.steps);
-            break;
-        }
-        double loss = sums->nll / fmax(sums->target_tokens, 1);
-        if (!sums->finite) {
-            SAGO_TRY(
-                sago_agree(t->mesh, handle_non_finite(t, sums, (double)(sago_now_ns() - started_ns) * 1e-9)));
-        } else {
-            bool rewound = false;
-            if (sago_spike_check(&t->spikes, loss, config->train.spike.threshold))
-                SAGO_TRY(rewind_run(t, loss, &rewound));
-            if (rewound) continue;
-            SAGO_TRY(apply(t, sums, started_ns));
-        }
-        if (sums->stop_requested > 0) {
-            if (t->saved_step != t->step) SAGO_TRY(save(t));
-            return SAGO_E_INTERRUPTED;
-        }
-        if (config->checkpoint.every > 0 && t->step % config->checkpoint.every == 0) SAGO_TRY(save(t));
-        if (hooks && hooks->evaluate && config->eval.every > 0 && t->step % config->eval.every == 0) {
-            /* Scores can be made later, from a checkpoint: what is in their way costs no training. */
-            sago_status status = hooks->evaluate(hooks->context, t);
-            if (status != SAGO_OK && t->mesh->rank == 0)
-                sago_warn("not evaluated after step %lld: %s", (long long)t->step, sago_message());
-        }
-    }
+    bool rewound;
+    do {
+        SAGO_TRY(run_until_end(t, hooks, sums));
+        SAGO_TRY(look_at_pending(t, sums, &rewound)); /* the last step may turn out a spike */
+    } while (rewound);
     return t->saved_step != t->step ? save_last(t) : SAGO_OK;
 }
 

@@ -2,6 +2,11 @@
 /**
  * Trainer: everything that one rank of a training run holds, and the loop over its steps.
  *
+ * On an asynchronous device the host runs ahead: it hands step k over before it looks at the numbers of step
+ * k - 1, so that the device never waits for it. What may not be finite is decided on the device, and never
+ * reaches the weights; what the host decides (to stop, to go back before a spike) comes a step later there.
+ * Before a save, an evaluation and the end the host has looked at everything.
+ *
  *     sago_train(config, mesh, hooks)
  *         open     device, model (fresh, from model.init, or from the run's newest checkpoint), data,
  * optimizer a step   batch -> micro-batches (loss, backward, buckets summed on the way) -> checks ->
@@ -22,6 +27,7 @@
 #include "optimizer.h"
 #include "reduce.h"
 #include "spike.h"
+#include "weights.h"
 
 #include <stdio.h>
 
@@ -31,6 +37,17 @@ typedef struct sago_step_state {
     double squares;      /* of the summed gradient */
     sago_step_control control;
 } sago_step_state;
+
+/** A step that was handed to the device, and what the host knew of it then. */
+typedef struct sago_step_record {
+    int64_t number;         /* counts from 1 */
+    sago_step_state *state; /* on the host, there once `done` has passed */
+    sago_mark done;
+    int64_t started_ns;
+    double learning_rate;
+    double input_tokens, examples, matmul_flops, rows; /* of this rank */
+    double data_wait_seconds, comm_wait_seconds;
+} sago_step_record;
 
 typedef struct sago_trainer {
     sago_config *config; /* the caller's */
@@ -44,8 +61,12 @@ typedef struct sago_trainer {
     sago_optimizer *optimizer;
     sago_reducer *reducer;
     sago_ckpt_writer *writer;
-    float *values, *gradients;    /* flat device buffers */
+    sago_weights weights;
+    float *gradients;             /* flat, on the device */
     sago_step_state *device_step; /* on the device */
+    sago_step_state *host_steps;  /* [2]: where the numbers of this step and the one before arrive */
+    sago_step_record pending;     /* handed over, its numbers not looked at yet; number 0: none */
+    int64_t concluded_ns;         /* when the step before was; 0: something else came between */
     FILE *metrics;                /* rank 0 */
     char *checkpoints;            /* RUN/checkpoints */
     json_t *origin;               /* what a checkpoint's meta says of the imported model it came from */
@@ -99,12 +120,21 @@ typedef struct sago_step_sums {
     bool finite;
 } sago_step_sums;
 
-/** step.c: one forward, backward and reduction; weights unchanged. *ended: the data has no more batches. */
-sago_status sago_trainer_gradients(sago_trainer *trainer, sago_step_sums *sums, bool *ended) SAGO_MUST_CHECK;
+/**
+ * step.c: hands one forward, backward, reduction and the device's decision about the step over; weights
+ * unchanged. *ended: the data has no more batches.
+ */
+sago_status sago_trainer_gradients(sago_trainer *trainer, sago_step_record *record,
+                                   bool *ended) SAGO_MUST_CHECK;
+
+/** Waits for a step's numbers and adds them up over the ranks; the device may work on the next step
+ * meanwhile. */
+sago_status sago_trainer_collect(sago_trainer *trainer, const sago_step_record *record,
+                                 sago_step_sums *sums) SAGO_MUST_CHECK;
 
 /** report line of a step; rank 0. */
-sago_status sago_trainer_log_step(sago_trainer *trainer, const sago_step_sums *sums, double learning_rate,
-                                  double seconds, bool skipped) SAGO_MUST_CHECK;
+sago_status sago_trainer_log_step(sago_trainer *trainer, const sago_step_record *record,
+                                  const sago_step_sums *sums, double seconds) SAGO_MUST_CHECK;
 sago_status sago_trainer_log_event(sago_trainer *trainer, const char *event, json_t *details) SAGO_MUST_CHECK;
 
 #endif

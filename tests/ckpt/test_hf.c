@@ -142,10 +142,10 @@ static void assert_round_trip(const char *model_dir) {
     char *before = sago_format("%s/model.safetensors", model_dir),
          *after = sago_format("%s/model.safetensors", out);
     assert_ok(sago_hf_import(model_dir, ckpt));
-    assert_ok(sago_hf_export(ckpt, out));
+    assert_ok(sago_hf_export(ckpt, out, true));
     assert_same_file(before, after);
     assert_ok(sago_hf_import(out, ckpt)); /* again, over the step that is there */
-    assert_ok(sago_hf_export(ckpt, out));
+    assert_ok(sago_hf_export(ckpt, out, true));
     assert_same_file(before, after);
     free(ckpt);
     free(out);
@@ -186,7 +186,7 @@ static void round_trips(void **unused) {
     char *unread = make_model("v10-unread", config_v10, list, m);
     char *ckpt = sago_format("%s.ckpt", unread), *out = sago_format("%s.out", unread);
     assert_ok(sago_hf_import(unread, ckpt));
-    assert_ok(sago_hf_export(ckpt, out));
+    assert_ok(sago_hf_export(ckpt, out, true));
     char *a = sago_format("%s/model.safetensors", v10), *b = sago_format("%s/model.safetensors", out);
     assert_same_file(a, b);
     free(a), free(b), free(ckpt), free(out), free(unread), free(many), free(v10), free(v11);
@@ -214,7 +214,7 @@ static void in_parts(void **unused) {
          *out = sago_format("%s.out", parts);
     assert_ok(sago_json_write(path, index));
     assert_ok(sago_hf_import(parts, ckpt));
-    assert_ok(sago_hf_export(ckpt, out));
+    assert_ok(sago_hf_export(ckpt, out, true));
     char *a = sago_format("%s/model.safetensors", whole), *b = sago_format("%s/model.safetensors", out);
     assert_same_file(a, b);
     json_object_set_new(map, "shared.weight", json_string("../whole/model.safetensors"));
@@ -293,7 +293,7 @@ static void runs_are_safe(void **unused) {
     assert_ok(sago_ckpt_writer_start(writer, &save));
     sago_ckpt_writer_close(writer);
     assert_fails(sago_hf_import(dir, ckpt), SAGO_E_BUSY, "holds the steps of a run");
-    assert_fails(sago_hf_export(ckpt, test_path("never")), SAGO_E_INPUT, "model"); /* no model in its meta */
+    assert_fails(sago_hf_export(ckpt, test_path("never"), false), SAGO_E_INPUT, "model"); /* no model in its meta */
     assert_false(sago_is_dir(test_path("never")));
     free(dir), free(ckpt);
 }
@@ -308,7 +308,7 @@ static void goldens(void **unused) {
              *ckpt = sago_format("%s/g%d", test_folder, i);
         char *out = sago_format("%s/g%d.out", test_folder, i);
         assert_ok(sago_hf_import(model, ckpt));
-        assert_ok(sago_hf_export(ckpt, out));
+        assert_ok(sago_hf_export(ckpt, out, true));
         char *a = sago_format("%s/model.safetensors", model), *b = sago_format("%s/model.safetensors", out);
         assert_same_file(a, b);
         free(model), free(ckpt), free(out), free(a), free(b);

@@ -168,6 +168,81 @@ static void wrong_requests(void **unused) {
 }
 
 /* Pieces that do not make up their tensor are a defect of the caller, found before anything is committed. */
+/* Memory that only copies reach; what copies may not touch stays 0x5A. */
+typedef struct far_memory {
+    float *elements;
+    int64_t count, most_at_once;
+} far_memory;
+
+static sago_status read_far(const void *context, void *to_host, int64_t first, int64_t count) {
+    const far_memory *far = context;
+    assert_true(first >= 0 && first + count <= far->count);
+    memcpy(to_host, far->elements + first, (size_t)count * sizeof(float));
+    return SAGO_OK;
+}
+
+static sago_status write_far(void *context, int64_t first, const void *from_host, int64_t count) {
+    far_memory *far = context;
+    assert_true(first >= 0 && first + count <= far->count);
+    memcpy(far->elements + first, from_host, (size_t)count * sizeof(float));
+    if (count > far->most_at_once) far->most_at_once = count;
+    return SAGO_OK;
+}
+
+static sago_status break_down(const void *context, void *to_host, int64_t first, int64_t count) {
+    (void)context, (void)to_host, (void)first, (void)count;
+    return sago_fail(SAGO_E_DEVICE, "the bus is on fire");
+}
+
+/* A matrix of more than a copy may hold at once, and a vector after it, from and to such memory. */
+static void pieces_in_memory_far_away(void **unused) {
+    (void)unused;
+    enum { ROWS = 2200, COLUMNS = 8001, VECTOR = 77, AT = 16, N = AT + ROWS * COLUMNS + VECTOR };
+    for (int background = 0; background < 2; background++) {
+        const char *dir = test_path(background ? "far-background" : "far");
+        far_memory far = {sago_alloc(N * sizeof(float)), N, 0};
+        for (int64_t i = 0; i < N; i++) far.elements[i] = (float)(i % 100003);
+        sago_remote remote = {read_far, write_far, &far};
+        sago_piece pieces[] = {{.name = "a",
+                                .dtype = SAGO_F32,
+                                .n_dims = 2,
+                                .global_shape = {ROWS, COLUMNS},
+                                .shape = {ROWS, COLUMNS},
+                                .remote = &remote,
+                                .first_remote = AT},
+                               {.name = "b",
+                                .dtype = SAGO_F32,
+                                .n_dims = 1,
+                                .global_shape = {VECTOR, 1},
+                                .shape = {VECTOR, 1},
+                                .remote = &remote,
+                                .first_remote = AT + ROWS * COLUMNS}};
+        json_t *meta = json_object();
+        const sago_ckpt_save save = {.dir = dir, .step = 1, .meta = meta, .pieces = pieces, .n_pieces = 2};
+        sago_ckpt_writer *writer;
+        assert_ok(sago_ckpt_writer_open(NULL, background, &writer));
+        assert_ok(sago_ckpt_writer_start(writer, &save));
+        /* A snapshot was taken. */
+        memset(far.elements, 0x5A, N * sizeof(float));
+        int64_t step;
+        assert_ok(sago_ckpt_writer_wait(writer, &step));
+        sago_ckpt *ckpt;
+        assert_ok(sago_ckpt_open(dir, true, &ckpt));
+        assert_ok(sago_ckpt_load(ckpt, pieces, 2));
+        for (int64_t i = AT; i < N; i++) assert_true(far.elements[i] == (float)(i % 100003));
+        for (int64_t i = 0; i < AT; i++) assert_memory_equal(&far.elements[i], "ZZZZ", 4);
+        assert_true(far.most_at_once * (int64_t)sizeof(float) <= 64 << 20 &&
+                    far.most_at_once < ROWS * COLUMNS);
+        sago_ckpt_close(ckpt);
+        remote.read = break_down;
+        assert_int_equal(sago_ckpt_writer_start(writer, &save), SAGO_E_DEVICE);
+        assert_non_null(strstr(sago_message(), "on fire"));
+        sago_ckpt_writer_close(writer);
+        json_decref(meta);
+        free(far.elements);
+    }
+}
+
 static void pieces_that_do_not_fit(void **unused) {
     (void)unused;
     const char *dir = test_path("unfit");
@@ -330,12 +405,20 @@ static void folder_in_the_way(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(resharding),      cmocka_unit_test(retention),
-        cmocka_unit_test(same_step_again), cmocka_unit_test(reproducible),
-        cmocka_unit_test(leftovers),       cmocka_unit_test(empty_and_absent),
-        cmocka_unit_test(wrong_requests),  cmocka_unit_test(pieces_that_do_not_fit),
-        cmocka_unit_test(failing_disk),    cmocka_unit_test(failing_disk_in_background),
-        cmocka_unit_test(failing_layout),  cmocka_unit_test(folder_in_the_way),
+        cmocka_unit_test(resharding),
+        cmocka_unit_test(retention),
+        cmocka_unit_test(same_step_again),
+        cmocka_unit_test(reproducible),
+        cmocka_unit_test(leftovers),
+        cmocka_unit_test(empty_and_absent),
+        cmocka_unit_test(wrong_requests),
+        cmocka_unit_test(pieces_in_memory_far_away),
+        cmocka_unit_test(pieces_in_memory_far_away),
+        cmocka_unit_test(pieces_that_do_not_fit),
+        cmocka_unit_test(failing_disk),
+        cmocka_unit_test(failing_disk_in_background),
+        cmocka_unit_test(failing_layout),
+        cmocka_unit_test(folder_in_the_way),
     };
     return cmocka_run_group_tests(tests, make_test_folder, remove_test_folder);
 }

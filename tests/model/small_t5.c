@@ -124,8 +124,9 @@ void small_batch_free(sago_batch *batch) {
     free(batch->weights);
 }
 
-sago_loss small_loss(small_t5 *t5, const sago_batch *batch, int first, int n, const sago_loss_args *args) {
-    sago_loss loss;
+sago_loss_sums small_loss(small_t5 *t5, const sago_batch *batch, int first, int n,
+                          const sago_loss_args *args) {
+    sago_loss_sums loss = {0};
     must(sago_model_loss(t5->model, t5->values, t5->gradients, batch, first, n, args, &loss));
     return loss;
 }

@@ -39,6 +39,7 @@ sago_batch small_batch(int n_rows, const int rows[], const int inputs[], const i
 void small_batch_free(sago_batch *batch);
 
 /** Loss over rows [first, first + n) added to the gradients; fails the test on an error. */
-sago_loss small_loss(small_t5 *t5, const sago_batch *batch, int first, int n, const sago_loss_args *args);
+sago_loss_sums small_loss(small_t5 *t5, const sago_batch *batch, int first, int n,
+                          const sago_loss_args *args);
 
 #endif

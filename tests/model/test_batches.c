@@ -48,8 +48,8 @@ static void repeats_and_recomputes_bit_for_bit(void **state) {
         assert_true(sago_model_bytes(again.model) < sago_model_bytes(plain.model));
         sago_batch batch = packed();
         const sago_loss_args args = arguments(0.1f);
-        sago_loss first = small_loss(&plain, &batch, 0, 4, &args),
-                  second = small_loss(&again, &batch, 0, 4, &args);
+        sago_loss_sums first = small_loss(&plain, &batch, 0, 4, &args),
+                       second = small_loss(&again, &batch, 0, 4, &args);
         size_t bytes = (size_t)plain.registry.n_elements * sizeof(float);
         assert_memory_equal(plain.gradients, again.gradients, bytes);
         assert_memory_equal(&first, &second, sizeof first);
@@ -70,7 +70,7 @@ static void micro_batches_add_up(void **state) {
             small_open(&t5, version, (small_options){0});
             sago_batch batch = packed();
             const sago_loss_args args = arguments(dropped ? 0.25f : 0);
-            sago_loss whole = small_loss(&t5, &batch, 0, 4, &args);
+            sago_loss_sums whole = small_loss(&t5, &batch, 0, 4, &args);
             float *gradients = keep_gradients(&t5);
             small_clear_gradients(&t5);
             double nll = 0;
@@ -99,10 +99,10 @@ static void packing_changes_nothing(void **state) {
         const int lengths[] = {9, 12, 5, 1, 10, 21}, targets[] = {6, 7, 4, 1, 5, 13};
         sago_batch alone = small_batch(6, (int[]){1, 1, 1, 1, 1, 1}, lengths, targets, 3);
         const sago_loss_args args = arguments(0);
-        sago_loss a = small_loss(&t5, &rows, 0, 4, &args);
+        sago_loss_sums a = small_loss(&t5, &rows, 0, 4, &args);
         float *gradients = keep_gradients(&t5);
         small_clear_gradients(&t5);
-        sago_loss b = small_loss(&t5, &alone, 0, 6, &args);
+        sago_loss_sums b = small_loss(&t5, &alone, 0, 6, &args);
         assert_int_equal(a.tokens, b.tokens);
         assert_int_equal(a.correct, b.correct);
         assert_true(fabs(a.nll - b.nll) < 1e-5 * a.nll);
@@ -121,7 +121,7 @@ static void padding_weighs_nothing(void **state) {
     small_open(&t5, true, (small_options){0});
     sago_batch batch = packed();
     const sago_loss_args args = arguments(0);
-    sago_loss whole = small_loss(&t5, &batch, 0, 4, &args);
+    sago_loss_sums whole = small_loss(&t5, &batch, 0, 4, &args);
     float *gradients = keep_gradients(&t5);
     small_clear_gradients(&t5);
     /* Whatever stands in padding is never read. */
@@ -129,11 +129,11 @@ static void padding_weighs_nothing(void **state) {
         if (batch.input_segments[i] == 0) batch.inputs[i] = 1000 + i;
     for (int i = 0; i < 4 * SMALL_TARGETS; i++)
         if (batch.target_segments[i] == 0) batch.decoder_inputs[i] = batch.targets[i] = -i;
-    sago_loss padded = small_loss(&t5, &batch, 0, 4, &args);
+    sago_loss_sums padded = small_loss(&t5, &batch, 0, 4, &args);
     assert_memory_equal(&whole, &padded, sizeof whole);
     assert_memory_equal(gradients, t5.gradients, (size_t)t5.registry.n_elements * sizeof(float));
     /* A micro-batch without any example adds nothing. */
-    sago_loss empty = small_loss(&t5, &batch, 2, 1, &args);
+    sago_loss_sums empty = small_loss(&t5, &batch, 2, 1, &args);
     assert_int_equal(empty.tokens, 0);
     assert_true(empty.nll == 0 && empty.z == 0);
     assert_memory_equal(gradients, t5.gradients, (size_t)t5.registry.n_elements * sizeof(float));

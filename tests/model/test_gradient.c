@@ -27,7 +27,7 @@ static void compare(bool version_1_1, small_options options, float dropout, floa
                                  .z_loss = 0.01f,
                                  .label_smoothing = smoothing,
                                  .scale = 1.0 / (double)batch.n_target_tokens};
-    sago_loss loss = small_loss(&t5, &batch, 0, 4, &args);
+    sago_loss_sums loss = small_loss(&t5, &batch, 0, 4, &args);
     reference r = small_reference(&t5);
     r.dropout = (double)dropout, r.dropout_key = 99, r.z_loss = (double)args.z_loss;
     r.label_smoothing = (double)smoothing;

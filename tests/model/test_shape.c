@@ -100,7 +100,7 @@ static void a_batch_that_does_not_fit_is_refused(void **state) {
     small_open(&t5, true, (small_options){.max_rows = 1});
     sago_batch batch = small_batch(2, (int[]){1, 1}, (int[]){3, 4}, (int[]){2, 3}, 1);
     const sago_loss_args args = {.scale = 1};
-    sago_loss loss;
+    sago_loss_sums loss = {0};
     assert_int_equal(sago_model_loss(t5.model, t5.values, t5.gradients, &batch, 0, 2, &args, &loss),
                      SAGO_E_SHAPE);
     batch.inputs[1] = 53;

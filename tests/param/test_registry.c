@@ -55,7 +55,7 @@ static void offsets_are_aligned_and_in_order(void **state) {
     assert_ptr_equal(sago_registry_find(&r, "output"), &r.params[3]);
     assert_null(sago_registry_find(&r, "outputs"));
     float *flat = calloc((size_t)r.n_elements, sizeof *flat);
-    sago_tensor query = sago_param_tensor(&r.params[2], flat);
+    sago_tensor query = sago_param_tensor(&r.params[2], SAGO_F32, flat);
     assert_ptr_equal(query.data, flat + r.params[2].offset);
     assert_int_equal(query.n_dims, 2);
     assert_int_equal(query.shape[0], 8);

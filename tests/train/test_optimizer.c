@@ -17,6 +17,7 @@ static sago_device *device;
 static sago_registry registry;
 static sago_config *config;
 static float *values, *gradients;
+static sago_weights weights;
 
 static const struct {
     const char *name;
@@ -43,6 +44,7 @@ static int setup(void **state) {
     values = calloc(n, sizeof *values);
     gradients = calloc(n, sizeof *gradients);
     sago_registry_initialise(&registry, 1, values);
+    weights = (sago_weights){.device = device, .registry = &registry, .values = values};
     sago_registry_initialise(&registry, 2, gradients);
     return 0;
 }
@@ -116,7 +118,7 @@ static void test_groups_scale_and_freeze(void **state) {
     float *before = malloc(n * sizeof *before), *whole = malloc(n * sizeof *whole);
     memcpy(before, values, n * sizeof *before);
     sago_optimizer *o = open_with(NULL, 0);
-    assert_int_equal(sago_optimizer_step(o, values, gradients, 1, 0.5, NULL), SAGO_OK);
+    assert_int_equal(sago_optimizer_step(o, &weights, gradients, 1, 0.5, NULL), SAGO_OK);
     sago_optimizer_close(o);
     memcpy(whole, values, n * sizeof *whole);
     memcpy(values, before, n * sizeof *before);
@@ -124,7 +126,7 @@ static void test_groups_scale_and_freeze(void **state) {
         "optimizer.groups=[{pattern: '*.norm', multiplier: 0.25}, {pattern: 'encoder*', multiplier: 0}, "
         "{pattern: '*norm', multiplier: 7}]"};
     o = open_with(sets, 1);
-    assert_int_equal(sago_optimizer_step(o, values, gradients, 1, 0.5, NULL), SAGO_OK);
+    assert_int_equal(sago_optimizer_step(o, &weights, gradients, 1, 0.5, NULL), SAGO_OK);
     sago_optimizer_close(o);
     const double multipliers[PARAMS] = {1, 0, .25, 1};
     for (int i = 0; i < PARAMS; i++) {
@@ -153,7 +155,7 @@ static void test_clip_norm(void **state) {
         sago_step_control control;
         assert_int_equal(device->ops->step_control(device, &control, &norm_square, &sums, 2), SAGO_OK);
         assert_true(control.apply && control.gradient_squares == norm_square);
-        assert_int_equal(sago_optimizer_step(o, values, gradients, 1, 0, &control), SAGO_OK);
+        assert_int_equal(sago_optimizer_step(o, &weights, gradients, 1, 0, &control), SAGO_OK);
         sago_piece pieces[PARAMS];
         assert_int_equal(sago_optimizer_count_pieces(o), PARAMS);
         sago_optimizer_pieces(o, pieces);
