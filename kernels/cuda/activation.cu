@@ -6,36 +6,31 @@
 #include "check_layers.h"
 #include "gpu_ops.h"
 
-/* Dropped elements are 0 whatever they were, even NaN. */
-static __device__ __forceinline__ float kept(float x, float keep) {
-    return keep > 0.0f ? x * keep : 0.0f;
-}
-
 struct dropout {
     enum { IN = 1, OUT = 1 };
-    __device__ __forceinline__ void element(float out[], const float in[], float keep) const {
-        out[0] = kept(in[0], keep);
+    __device__ __forceinline__ void element(float out[], const float in[], masked m) const {
+        out[0] = kept(in[0], m);
     }
 };
 
 struct residual {
     enum { IN = 2, OUT = 1 };
-    __device__ __forceinline__ void element(float out[], const float in[], float keep) const {
-        out[0] = in[0] + kept(in[1], keep);
+    __device__ __forceinline__ void element(float out[], const float in[], masked m) const {
+        out[0] = in[0] + kept(in[1], m);
     }
 };
 
 struct relu_forward {
     enum { IN = 1, OUT = 1 };
-    __device__ __forceinline__ void element(float out[], const float in[], float keep) const {
-        out[0] = kept(in[0] < 0.0f ? 0.0f : in[0], keep); /* so that NaN stays */
+    __device__ __forceinline__ void element(float out[], const float in[], masked m) const {
+        out[0] = kept(in[0] < 0.0f ? 0.0f : in[0], m); /* so that NaN stays */
     }
 };
 
 struct relu_backward {
     enum { IN = 2, OUT = 1 };
-    __device__ __forceinline__ void element(float out[], const float in[], float keep) const {
-        out[0] = in[1] <= 0.0f ? 0.0f : kept(in[0], keep);
+    __device__ __forceinline__ void element(float out[], const float in[], masked m) const {
+        out[0] = in[1] <= 0.0f ? 0.0f : kept(in[0], m);
     }
 };
 
@@ -75,15 +70,15 @@ template <typename T> static __device__ __forceinline__ gelu_parts gelu_of(float
 
 template <typename T> struct geglu_forward {
     enum { IN = 2, OUT = 1 };
-    __device__ __forceinline__ void element(float out[], const float in[], float keep) const {
-        out[0] = kept(in[0] * gelu_of<T>(in[0]).gate * in[1], keep);
+    __device__ __forceinline__ void element(float out[], const float in[], masked m) const {
+        out[0] = kept(in[0] * gelu_of<T>(in[0]).gate * in[1], m);
     }
 };
 
 template <typename T> struct geglu_backward {
     enum { IN = 3, OUT = 2 };
-    __device__ __forceinline__ void element(float out[], const float in[], float keep) const {
-        float d = kept(in[0], keep), x = in[1];
+    __device__ __forceinline__ void element(float out[], const float in[], masked m) const {
+        float d = kept(in[0], m), x = in[1];
         gelu_parts gelu = gelu_of<T>(x);
         out[0] = d * in[2] * gelu.slope;
         out[1] = d * (x * gelu.gate);

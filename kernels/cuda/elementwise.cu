@@ -8,13 +8,13 @@
 struct fill {
     enum { IN = 0, OUT = 1 };
     float value;
-    __device__ __forceinline__ void element(float out[], const float[], float) const { out[0] = value; }
+    __device__ __forceinline__ void element(float out[], const float[], masked) const { out[0] = value; }
 };
 
 struct scale {
     enum { IN = 1, OUT = 1 };
     float factor;
-    __device__ __forceinline__ void element(float out[], const float in[], float) const {
+    __device__ __forceinline__ void element(float out[], const float in[], masked) const {
         out[0] = factor * in[0];
     }
 };
@@ -22,7 +22,7 @@ struct scale {
 struct add_scaled {
     enum { IN = 2, OUT = 1 };
     float factor;
-    __device__ __forceinline__ void element(float out[], const float in[], float) const {
+    __device__ __forceinline__ void element(float out[], const float in[], masked) const {
         out[0] = fmaf(factor, in[1], in[0]);
     }
 };

@@ -3,8 +3,8 @@
  * The one walk over elements that all elementwise operations share, with or without dropout.
  *
  * An operation is a struct `Op` with IN and OUT, how many tensors it reads and writes, and
- *     __device__ void element(float out[], const float in[], float keep) const
- * where keep is the mask's factor of the element, 0 or 1 / (1 - rate), and 1 without dropout. Results are
+ *     __device__ void element(float out[], const float in[], masked m) const
+ * where m says whether the element is dropped and what multiplies it if not. Results are
  * rounded to T. An output may be one of the inputs: every thread reads what it handles before it writes
  * there.
  */
@@ -26,9 +26,20 @@ template <typename Op> struct ahead_of {
     enum { COUNT = Op::IN <= 1 ? 4 : 2 };
 };
 
+/** Of an element: is it kept, and what multiplies it then? Always, and 1, without dropout. */
+struct masked {
+    bool keeps;
+    float factor;
+};
+
+/** Dropped elements are 0 whatever they were, even NaN. */
+static __device__ __forceinline__ float kept(float x, masked m) {
+    return m.keeps ? x * m.factor : 0.0f;
+}
+
 template <typename Op, typename T, int N, bool DROPS>
 __global__ void __launch_bounds__(ELEMENTWISE_THREADS, 4)
-    elementwise_kernel(Op op, streams s, sago_mask mask, int64_t count) {
+    elementwise_kernel(Op op, streams s, sago_mask mask, philox_keys keys, int64_t count) {
     constexpr int IN = Op::IN, OUT = Op::OUT, AHEAD = ahead_of<Op>::COUNT;
     constexpr int STEP = ELEMENTWISE_THREADS * N;
     int64_t first = (int64_t)blockIdx.x * (AHEAD * STEP) + (int64_t)threadIdx.x * N;
@@ -44,18 +55,19 @@ __global__ void __launch_bounds__(ELEMENTWISE_THREADS, 4)
         for (int a = 0; a < AHEAD; a++) {
             int64_t at = first + a * STEP;
             if (at + N <= count) {
-                float keep[N], result[OUT][N];
+                float result[OUT][N];
+                bool keeps[N];
                 if constexpr (DROPS && N == 1) {
-                    keep[0] = mask_factor(mask, philox_word(mask.key, mask_index(mask, at)));
+                    keeps[0] = philox_word(mask.key, mask_index(mask, at)) >= mask.threshold;
                 } else if constexpr (DROPS) {
-                    /* N neighbours are of one row, and their index is a multiple of 4: run_elementwise sees
-                     * to it. */
+                    /* N neighbours are of one row, and their index is a multiple of 4: run_masked sees to it.
+                     */
                     uint64_t counter = mask_index(mask, at) >> 2;
 #pragma unroll
                     for (int four = 0; four < N / 4; four++) {
-                        philox4 random = philox_words(mask.key, counter + (uint64_t)four);
+                        philox4 random = philox_words(keys, counter + (uint64_t)four);
 #pragma unroll
-                        for (int i = 0; i < 4; i++) keep[4 * four + i] = mask_factor(mask, random.word[i]);
+                        for (int i = 0; i < 4; i++) keeps[4 * four + i] = random.word[i] >= mask.threshold;
                     }
                 }
 #pragma unroll
@@ -63,7 +75,7 @@ __global__ void __launch_bounds__(ELEMENTWISE_THREADS, 4)
                     float x[IN ? IN : 1], y[OUT];
 #pragma unroll
                     for (int i = 0; i < IN; i++) x[i] = in[a][i].get(k);
-                    op.element(y, x, DROPS ? keep[k] : 1.0f);
+                    op.element(y, x, DROPS ? masked{keeps[k], mask.factor} : masked{true, 1.0f});
 #pragma unroll
                     for (int i = 0; i < OUT; i++) result[i][k] = y[i];
                 }
@@ -80,7 +92,7 @@ __global__ void __launch_bounds__(ELEMENTWISE_THREADS, 4)
                     float x[IN ? IN : 1], y[OUT];
 #pragma unroll
                     for (int i = 0; i < IN; i++) x[i] = to_float(((const T *)s.in[i])[at]);
-                    op.element(y, x, 1.0f);
+                    op.element(y, x, masked{true, 1.0f});
 #pragma unroll
                     for (int i = 0; i < OUT; i++) ((T *)s.out[i])[at] = from_float<T>(y[i]);
                 }
@@ -95,7 +107,7 @@ static sago_status launch_elementwise(sago_gpu *gpu, const Op &op, const streams
     constexpr int64_t TILE = (int64_t)ELEMENTWISE_THREADS * N * ahead_of<Op>::COUNT;
     unsigned blocks = persistent_blocks(gpu, (count + TILE - 1) / TILE, ELEMENTWISE_BLOCKS);
     return SAGO_LAUNCH(gpu, (elementwise_kernel<Op, T, N, DROPS>), blocks, ELEMENTWISE_THREADS, 0, op, s,
-                       mask, count);
+                       mask, philox_keys_make(mask.key), count);
 }
 
 template <typename Op> static bool streams_aligned(const streams &s) {
