@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""sago doctor, alone and under mpirun: test_doctor.py SAGO MPIRUN. What it says is held against what Python sees."""
+"""sago doctor, alone and under mpirun: test_doctor.py SAGO MPIRUN FAKE_NVML. What it says is held against what Python
+sees, and what it says of GPUs against a stand-in for the driver's library."""
 import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 
-sago, mpirun = sys.argv[1:3]
+sago, mpirun, fake_nvml = sys.argv[1:4]
 env = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", ASAN_OPTIONS="detect_leaks=0")
 
 
@@ -56,4 +58,29 @@ assert code == 1 and len(errors) == 1, (code, errors)
 assert all(word in errors[0] for word in ("mesh.data=5", "mesh.model=1", "has 2", "mpirun -n 5")), errors
 code, out, err = run(sago, "doctor", "--set", "device=none")
 assert code != 0 and "device" in err, (code, err)
+
+# Devices. cpu and sim are everywhere; without a driver cuda says why in one line, and what to do.
+assert alone["device cpu"]["status"] == alone["device sim"]["status"] == "ok", alone
+assert alone["device sim"]["text"].startswith("sim: "), alone["device sim"]
+if "gpu" in alone:
+    assert alone["gpu"]["text"] == "no NVIDIA driver" and "install" in alone["gpu"]["remedy"], alone["gpu"]
+    assert alone["device cuda"]["status"] == "info" and alone["device cuda"]["text"].startswith("cuda: "), alone
+    assert alone["device"]["text"].startswith("cpu: "), alone["device"]
+    code, out, err = run(sago, "doctor", "--set", "device=cuda")
+    assert code == 1 and "cuda: " in err and re.search("warn +gpu .*no NVIDIA driver", out), (code, out, err)
+    code, out, err = run(sago, "doctor", "--json", "--set", "device=sim")
+    named = {f["name"]: f for f in json.loads(out)["nodes"][0]["findings"]}
+    assert code == 0 and named["device"]["text"].startswith("sim: "), (code, out, err)
+
+# A machine with two GPUs, as far as NVML goes.
+with tempfile.TemporaryDirectory() as folder:
+    os.symlink(os.path.abspath(fake_nvml), os.path.join(folder, "libnvidia-ml.so.1"))
+    env["LD_LIBRARY_PATH"] = folder + ":" + env.get("LD_LIBRARY_PATH", "")
+    code, out, err = run(sago, "doctor", "--json")
+    named = {f["name"]: f for f in json.loads(out)["nodes"][0]["findings"]}
+    assert named["gpu driver"]["text"] == "NVIDIA 580.65.06, 2 GPUs", named["gpu driver"]
+    assert named["gpu 0"]["text"] == "NVIDIA H100 80GB HBM3, 85.0 GB (84.0 free), sm_90, 17 NVLinks, PCIe 5 x16", named
+    assert named["gpu 0"]["status"] == "ok"
+    assert named["gpu 1"]["text"] == "Tesla V100, 16.0 GB (1.0 free), sm_70, no NVLink, PCIe 3 x16", named["gpu 1"]
+    assert named["gpu 1"]["status"] == "warn" and "8.0" in named["gpu 1"]["remedy"], named["gpu 1"]
 print("ok")
