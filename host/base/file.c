@@ -4,9 +4,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 sago_status sago_file_open(const char *path, const char *mode, FILE **out) {
@@ -61,6 +63,31 @@ sago_status sago_file_replaceable(const char *path) {
     bool special = n >= 6 && memcmp(link, "/proc/", 6) == 0;
     if (is_link && !special && (stat(path, &info) != 0 || S_ISREG(info.st_mode))) return SAGO_OK;
     return sago_fail(SAGO_E_IO, "%s: is no regular file, so it cannot be replaced; give the name of a file", path);
+}
+
+static bool is_left_behind(const char *path, const char *digits) {
+    char *end;
+    long pid = strtol(digits, &end, 10);
+    struct stat info;
+    if (end == digits || *end || pid <= 0 || kill((pid_t)pid, 0) == 0 || errno != ESRCH) return false;
+    return lstat(path, &info) == 0 && S_ISREG(info.st_mode) && info.st_mtim.tv_sec + 60 < time(NULL);
+}
+
+char *sago_file_temporary(const char *path) {
+    char *dir = sago_path_dir(path), *start = sago_format("%s.tmp-", sago_path_base(path));
+    sago_names names = {0};
+    /* A folder that cannot be listed shows when the file is made. */
+    if (sago_dir_list(dir, &names) != SAGO_OK) names.count = 0;
+    for (size_t i = 0; i < names.count; i++) {
+        if (!sago_starts_with(names.names[i], start)) continue;
+        char *other = sago_path_join(dir, names.names[i]);
+        if (is_left_behind(other, names.names[i] + strlen(start))) unlink(other);
+        free(other);
+    }
+    sago_names_free(&names);
+    free(start);
+    free(dir);
+    return sago_format("%s.tmp-%ld", path, (long)getpid());
 }
 
 sago_status sago_file_replace(const char *path, const void *bytes, size_t length) {

@@ -21,6 +21,10 @@ sago_status sago_file_replaceable(const char *path) SAGO_MUST_CHECK;
  * folder. */
 sago_status sago_file_replace(const char *path, const void *bytes, size_t length) SAGO_MUST_CHECK;
 
+/** "PATH.tmp-PID": a name for what will replace path. Free it. What killed writers of path left there is removed: files
+ * of such names whose process is gone and that nobody wrote to for a minute (it may run on another node). */
+char *sago_file_temporary(const char *path);
+
 /** fopen with a message; mode as fopen's. */
 sago_status sago_file_open(const char *path, const char *mode, FILE **out) SAGO_MUST_CHECK;
 

@@ -15,7 +15,7 @@ sago_status sago_jsonl_open(sago_jsonl *jsonl, const char *input, const char *ou
     struct stat info;
     if (stat(input, &info) == 0) jsonl->total_bytes = info.st_size;
     jsonl->path = sago_strdup(output);
-    jsonl->temporary = sago_format("%s.tmp-%ld", output, (long)getpid());
+    jsonl->temporary = sago_file_temporary(output);
     jsonl->out = fopen(jsonl->temporary, "wb");
     if (jsonl->out) return SAGO_OK;
     sago_status status = sago_fail_errno(SAGO_E_IO, "%s: cannot write", output);

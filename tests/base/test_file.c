@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "test.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static void reading(void **state) {
@@ -163,10 +166,40 @@ static void lines_across_blocks(void **state) {
     sago_str_free(&all);
 }
 
+static void age(const char *path, time_t seconds) {
+    const struct timespec then[2] = {{.tv_sec = time(NULL) - seconds}, {.tv_sec = time(NULL) - seconds}};
+    assert_int_equal(utimensat(AT_FDCWD, path, then, 0), 0);
+}
+
+/* A name for what will replace a file; killed writers' files of such names go, those of living ones stay. */
+static void temporaries(void **state) {
+    (void)state;
+    pid_t gone = fork();
+    if (gone == 0) _exit(0);
+    assert_int_equal(waitpid(gone, NULL, 0), gone);
+    char name[64];
+    snprintf(name, sizeof name, "out.tmp-%ld", (long)gone);
+    const char *dead = test_write(name, "half", 4);
+    snprintf(name, sizeof name, "out.tmp-%ld", (long)getppid());
+    const char *alive = test_write(name, "half", 4), *other = test_write("out.tmp-x1", "a", 1);
+    age(alive, 3600), age(other, 3600);
+    free(sago_file_temporary(test_path("out")));
+    assert_true(sago_is_file(dead)); /* written to just now: by another node, for all we know */
+    age(dead, 3600);
+    char *mine = sago_file_temporary(test_path("out"));
+    assert_false(sago_is_file(dead));
+    assert_true(sago_is_file(alive));
+    assert_true(sago_is_file(other));
+    snprintf(name, sizeof name, "out.tmp-%ld", (long)getpid());
+    assert_string_equal(mine, test_path(name));
+    free(mine);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reading),
         cmocka_unit_test(replacing),
+        cmocka_unit_test(temporaries),
         cmocka_unit_test(full_disk),
         cmocka_unit_test(folders),
         cmocka_unit_test(links_are_removed_and_not_followed),
