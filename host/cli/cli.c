@@ -91,6 +91,12 @@ static sago_status read_option(const sago_command *command, int n_words, char *c
     return SAGO_OK;
 }
 
+sago_status sago_run_verb(const sago_verb *verbs, const sago_arguments *arguments) {
+    for (; verbs->name; verbs++)
+        if (strcmp(verbs->name, arguments->positional[0]) == 0) return verbs->run(arguments);
+    return sago_fail(SAGO_E_INTERNAL, "%s %s: nothing runs it", arguments->command, arguments->positional[0]);
+}
+
 /* The first positional of a command with verbs. */
 static sago_status check_verb(const sago_command *command, const char *verb) {
     const char *known[16];

@@ -56,6 +56,15 @@ typedef struct sago_command {
     sago_status (*run)(const sago_arguments *);
 } sago_command;
 
+/** A command's verbs and what each runs; ends with a name of NULL. */
+typedef struct sago_verb {
+    const char *name;
+    sago_status (*run)(const sago_arguments *);
+} sago_verb;
+
+/** Runs the verb that the first positional names; it is one of the command's `verbs`. */
+sago_status sago_run_verb(const sago_verb *verbs, const sago_arguments *arguments) SAGO_MUST_CHECK;
+
 /** The value of an option, or NULL; the last one when repeated. */
 const char *sago_argument(const sago_arguments *arguments, const char *name);
 bool sago_argument_switch(const sago_arguments *arguments, const char *name);

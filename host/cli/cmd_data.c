@@ -260,7 +260,7 @@ static sago_status sample(const sago_arguments *arguments) {
     SAGO_TRY(sago_file_replaceable(path));
     SAGO_TRY_TO(done, sago_argument_int(arguments, "--count", 100, 1, 1000000000000, &draws));
     SAGO_TRY_TO(done, open_all(arguments, &o));
-    temporary = sago_format("%s.tmp-%ld", path, (long)getpid());
+    temporary = sago_file_temporary(path);
     SAGO_TRY_TO(done, sago_file_open(temporary, "wb", &file));
     status = write_draws(o.mixture, draws, file, path);
     sago_status closed = sago_file_close_synced(file, temporary);
@@ -319,11 +319,9 @@ static sago_status generate(const sago_arguments *arguments) {
 }
 
 static sago_status run(const sago_arguments *arguments) {
-    const char *verb = arguments->positional[0];
-    if (strcmp(verb, "stats") == 0) return stats(arguments);
-    if (strcmp(verb, "sample") == 0) return sample(arguments);
-    if (strcmp(verb, "pack") == 0) return pack(arguments);
-    return generate(arguments);
+    static const sago_verb verbs[] = {
+        {"stats", stats}, {"sample", sample}, {"pack", pack}, {"generate", generate}, {0}};
+    return sago_run_verb(verbs, arguments);
 }
 
 static const sago_option options[] = {

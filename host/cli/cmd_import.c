@@ -3,6 +3,7 @@
 
 #include "file.h"
 #include "hf.h"
+#include "steps.h"
 #include "tokenizer.h"
 
 #include <stdlib.h>
@@ -34,29 +35,44 @@ done:
     return status;
 }
 
+/* A model that is there is somebody's work. What a run holds is refused by sago_hf_import, whatever was asked. */
+static sago_status check_free(const char *ckpt_dir) {
+    int64_t *steps = NULL;
+    int n_steps = 0;
+    if (!sago_is_dir(ckpt_dir)) return SAGO_OK;
+    sago_status status = sago_steps_list(ckpt_dir, &steps, &n_steps);
+    if (status == SAGO_OK && n_steps == 1 && steps[0] == 0)
+        status = sago_fail(SAGO_E_BUSY, "%s: holds an imported model already; --force replaces it", ckpt_dir);
+    free(steps);
+    return status;
+}
+
 static sago_status run(const sago_arguments *arguments) {
     const char *format = sago_argument(arguments, "--format");
     if (strcmp(format, "hf") != 0)
         return sago_fail(SAGO_E_USAGE, "--format %s: the format that can be imported is hf (Hugging Face)",
                          format);
     SAGO_TRY(check_tokenizer(arguments->positional[0]));
+    if (!sago_argument_switch(arguments, "--force")) SAGO_TRY(check_free(arguments->positional[1]));
     return sago_hf_import(arguments->positional[0], arguments->positional[1]);
 }
 
 static const sago_option options[] = {
     {"--format", "hf", "format of DIR: hf, a Hugging Face model folder", true},
+    {"--force", NULL, "replace the model that CKPT holds already", false},
     {0},
 };
 
 const sago_command sago_command_import = {
     .name = "import",
     .summary = "make a checkpoint from another program's model",
-    .usage = "sago import --format hf DIR CKPT",
+    .usage = "sago import --format hf DIR CKPT [--force]",
     .details = "Reads config.json, model.safetensors (or its parts with model.safetensors.index.json) and, "
                "if there, "
                "spiece.model of a T5 model: 1.0, v1.1, Flan-T5, LM-adapted T5, mT5, ByT5. Writes step 0 of "
                "the checkpoint "
-               "folder CKPT, which model.init and --checkpoint take. Weights in F16 or BF16 become fp32.",
+               "folder CKPT, which model.init and --checkpoint take. Weights in F16 or BF16 become fp32. "
+               "A folder that holds an imported model already is refused, unless --force says to replace it.",
     .example = "sago import --format hf flan-t5-small checkpoints/flan-t5-small",
     .options = options,
     .min_positional = 2,

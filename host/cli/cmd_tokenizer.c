@@ -118,11 +118,17 @@ static sago_status train(const sago_arguments *arguments) {
     return status;
 }
 
+static sago_status encode(const sago_arguments *arguments) {
+    return convert(arguments, encode_line);
+}
+
+static sago_status decode(const sago_arguments *arguments) {
+    return convert(arguments, decode_line);
+}
+
 static sago_status run(const sago_arguments *arguments) {
-    const char *verb = arguments->positional[0];
-    if (strcmp(verb, "encode") == 0) return convert(arguments, encode_line);
-    if (strcmp(verb, "decode") == 0) return convert(arguments, decode_line);
-    return train(arguments);
+    static const sago_verb verbs[] = {{"encode", encode}, {"decode", decode}, {"train", train}, {0}};
+    return sago_run_verb(verbs, arguments);
 }
 
 static const sago_option options[] = {

@@ -100,6 +100,30 @@ class Import(unittest.TestCase):
                 f.write(data)
             self.refused(says)
 
+    def test_a_model_is_replaced_only_when_asked(self):
+        self.assertEqual(run("import", "--format", "hf", "model", "twice").returncode, 0)
+        self.refused("holds an imported model already; --force", to="twice")
+        self.assertEqual(run("import", "--format", "hf", "model", "twice", "--force").returncode, 0)
+        export = "export", "--format", "hf", "twice"
+        shutil.copytree(path("good"), path("out"))
+        with open(path("good/model.safetensors"), "rb") as f:
+            data = f.read()
+        done = run(*export, "out")
+        self.assertEqual(done.returncode, 0, "the same model again: " + done.stderr)
+        other = data[:-4] + struct.pack("<f", 0.5)
+        with open(path("out/model.safetensors"), "wb") as f:
+            f.write(other)
+        done = run(*export, "out")
+        self.assertIn("out/model.safetensors: belongs to another model", done.stderr)
+        self.assertGreater(done.returncode, 0)
+        with open(path("out/model.safetensors"), "rb") as f:
+            self.assertEqual(f.read(), other)
+        self.assertEqual(sorted(os.listdir(path("out"))), sorted(os.listdir(path("good"))))
+        done = run(*export, "out", "--force")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        with open(path("out/model.safetensors"), "rb") as f:
+            self.assertEqual(f.read(), data)
+
     def test_into_a_run(self):
         self.refused("a run's folder", to="run")
 
