@@ -13,6 +13,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 struct sago_index {
@@ -45,6 +46,7 @@ static void map_cache(sago_index *index, const char *file, const char *key) {
     if (bytes == MAP_FAILED) return;
     if (sago_index_blob_check(bytes, (size_t)info.st_size, key, &index->blob)) {
         index->mapped = true;
+        utimensat(AT_FDCWD, file, NULL, 0); /* in use: see remove_old; in a cache that is not ours it fails */
     } else {
         munmap(bytes, (size_t)info.st_size);
         index->blob = (sago_index_blob){0};
@@ -128,6 +130,23 @@ static bool select_tasks(sago_index *index, const sago_index_files *files) {
     return true;
 }
 
+/* Removes cache files that no run has opened for long, and what a killed run left half written. */
+static void remove_old(const char *cache) {
+    char *dir = sago_path_dir(cache);
+    sago_names names;
+    if (sago_dir_list(dir, &names) != SAGO_OK) names.count = 0;
+    time_t oldest = time(NULL) - (time_t)SAGO_INDEX_KEPT_DAYS * 86400;
+    for (size_t i = 0; i < names.count; i++) {
+        if (!sago_starts_with(names.names[i], "index-")) continue;
+        char *path = sago_path_join(dir, names.names[i]);
+        struct stat info;
+        if (lstat(path, &info) == 0 && S_ISREG(info.st_mode) && info.st_mtim.tv_sec < oldest) unlink(path);
+        free(path);
+    }
+    sago_names_free(&names);
+    free(dir);
+}
+
 static sago_status rebuild(sago_index *index, const sago_source *source, const char *key,
                            const sago_index_files *files, const char *cache, int threads) {
     sago_str bytes = {0};
@@ -137,6 +156,7 @@ static sago_status rebuild(sago_index *index, const sago_source *source, const c
         sago_status status = sago_file_replace(cache, bytes.data, bytes.length);
         if (status == SAGO_OK) map_cache(index, cache, key);
         if (status != SAGO_OK) sago_warn("the index of %s is not kept: %s", index->path, sago_message());
+        remove_old(cache);
     }
     if (index->blob.bytes) {
         sago_str_free(&bytes);

@@ -6,7 +6,8 @@
  *
  * It lives in a cache file that is mapped, so it costs no memory of its own and opens in milliseconds. A file
  * whose size or time of change differs is scanned again alone; a damaged or foreign cache file is made anew
- * without a word. Where no cache can be written, the index is held in memory.
+ * without a word. Where no cache can be written, the index is held in memory. Opening a cache file notes the time on
+ * it; whoever writes one removes those that nobody opened for SAGO_INDEX_KEPT_DAYS.
  */
 #ifndef SAGO_INDEX_H
 #define SAGO_INDEX_H
@@ -15,6 +16,8 @@
 #include "source.h"
 
 typedef struct sago_index sago_index;
+
+enum { SAGO_INDEX_KEPT_DAYS = 90 };
 
 /** A task as stored; texts are offsets into the strings. */
 typedef struct sago_index_task {

@@ -104,7 +104,7 @@ static sago_status read_labels(sago_yaml *yaml, yaml_node_t *node, sago_mapping 
 
 static sago_status read_key(sago_yaml *yaml, const char *key, yaml_node_t *value, sago_mapping *out) {
     static const char *const kinds[] = {"auto", "jsonl", "json", "csv", "tsv", NULL};
-    static const char *const answers[] = {"text", "letter", "index", "number", NULL};
+    static const char *const answers[] = {"text", "letter", "index", "number", "letter_or_index", NULL};
     int choice = 0;
     if (!strcmp(key, "category")) return sago_yaml_read_text(yaml, value, key, &out->category);
     if (!strcmp(key, "records")) return sago_yaml_read_text(yaml, value, key, &out->records);

@@ -22,7 +22,8 @@ typedef enum sago_answer_kind {
     SAGO_ANSWER_TEXT,   /* the answer itself, or after labels */
     SAGO_ANSWER_LETTER, /* "A", "(b)", "C)": names an option */
     SAGO_ANSWER_INDEX,  /* 0, 1, ...: names an option */
-    SAGO_ANSWER_NUMBER  /* 1, 2, ...: names an option */
+    SAGO_ANSWER_NUMBER, /* 1, 2, ...: names an option */
+    SAGO_ANSWER_LETTER_OR_INDEX /* a letter, or 0, 1, ... */
 } sago_answer_kind;
 
 typedef enum sago_table_kind {
@@ -50,7 +51,7 @@ typedef struct sago_mapping {
     char *category; /* template set */
     char *records;  /* path to the container of the records; "" is the whole document */
     sago_table_kind kind;
-    char **columns; /* of a CSV or TSV without a header line */
+    char **columns; /* of a CSV or TSV without a header line; one that is there all the same is passed over */
     int n_columns;
     char **categories; /* task categories for holdout patterns */
     int n_categories;

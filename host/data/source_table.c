@@ -7,6 +7,7 @@
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 static sago_table_kind kind_of(const sago_mapping *mapping, const char *path) {
     if (mapping->kind != SAGO_TABLE_AUTO) return mapping->kind;
@@ -95,9 +96,25 @@ static sago_status split_row(sago_where where, bool quotes, const char *bytes, s
     return SAGO_OK;
 }
 
+/* Whether the first row of a file names columns that the mapping gives: two of them in their places. Some collections
+ * were published with a header line and without. */
+static sago_status is_header(const sago_mapping *mapping, sago_where where, bool quotes, const char *bytes,
+                             size_t length, bool *out) {
+    json_t *cells;
+    int same = 0;
+    SAGO_TRY(split_row(where, quotes, bytes, length, &cells));
+    for (int i = 0; i < mapping->n_columns; i++) {
+        const char *cell = json_string_value(json_array_get(cells, (size_t)i));
+        same += cell && strcasecmp(cell, mapping->columns[i]) == 0;
+    }
+    *out = same >= 2;
+    json_decref(cells);
+    return SAGO_OK;
+}
+
 static sago_status scan_rows(const sago_source *source, const char *path, bool quotes, const char *bytes,
                              size_t length, sago_scan *scan) {
-    bool header = source->mapping->n_columns == 0;
+    bool header = source->mapping->n_columns == 0, first = true;
     size_t at = sago_text_start(bytes, length), stop = 0, next = 0;
     int64_t line = 1, lines = 0;
     for (; at < length; at = next, line += lines) {
@@ -115,7 +132,11 @@ static sago_status scan_rows(const sago_source *source, const char *path, bool q
             header = false;
             continue;
         }
-        SAGO_TRY(sago_scan_add(source, path, line, bytes, at, stop - at, scan));
+        bool named = false;
+        if (first && source->mapping->n_columns > 0)
+            SAGO_TRY(is_header(source->mapping, (sago_where){path, line}, quotes, bytes + at, stop - at, &named));
+        first = false;
+        if (!named) SAGO_TRY(sago_scan_add(source, path, line, bytes, at, stop - at, scan));
     }
     return SAGO_OK;
 }
@@ -357,7 +378,8 @@ static sago_status settle_answer(const sago_mapping *mapping, sago_where where, 
     }
     const char *t = sago_str_text(text);
     long right = -1;
-    if (mapping->answer_is == SAGO_ANSWER_LETTER) {
+    bool digits = isdigit((unsigned char)*t) && mapping->answer_is != SAGO_ANSWER_LETTER;
+    if (mapping->answer_is == SAGO_ANSWER_LETTER || (mapping->answer_is == SAGO_ANSWER_LETTER_OR_INDEX && !digits)) {
         while (*t == '(' || *t == ' ') t++;
         if (isalpha((unsigned char)*t) && !isalnum((unsigned char)t[1]))
             right = toupper((unsigned char)*t) - 'A';

@@ -6,7 +6,9 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -99,6 +101,32 @@ static void reuse_and_rebuild(void **state) {
     sago_str_free(&bytes);
     sago_index_close(index);
     write_task("set/a.jsonl", 0, 11);
+}
+
+/* Whoever writes an index removes those that nobody opened for long; opening one counts. */
+static void old_indices_are_removed(void **state) {
+    (void)state;
+    write_task("aged/a.jsonl", 0, 3);
+    write_task("fresh/a.jsonl", 0, 3);
+    const char *cache = test_path("aging");
+    sago_index_close(open_index(test_path("aged"), cache, &none));
+    char *file = only_cache_file(cache);
+    const time_t old = time(NULL) - (SAGO_INDEX_KEPT_DAYS + 1) * 86400;
+    const struct timespec then[2] = {{.tv_sec = old}, {.tv_sec = old}};
+    assert_int_equal(utimensat(AT_FDCWD, file, then, 0), 0);
+    sago_index *index = open_index(test_path("aged"), cache, &none);
+    assert_int_equal(sago_index_scanned(index), 0);
+    sago_index_close(index);
+    sago_index_close(open_index(test_path("fresh"), cache, &none));
+    assert_true(sago_is_file(file)); /* opened a moment ago */
+    test_write("aging/keep-me", "not an index");
+    assert_int_equal(utimensat(AT_FDCWD, file, then, 0), 0);
+    assert_int_equal(utimensat(AT_FDCWD, test_path("aging/keep-me"), then, 0), 0);
+    write_task("fresh/a.jsonl", 0, 4);
+    sago_index_close(open_index(test_path("fresh"), cache, &none));
+    assert_false(sago_is_file(file));
+    assert_true(sago_is_file(test_path("aging/keep-me")));
+    free(file);
 }
 
 static void damaged_cache(void **state) {
@@ -196,7 +224,8 @@ static void errors(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reuse_and_rebuild), cmocka_unit_test(damaged_cache), cmocka_unit_test(selection),
+        cmocka_unit_test(reuse_and_rebuild), cmocka_unit_test(old_indices_are_removed),
+        cmocka_unit_test(damaged_cache), cmocka_unit_test(selection),
         cmocka_unit_test(without_cache),     cmocka_unit_test(errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -184,6 +184,8 @@ static void published_tables(void **state) {
         {"ag_news", "a.csv", "\"3\",\"Title\",\"Text, with a comma\"\n", "Business", 2},
         {"sst2", "a.tsv", "sentence\tlabel\na fine film \t1\n", "positive", 1},
         {"mmlu", "a.csv", "\"What, now?\",1,2,3,4,C\n", "3", 2},
+        {"mmlu", "a.csv", "question,choice0,choice1,choice2,choice3,answer\n\"What, now?\",5,6,7,8,3\n", "8", 3},
+        {"mmlu", "a.csv", "Question,A,B,C,D,Answer\nWhat?,5,6,7,8,0\n", "5", 0},
         {"svamp", "a.json", "[{\"Body\": \"He has 5.\", \"Question\": \"How many?\", \"Answer\": 5.0}]", "5",
          -1},
         {"multi_arith", "a.json", "[{\"sQuestion\": \" q \", \"lSolutions\": [39.0]}]", "39", -1},
