@@ -12,6 +12,40 @@ dir=${1:-build}
 packages=(build-essential meson ninja-build pkg-config libopenmpi-dev openmpi-bin libhdf5-dev libdnnl-dev
     libsentencepiece-dev libyaml-dev libjansson-dev libxxhash-dev libcmocka-dev gnuplot-nox)
 
+# A line every few seconds: what is going on, percent (may have a fraction), text.
+last_shown=-5 stage_shown="" stage_since=0
+show_stage() {
+    local left="" percent=${2%.*}
+    if [ "$1" != "$stage_shown" ]; then stage_shown=$1 stage_since=$SECONDS last_shown=-5; fi
+    [ $((SECONDS - last_shown)) -ge 5 ] || return 0
+    last_shown=$SECONDS
+    [ "$percent" -lt 3 ] || left="  ETA $(((SECONDS - stage_since) * (100 - percent) / percent))s"
+    echo "$1 $percent%  $3$left"
+}
+
+# apt-get's own lines for programs: "dlstatus:FILES:PERCENT:TEXT" and "pmstatus:PACKAGE:PERCENT:TEXT".
+show_apt() {
+    local kind name percent text
+    while IFS=: read -r kind name percent text; do
+        [[ $percent =~ ^[0-9]+(\.[0-9]+)?$ ]] || continue
+        case $kind in
+        dlstatus) show_stage download "$percent" "${text% (*}" ;;
+        pmstatus) show_stage install "$percent" "$text" ;;
+        esac
+    done
+}
+
+# What apt-get has to say goes to a file, which is shown where it fails.
+apt_quietly() {
+    local log="/tmp/sago-apt-$$.log"
+    { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o APT::Status-Fd=1 "$@" 2>"$log" | show_apt; } || {
+        cat "$log" >&2
+        echo "sago: apt-get $1 failed" >&2
+        exit 1
+    }
+    rm -f "$log"
+}
+
 install_missing() {
     command -v dpkg-query >/dev/null || {
         echo "sago: not a Debian system: install the equivalents of: ${packages[*]}" >&2
@@ -31,8 +65,8 @@ install_missing() {
         as_root=(sudo)
     fi
     echo "installing: ${missing[*]}"
-    "${as_root[@]}" apt-get update -qq
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    apt_quietly update
+    apt_quietly install -y --no-install-recommends "${missing[@]}"
 }
 
 [ "${SAGO_INSTALL:-yes}" = no ] || install_missing
@@ -49,14 +83,11 @@ fi
 
 # ninja's own lines come as one line every few seconds with an estimate; compiler messages pass through.
 show_progress() {
-    local line done total since=$SECONDS last=-5 left
+    local line done total
     while IFS= read -r line; do
         if [[ $line =~ ^\[([0-9]+)/([0-9]+)\] ]]; then
             done=${BASH_REMATCH[1]} total=${BASH_REMATCH[2]}
-            [ $((SECONDS - last)) -ge 5 ] || continue
-            last=$SECONDS left=""
-            [ "$done" -lt 5 ] || left="  ETA $(((SECONDS - since) * (total - done) / done))s"
-            echo "build $dir $((100 * done / total))%  $done of $total$left"
+            show_stage "build $dir" $((100 * done / total)) "$done of $total"
         elif [[ $line != ninja:* ]]; then
             echo "$line"
         fi

@@ -2,13 +2,18 @@
 #include <sentencepiece_processor.h>
 #include <sentencepiece_trainer.h>
 
+#include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <iostream>
+#include <streambuf>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 extern "C" {
+#include "log.h"
 #include "sentencepiece.h"
 }
 
@@ -107,6 +112,50 @@ class source_iterator : public sentencepiece::SentenceIterator {
     sago_status failure_ = SAGO_OK;
 };
 
+/*
+ * The trainer says how far it is in the lines of its log alone, which go to std::cerr: while it runs they come here
+ * and become progress. A unigram model shrinks from its seed pieces to the vocabulary, by a constant share a round; a
+ * BPE model grows to it.
+ */
+class log_progress : public std::streambuf {
+  public:
+    explicit log_progress(int pieces) : pieces_(pieces), before_(std::cerr.rdbuf(this)) {}
+    ~log_progress() override { std::cerr.rdbuf(before_); }
+
+  protected:
+    int_type overflow(int_type c) override {
+        if (c == '\n') {
+            read_line();
+            line_.clear();
+        } else if (c != traits_type::eof() && line_.size() < 4096) {
+            line_.push_back(static_cast<char>(c));
+        }
+        return traits_type::not_eof(c);
+    }
+
+  private:
+    void read_line() {
+        long size = number_after(" size="), goal = pieces_ + pieces_ / 10;
+        if (size <= 0) return;
+        if (line_.find("EM sub_iter=") != std::string::npos) {
+            if (first_ == 0) first_ = size;
+            double whole = std::log(static_cast<double>(first_) / static_cast<double>(goal));
+            double done = std::log(static_cast<double>(first_) / static_cast<double>(size));
+            sago_progress("training", whole > 0 ? done / whole : 1, "%ld pieces, %d wanted", size, pieces_);
+        } else if (line_.find("Added: ") != std::string::npos) {
+            sago_progress("training", static_cast<double>(size) / pieces_, "%ld of %d pieces", size, pieces_);
+        }
+    }
+    long number_after(const char *name) const {
+        size_t at = line_.find(name);
+        return at == std::string::npos ? 0 : std::strtol(line_.c_str() + at + std::strlen(name), nullptr, 10);
+    }
+    int pieces_;
+    long first_ = 0;
+    std::string line_;
+    std::streambuf *before_;
+};
+
 } // namespace
 
 sago_status sago_sentencepiece_train(const sago_text_source *texts, int vocab_size, const char *kind,
@@ -127,11 +176,12 @@ sago_status sago_sentencepiece_train(const sago_text_source *texts, int vocab_si
             {"input_sentence_size", "2000000"},
             {"shuffle_input_sentence", "true"},
             {"max_sentence_length", "16384"},
-            {"minloglevel", "2"},
+            {"minloglevel", "0"},
         };
         sentencepiece::SetRandomGeneratorSeed(static_cast<unsigned>(seed));
         source_iterator iterator(texts);
         std::string bytes;
+        log_progress progress(vocab_size);
         const auto done = sentencepiece::SentencePieceTrainer::Train(options, &iterator, &bytes);
         if (iterator.failure() != SAGO_OK) return iterator.failure();
         if (!done.ok()) return sago_fail(SAGO_E_INPUT, "tokenizer train: SentencePiece: %s", reason(done));

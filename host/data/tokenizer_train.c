@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "file.h"
 #include "json.h"
+#include "log.h"
 #include "sentencepiece.h"
 #include "tokenizer.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { MAX_LINE_BYTES = 1 << 24, MIN_PIECES = 8, MAX_PIECES = 1 << 20 };
 
@@ -21,6 +23,7 @@ typedef struct corpus {
     json_t *record;
     int field;
     int64_t n_texts;
+    int64_t read_bytes, total_bytes; /* of the files before this one, of all */
 } corpus;
 
 static sago_status next_record(corpus *c, bool *more) {
@@ -35,10 +38,19 @@ static sago_status next_record(corpus *c, bool *more) {
         }
         SAGO_TRY(sago_lines_next(&c->reader, more));
         if (*more) return SAGO_OK;
+        c->read_bytes += c->reader.next_offset;
         sago_lines_close(&c->reader);
         c->open = false;
         c->file++;
     }
+}
+
+/* Once a text. Files that grow meanwhile, and pipes, whose size nobody knows, end at 100 %. */
+static void show(const corpus *c) {
+    if (c->n_texts % 1000 != 1) return;
+    double read = (double)c->read_bytes + (double)c->reader.offset;
+    sago_progress("reading", c->total_bytes > 0 ? read / (double)c->total_bytes : 0, "%lld texts",
+                  (long long)c->n_texts);
 }
 
 static sago_status next_text(void *context, const char **text, size_t *length, bool *more) {
@@ -51,6 +63,7 @@ static sago_status next_text(void *context, const char **text, size_t *length, b
             *length = json_string_length(value);
             *more = true;
             c->n_texts++;
+            show(c);
             return SAGO_OK;
         }
         json_decref(c->record);
@@ -64,6 +77,7 @@ static sago_status next_text(void *context, const char **text, size_t *length, b
             *text = sago_str_text(line);
             *length = line->length;
             c->n_texts++;
+            show(c);
             return SAGO_OK;
         }
         SAGO_TRY(
@@ -82,6 +96,10 @@ sago_status sago_tokenizer_train(const sago_tokenizer_training *training) {
         return sago_fail(SAGO_E_USAGE, "tokenizer train: a vocabulary of %d pieces: %d to %d",
                          training->vocab_size, (int)MIN_PIECES, (int)MAX_PIECES);
     corpus c = {.training = training};
+    for (int i = 0; i < training->n_files; i++) {
+        struct stat info;
+        if (stat(training->files[i], &info) == 0) c.total_bytes += info.st_size;
+    }
     sago_str model = {0};
     sago_tokenizer *check = NULL;
     sago_text_source source = {next_text, &c};
@@ -91,6 +109,7 @@ sago_status sago_tokenizer_train(const sago_tokenizer_training *training) {
     SAGO_TRY_TO(done, sago_tokenizer_from_bytes(training->output, model.data, model.length, &check));
     SAGO_TRY_TO(done, sago_file_replace(training->output, model.data, model.length));
 done:
+    sago_progress_end();
     if (status == SAGO_E_INPUT && c.n_texts == 0 && c.file == training->n_files)
         status = sago_fail(SAGO_E_INPUT, "tokenizer train: no text in %s%s", training->files[0],
                            training->n_files > 1 ? " and the other files" : "");

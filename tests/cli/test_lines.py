@@ -157,6 +157,28 @@ class Lines(unittest.TestCase):
         self.passes("tokenizer", "decode", "--model", "bytes", "--input", "ids.jsonl", "--output", "ids.jsonl")
         self.assertEqual([r["text"] for r in read("ids.jsonl")], texts)  # over its own input
 
+    def test_what_a_killed_command_left_goes(self):
+        dead = subprocess.Popen(["true"])
+        dead.wait()
+        left = path(f"swept.jsonl.tmp-{dead.pid}")
+        with open(left, "w", encoding="utf-8") as f:
+            f.write("half")
+        os.utime(left, (1e9, 1e9))
+        self.score("pairs.jsonl", "swept.jsonl")
+        self.assertFalse(os.path.exists(left))
+        self.assertFalse([n for n in os.listdir(WORK) if ".tmp-" in n])
+
+    def test_training_a_tokenizer_shows_its_progress(self):
+        with open(path("progress.txt"), "w", encoding="utf-8") as f:
+            f.writelines(f"word{number(i) % 997} and letter{number(i, 1) % 131}\n" for i in range(3000))
+        for kind, says in (("unigram", r"training +\d+%  \d+ pieces, 140 wanted"), ("bpe", r"training +\d+%  \d+ of 140")):
+            done = run("tokenizer", "train", "--input", "progress.txt", "--vocab-size", 140, "--kind", kind, "--output",
+                       "progress.model")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertRegex(done.stderr, r"reading +\d+%  1 texts")
+            self.assertRegex(done.stderr, says)
+            self.assertNotIn("LOG(INFO)", done.stderr)
+
     def test_trained_tokenizer(self):
         write("corpus.jsonl", [{"inputs": " ".join(["red", "blue", "stone", "river"][number(n, i) % 4] for i in range(8)),
                                 "targets": str(n)} for n in range(300)])
