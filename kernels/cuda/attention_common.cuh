@@ -197,14 +197,31 @@ static __device__ __forceinline__ bool attention_keeps(const attention_problem &
     return philox_word(p.mask.key, row + (uint64_t)j) >= p.mask.threshold;
 }
 
+/**
+ * x, of which the compiler is not to work out anything before the place of the call: else it takes the twenty
+ * round keys of Philox out of the loop over tiles, and holds them in registers that the sums need.
+ */
+static __device__ __forceinline__ uint64_t attention_only_here(uint64_t x) {
+#ifndef SAGO_SIM
+    asm volatile("" : "+l"(x));
+#endif
+    return x;
+}
+
+/** Of the four elements of a Philox counter: bit w says that word w stays. */
+static __device__ __forceinline__ uint32_t attention_keeps_words(uint64_t key, uint32_t threshold,
+                                                                 uint64_t counter) {
+    philox4 words = philox_words(key, counter);
+    uint32_t bits = 0;
+#pragma unroll
+    for (int w = 0; w < 4; w++) bits |= (uint32_t)(words.word[w] >= threshold) << w;
+    return bits;
+}
+
 /** Of key j & ~3 (bit 0) to j | 3 (bit 3); only where p.dropout_quads. */
 static __device__ __forceinline__ uint32_t attention_keeps_quad(const attention_problem &p, uint64_t row,
                                                                 int j) {
-    philox4 words = philox_words(p.mask.key, (row + (uint64_t)j) >> 2);
-    uint32_t bits = 0;
-#pragma unroll
-    for (int w = 0; w < 4; w++) bits |= (uint32_t)(words.word[w] >= p.mask.threshold) << w;
-    return bits;
+    return attention_keeps_words(attention_only_here(p.mask.key), p.mask.threshold, (row + (uint64_t)j) >> 2);
 }
 
 /**
@@ -216,22 +233,25 @@ template <int n>
 static __device__ __forceinline__ uint32_t attention_keeps_fragments(const attention_problem &p, uint64_t low,
                                                                      uint64_t high, int first) {
     int lane = (int)(threadIdx.x % WARP), column = first + 2 * (lane % 4);
-    uint32_t bits = 0;
+    uint64_t key = attention_only_here(p.mask.key);
+    uint32_t threshold = p.mask.threshold, bits = 0;
     if (p.dropout_quads) {
         /* Two neighbouring lanes hold the same four keys of two rows: each draws for one row, and they swap.
          */
         bool odd = lane & 1;
-#pragma unroll
+        uint64_t counter = attention_only_here(((odd ? high : low) + (uint64_t)column) >> 2);
+#pragma unroll 2 /* all eight at once would take the registers of the sums */
         for (int f = 0; f < n; f++)
-            bits |= attention_keeps_quad(p, odd ? high : low, column + 8 * f) << 4 * f;
+            bits |= attention_keeps_words(key, threshold, counter + (uint64_t)(2 * f)) << 4 * f;
         uint32_t other = __shfl_xor_sync(0xffffffffu, bits, 1);
         const uint32_t pair = 0x33333333u;
         return odd ? (other >> 2 & pair) | (bits & pair << 2) : (bits & pair) | (other & pair) << 2;
     }
 #pragma unroll 1
-    for (int f = 0; f < n; f++)
-        for (int e = 0; e < 4; e++)
-            bits |= (uint32_t)attention_keeps(p, e < 2 ? low : high, column + 8 * f + (e & 1)) << (4 * f + e);
+    for (int f = 0; f < 4 * n; f++) {
+        uint64_t element = (f & 2 ? high : low) + (uint64_t)(column + 8 * (f / 4) + (f & 1));
+        bits |= (attention_keeps_words(key, threshold, element >> 2) >> (element & 3) & 1) << f;
+    }
     return bits;
 }
 

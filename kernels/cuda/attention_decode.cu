@@ -54,7 +54,7 @@ static __global__ void __launch_bounds__(FEW_THREADS)
     typedef few_room<E, HEADS> room_type;
     SAGO_SHARED(room_type, room);
     /* AT_ONCE: keys that a lane asks for before it uses them, as far as registers last. */
-    enum { PARTS = E / 32, AT_ONCE = E * HEADS <= 256 ? 2 : 1, STEP = FEW_KEYS * AT_ONCE };
+    enum { PARTS = E / 32, AT_ONCE = E * (HEADS + 1) <= 320 ? 2 : 1, STEP = FEW_KEYS * AT_ONCE };
     int split = (int)(blockIdx.x % (unsigned)splits);
     int64_t at = blockIdx.x / (unsigned)splits;
     int block = (int)(at % head_blocks);
@@ -240,7 +240,7 @@ static sago_status launch(sago_gpu *gpu, const attention_forward_call *call) {
 
 template <typename T, int E>
 static sago_status launch_heads(sago_gpu *gpu, const attention_forward_call *call) {
-    enum { MOST = E <= 128 ? 4 : 2 }; /* as many as registers hold */
+    enum { MOST = E <= 64 ? 4 : 2 }; /* as many as registers hold */
     if (call->sizes.heads == call->sizes.groups) return launch<T, E, 1>(gpu, call);
     return launch<T, E, MOST>(gpu, call);
 }

@@ -40,7 +40,7 @@ static __device__ __forceinline__ float dot4(float4 a, float4 b, float sum) {
  * scores of keys c, c + 8, ... of a tile, and columns 4 c to 4 c + 3 of every 32 of the sums.
  */
 template <typename T, int E>
-static __global__ void __launch_bounds__(SIMT_THREADS)
+static __global__ void __launch_bounds__(SIMT_THREADS, E <= 128 ? 3 : 2)
     attention_forward_simt_kernel(attention_problem p, T *o, float *lse, const T *q, const T *k, const T *v,
                                   int tiles, int section) {
     typedef simt_room<E> room_type;
@@ -59,12 +59,10 @@ static __global__ void __launch_bounds__(SIMT_THREADS)
     attention_span span = attention_span_of(p, work.b, first, SIMT_QUERIES);
     attention_range range[ROWS];
     float top[ROWS], sum[ROWS], acc[ROWS][PARTS][4];
-    uint64_t drop_row[ROWS];
 #pragma unroll
     for (int n = 0; n < ROWS; n++) {
         int i = first + r + 16 * n;
         range[n] = attention_range_of(p, work.b, i);
-        drop_row[n] = attention_dropout_row(p, work.b, work.h, i);
         top[n] = -INFINITY, sum[n] = 0.0f;
 #pragma unroll
         for (int part = 0; part < PARTS; part++)
@@ -117,7 +115,9 @@ static __global__ void __launch_bounds__(SIMT_THREADS)
                 float weight = expf(s[n][m] - base);
                 sum[n] += weight;
                 if (p.dropped && attention_allowed(range[n], j))
-                    weight = attention_keeps(p, drop_row[n], j) ? weight * p.mask.factor : 0.0f;
+                    weight = attention_keeps(p, attention_dropout_row(p, work.b, work.h, i), j)
+                                 ? weight * p.mask.factor
+                                 : 0.0f;
                 room->p[r + 16 * n][c + 8 * m] = weight;
             }
         }

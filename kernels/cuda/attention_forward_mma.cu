@@ -6,27 +6,33 @@
 #include "attention_forward.cuh"
 #include "attention_mma.cuh"
 
-enum { MMA_WARPS = 4, MMA_THREADS = MMA_WARPS * WARP, MMA_KEYS = 64 };
+enum { MMA_WARPS = 4, MMA_THREADS = MMA_WARPS * WARP };
 
 /**
  * What a padded head width E is run with. BLOCKS of 16 queries a warp: two read each fragment of K and V once
  * for 32 queries, which is what shared memory's bandwidth asks for; beyond 128 columns the sums leave room
- * for one. SLOTS: how many tiles, of K and of V in turn, are in shared memory or on their way there.
+ * for one. KEYS of a tile: 64, or what lets sums and scores stay in registers. SLOTS: how many tiles, of K
+ * and of V in turn, are in shared memory or on their way there.
  */
-template <int E> struct mma_shape {
+template <int E, bool DROPOUT> struct mma_shape {
     enum {
         BLOCKS = E <= 128 ? 2 : 1,
         QUERIES = MMA_WARPS * 16 * BLOCKS,
+        KEYS = E == 128             ? (DROPOUT ? 32 : 48)
+               : E == 96 && DROPOUT ? 48
+                                    : 64,
         SLOTS = E <= 64    ? 4
                 : E <= 128 ? 3
-                           : 2
+                           : 2,
     };
 };
 
-template <int E, bool BIAS> struct mma_room {
-    alignas(128) bf16 q[mma_shape<E>::QUERIES * E]; /* in the end, o */
-    alignas(128) bf16 ring[mma_shape<E>::SLOTS][MMA_KEYS * E];
-    attention_range range[mma_shape<E>::QUERIES];
+template <int E, bool BIAS, bool DROPOUT> struct mma_room {
+    alignas(128) bf16 q[mma_shape<E, DROPOUT>::QUERIES * E]; /* in the end, o */
+    alignas(128) bf16 ring[mma_shape<E, DROPOUT>::SLOTS][mma_shape<E, DROPOUT>::KEYS * E];
+    attention_range range[mma_shape<E, DROPOUT>::QUERIES];
+    attention_span own[MMA_WARPS]; /* of each warp's queries */
+    uint64_t dropout_row;          /* of the block's first query */
     float bias[BIAS ? ATTENTION_BIAS_SHARED : 1];
 };
 
@@ -39,18 +45,18 @@ typedef struct softmax_row {
  * s = the warp's scores of a tile: keys from `from` on. Becomes the weights 2^(s - top), and rows what they
  * are now; shrink: what the sums so far are to be multiplied by. rows[2 n + r] is of queries 16 n + g + 8 r.
  */
-template <int BLOCKS, bool BIAS>
-static __device__ __forceinline__ void mma_softmax(float s[BLOCKS][MMA_KEYS / 8][4],
-                                                   softmax_row rows[2 * BLOCKS], float shrink[2 * BLOCKS],
-                                                   const attention_problem &p, const attention_range *range,
-                                                   const float *bias, int query, int from, bool whole) {
+template <int BLOCKS, int KEYS, bool BIAS>
+static __device__ __forceinline__ void mma_softmax(float s[BLOCKS][KEYS / 8][4], softmax_row rows[2 * BLOCKS],
+                                                   float shrink[2 * BLOCKS], const attention_problem &p,
+                                                   const attention_range *range, const float *bias, int query,
+                                                   int from, bool whole) {
     int lane = (int)(threadIdx.x % WARP), g = lane / 4, t = 2 * (lane % 4);
     /* The exponent of a weight is factor * s + add - top: the scale costs nothing there. */
     float factor = p.scale * ATTENTION_LOG2E, add = 0.0f;
     bool near = false;
     if (BIAS) {
         int least = attention_distance(p, query + 16 * BLOCKS - 1, from);
-        int most = attention_distance(p, query, from + MMA_KEYS - 1);
+        int most = attention_distance(p, query, from + KEYS - 1);
         near = attention_is_near(p, least, most);
         if (!near) add = attention_bias_far(p, bias, least);
     }
@@ -60,7 +66,7 @@ static __device__ __forceinline__ void mma_softmax(float s[BLOCKS][MMA_KEYS / 8]
 #pragma unroll
         for (int n = 0; n < BLOCKS; n++)
 #pragma unroll
-            for (int f = 0; f < MMA_KEYS / 8; f++)
+            for (int f = 0; f < KEYS / 8; f++)
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
                     float of_pair = add;
@@ -74,7 +80,7 @@ static __device__ __forceinline__ void mma_softmax(float s[BLOCKS][MMA_KEYS / 8]
         for (int row = 0; row < 2 * BLOCKS; row++) {
             attention_range r = range[8 * row + g];
 #pragma unroll
-            for (int f = 0; f < MMA_KEYS / 8; f++)
+            for (int f = 0; f < KEYS / 8; f++)
 #pragma unroll
                 for (int e = 0; e < 2; e++)
                     if (!attention_allowed(r, from + t + 8 * f + e))
@@ -86,7 +92,7 @@ static __device__ __forceinline__ void mma_softmax(float s[BLOCKS][MMA_KEYS / 8]
         int n = row / 2, first = 2 * (row % 2);
         float largest = s[n][0][first];
 #pragma unroll
-        for (int f = 0; f < MMA_KEYS / 8; f++)
+        for (int f = 0; f < KEYS / 8; f++)
             largest = fmaxf(largest, fmaxf(s[n][f][first], s[n][f][first + 1]));
         largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
         largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
@@ -95,7 +101,7 @@ static __device__ __forceinline__ void mma_softmax(float s[BLOCKS][MMA_KEYS / 8]
         shrink[row] = fast_exp2(rows[row].top - base);
         float sum = 0.0f;
 #pragma unroll
-        for (int f = 0; f < MMA_KEYS / 8; f++)
+        for (int f = 0; f < KEYS / 8; f++)
 #pragma unroll
             for (int e = 0; e < 2; e++) {
                 float weight = fast_exp2(fmaf(s[n][f][first + e], factor, shift));
@@ -116,31 +122,31 @@ template <int E, bool BIAS, bool DROPOUT>
 static __global__ void __launch_bounds__(MMA_THREADS, 2)
     attention_forward_mma_kernel(attention_problem p, bf16 *o, float *lse, const bf16 *q, const bf16 *k,
                                  const bf16 *v, int tiles, int section) {
-    typedef mma_shape<E> shape;
-    typedef mma_room<E, BIAS> room_type;
+    typedef mma_shape<E, DROPOUT> shape;
+    typedef mma_room<E, BIAS, DROPOUT> room_type;
     SAGO_SHARED(room_type, room);
-    enum { BLOCKS = shape::BLOCKS, SLOTS = shape::SLOTS, KEEP_Q = E <= 64, ROWS = 2 * BLOCKS };
+    enum { BLOCKS = shape::BLOCKS, KEYS = shape::KEYS, SLOTS = shape::SLOTS, ROWS = 2 * BLOCKS };
+    enum { KEEP_Q = DROPOUT ? E <= 32 : E <= 64 }; /* in registers */
     int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP, g = lane / 4;
     attention_work work = attention_work_of(blockIdx.x, p.batch * p.heads, p.heads, tiles, section);
     int first = work.tile * shape::QUERIES,
         mine = warp * 16 * BLOCKS; /* queries of the block; of the warp in it */
     int64_t stride = (int64_t)p.groups * p.width, query_stride = (int64_t)p.heads * p.width;
-    const bf16 *keys = k + attention_key_at(p, work.b, 0, work.h / p.shared);
-    const bf16 *values = v + attention_key_at(p, work.b, 0, work.h / p.shared);
+    int64_t head_at = attention_key_at(p, work.b, 0, work.h / p.shared);
 
     tile_load<E, MMA_THREADS>(room->q, q + attention_query_at(p, work.b, 0, work.h), query_stride,
                               shape::QUERIES, first, 0, p.queries, p.width);
     cp_async_commit();
     attention_span span = attention_span_of(p, work.b, first, shape::QUERIES);
-    int begin = span.first / 8 * 8, n_tiles = (span.last - begin + MMA_KEYS - 1) / MMA_KEYS;
+    int begin = span.first / 8 * 8, n_tiles = (span.last - begin + KEYS - 1) / KEYS;
     if (span.first >= span.last) n_tiles = 0;
 
     /* Step n of the ring is the K, for odd n the V, of tile n / 2. */
     int next = 0, slot = 0, next_slot = 0;
     auto ask = [&]() {
         if (next < 2 * n_tiles)
-            tile_load<E, MMA_THREADS>(room->ring[next_slot], next % 2 == 0 ? keys : values, stride, MMA_KEYS,
-                                      begin + next / 2 * MMA_KEYS, span.first, span.last, p.width);
+            tile_load<E, MMA_THREADS>(room->ring[next_slot], (next % 2 == 0 ? k : v) + head_at, stride, KEYS,
+                                      begin + next / 2 * KEYS, span.first, span.last, p.width);
         cp_async_commit();
         next++, next_slot = next_slot + 1 == SLOTS ? 0 : next_slot + 1;
     };
@@ -158,6 +164,8 @@ static __global__ void __launch_bounds__(MMA_THREADS, 2)
         room->range[i] = attention_range_of(p, work.b, first + i);
     const float *bias = BIAS ? attention_bias_shared(p, work.h, room->bias) : NULL;
     attention_span own = attention_span_of(p, work.b, first + mine, 16 * BLOCKS);
+    if (lane == 0) room->own[warp] = own;
+    if (DROPOUT && threadIdx.x == 0) room->dropout_row = attention_dropout_row(p, work.b, work.h, first);
     float acc[BLOCKS][E / 8][4];
     softmax_row rows[ROWS];
 #pragma unroll
@@ -171,30 +179,40 @@ static __global__ void __launch_bounds__(MMA_THREADS, 2)
 
     cp_async_wait<SLOTS - 1>(); /* the queries */
     __syncthreads();
+    int at_lane = tile_lane<E>(), at_lane_transposed = tile_lane_transposed<E>();
     uint32_t query[KEEP_Q ? E / 16 : 1][BLOCKS][4];
     if (KEEP_Q) {
 #pragma unroll
         for (int c = 0; c < E / 16; c++)
 #pragma unroll
-            for (int n = 0; n < BLOCKS; n++) tile_a<E>(query[KEEP_Q ? c : 0][n], room->q, mine + 16 * n, c);
+            for (int n = 0; n < BLOCKS; n++)
+                tile_a<E>(query[KEEP_Q ? c : 0][n], room->q, at_lane, mine + 16 * n, c);
     }
 
-    for (int from = begin; from < begin + n_tiles * MMA_KEYS; from += MMA_KEYS) {
-        attention_tile_class class_of = attention_class(own, from, from + MMA_KEYS);
-        uint32_t weights[BLOCKS][MMA_KEYS / 16][4];
+    for (int from = begin; from < begin + n_tiles * KEYS; from += KEYS) {
+        attention_tile_class class_of = attention_class(room->own[warp], from, from + KEYS);
+        uint32_t weights[BLOCKS][KEYS / 16][4];
         const bf16 *tile = take();
         if (class_of != ATTENTION_SKIP) {
-            float s[BLOCKS][MMA_KEYS / 8][4] = {};
+            uint32_t keep[DROPOUT ? BLOCKS : 1]; /* drawn while there are no scores to hold */
+#pragma unroll
+            for (int n = 0; DROPOUT && n < BLOCKS; n++) {
+                uint64_t keys = (uint64_t)p.keys,
+                         row = room->dropout_row + (uint64_t)(mine + 16 * n + g) * keys;
+                keep[DROPOUT ? n : 0] = attention_keeps_fragments<KEYS / 8>(p, row, row + 8 * keys, from);
+            }
+            float s[BLOCKS][KEYS / 8][4] = {};
 #pragma unroll
             for (int c = 0; c < E / 16; c++) {
                 if (!KEEP_Q) {
 #pragma unroll
-                    for (int n = 0; n < BLOCKS; n++) tile_a<E>(query[0][n], room->q, mine + 16 * n, c);
+                    for (int n = 0; n < BLOCKS; n++)
+                        tile_a<E>(query[0][n], room->q, at_lane, mine + 16 * n, c);
                 }
 #pragma unroll
-                for (int f = 0; f < MMA_KEYS / 16; f++) {
+                for (int f = 0; f < KEYS / 16; f++) {
                     uint32_t b[4];
-                    tile_b_transposed<E>(b, tile, 16 * f, c);
+                    tile_b_transposed<E>(b, tile, at_lane_transposed, 16 * f, c);
 #pragma unroll
                     for (int n = 0; n < BLOCKS; n++) {
                         mma_16x8x16(s[n][2 * f], query[KEEP_Q ? c : 0][n], b);
@@ -203,8 +221,8 @@ static __global__ void __launch_bounds__(MMA_THREADS, 2)
                 }
             }
             float shrink[ROWS];
-            mma_softmax<BLOCKS, BIAS>(s, rows, shrink, p, room->range + mine, bias, first + mine, from,
-                                      class_of == ATTENTION_WHOLE);
+            mma_softmax<BLOCKS, KEYS, BIAS>(s, rows, shrink, p, room->range + mine, bias, first + mine, from,
+                                            class_of == ATTENTION_WHOLE);
             bool grown = false;
 #pragma unroll
             for (int row = 0; row < ROWS; row++) grown |= shrink[row] != 1.0f;
@@ -219,19 +237,15 @@ static __global__ void __launch_bounds__(MMA_THREADS, 2)
 #pragma unroll
             for (int n = 0; n < BLOCKS; n++) {
                 if (DROPOUT) {
-                    int i = first + mine + 16 * n + g;
-                    uint32_t keep = attention_keeps_fragments<MMA_KEYS / 8>(
-                        p, attention_dropout_row(p, work.b, work.h, i),
-                        attention_dropout_row(p, work.b, work.h, i + 8), from);
 #pragma unroll
-                    for (int f = 0; f < MMA_KEYS / 8; f++)
+                    for (int f = 0; f < KEYS / 8; f++)
 #pragma unroll
                         for (int e = 0; e < 4; e++)
-                            if (!(keep >> (4 * f + e) & 1)) s[n][f][e] = 0.0f;
+                            if (!(keep[DROPOUT ? n : 0] >> (4 * f + e) & 1)) s[n][f][e] = 0.0f;
                 }
                 /* Two fragments of scores side by side lie as a fragment of the next product's left side. */
 #pragma unroll
-                for (int f = 0; f < MMA_KEYS / 16; f++)
+                for (int f = 0; f < KEYS / 16; f++)
 #pragma unroll
                     for (int e = 0; e < 4; e++)
                         weights[n][f][e] =
@@ -241,11 +255,11 @@ static __global__ void __launch_bounds__(MMA_THREADS, 2)
         tile = take();
         if (class_of != ATTENTION_SKIP) {
 #pragma unroll
-            for (int f = 0; f < MMA_KEYS / 16; f++)
+            for (int f = 0; f < KEYS / 16; f++)
 #pragma unroll
                 for (int c = 0; c < E / 16; c++) {
                     uint32_t b[4];
-                    tile_b<E>(b, tile, 16 * f, c);
+                    tile_b<E>(b, tile, at_lane, 16 * f, c);
 #pragma unroll
                     for (int n = 0; n < BLOCKS; n++) {
                         mma_16x8x16(acc[n][2 * c], weights[n][f], b);
@@ -255,6 +269,10 @@ static __global__ void __launch_bounds__(MMA_THREADS, 2)
         }
     }
 
+    /* Worked out again, since in registers it would have had to wait through all tiles. */
+    work = attention_work_of((int64_t)attention_only_here(blockIdx.x), p.batch * p.heads, p.heads, tiles,
+                             section);
+    first = work.tile * shape::QUERIES;
     /* The warp's queries are its own, and read: their place takes o, from where whole pieces go out. */
 #pragma unroll
     for (int row = 0; row < ROWS; row++) {
@@ -287,11 +305,11 @@ static __global__ void __launch_bounds__(MMA_THREADS, 2)
 
 template <int E, bool BIAS, bool DROPOUT>
 static sago_status launch(sago_gpu *gpu, const attention_forward_call *call, const attention_problem *p) {
-    int tiles = (p->queries + mma_shape<E>::QUERIES - 1) / mma_shape<E>::QUERIES;
+    int tiles = (p->queries + mma_shape<E, DROPOUT>::QUERIES - 1) / mma_shape<E, DROPOUT>::QUERIES;
     int section = attention_section(*p, (size_t)p->width * sizeof(bf16));
     int64_t blocks = (int64_t)p->batch * p->heads * tiles;
     return SAGO_LAUNCH(gpu, (attention_forward_mma_kernel<E, BIAS, DROPOUT>), (unsigned)blocks, MMA_THREADS,
-                       sizeof(mma_room<E, BIAS>), *p, (bf16 *)call->o.data, (float *)call->lse.data,
+                       sizeof(mma_room<E, BIAS, DROPOUT>), *p, (bf16 *)call->o.data, (float *)call->lse.data,
                        (const bf16 *)call->q.data, (const bf16 *)call->k.data, (const bf16 *)call->v.data,
                        tiles, section);
 }

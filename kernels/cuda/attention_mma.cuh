@@ -32,28 +32,47 @@ static __device__ __forceinline__ void tile_load(bf16 *tile, const bf16 *from, i
     }
 }
 
-/** The a of mma_16x8x16: rows [row, row + 16), columns [16 k, 16 k + 16). */
-template <int E>
-static __device__ __forceinline__ void tile_a(uint32_t a[4], const bf16 *tile, int row, int k) {
+/**
+ * Where a lane's row of ldmatrix lies in the first piece of a tile; columns further on are tile_column of it.
+ * A product's left side, and a right side that is a tile as it stands, have matrices (rows 0-7, 8-15) x
+ * (columns 0-7, 8-15) in that order; a right side that is a transposed tile has columns before rows.
+ */
+template <int E> static __device__ __forceinline__ int tile_lane() {
     int lane = (int)(threadIdx.x % WARP);
-    ldmatrix_x4(a, tile + tile_at<E>(row + lane % 16, 2 * k + lane / 16));
+    return tile_at<E>(lane % 16, lane / 16);
+}
+template <int E> static __device__ __forceinline__ int tile_lane_transposed() {
+    int lane = (int)(threadIdx.x % WARP);
+    return tile_at<E>(lane / 16 * 8 + lane % 8, lane / 8 % 2);
+}
+/** Columns 16 k on: a swizzle permutes within groups of pieces, so one exclusive or finds them. */
+template <int E> static __device__ __forceinline__ int tile_column(int at, int k) {
+    enum { GROUP = E % 64 == 0 ? 4 : 2 }; /* steps of 16 columns in a group */
+    return (at ^ 16 * (k % GROUP)) + 16 * GROUP * (k / GROUP);
+}
+
+/** The a of mma_16x8x16: rows [row, row + 16), columns [16 k, 16 k + 16). row: a multiple of 16. at:
+ * tile_lane. */
+template <int E>
+static __device__ __forceinline__ void tile_a(uint32_t a[4], const bf16 *tile, int at, int row, int k) {
+    ldmatrix_x4(a, tile + row * E + tile_column<E>(at, k));
 }
 
 /**
- * Two b of mma_16x8x16 whose columns are rows of the tile (a product with its transpose): b and b + 2 have
- * rows [row, row + 8) and [row + 8, row + 16), columns [16 k, 16 k + 16).
+ * Two b of mma_16x8x16 whose columns are rows of the tile: b and b + 2 have rows [row, row + 8) and [row + 8,
+ * row + 16), columns [16 k, 16 k + 16). at: tile_lane_transposed.
  */
 template <int E>
-static __device__ __forceinline__ void tile_b_transposed(uint32_t b[4], const bf16 *tile, int row, int k) {
-    int lane = (int)(threadIdx.x % WARP);
-    ldmatrix_x4(b, tile + tile_at<E>(row + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
+static __device__ __forceinline__ void tile_b_transposed(uint32_t b[4], const bf16 *tile, int at, int row,
+                                                         int k) {
+    ldmatrix_x4(b, tile + row * E + tile_column<E>(at, k));
 }
 
-/** Two b of mma_16x8x16: rows [row, row + 16), columns [16 n, 16 n + 8) and [16 n + 8, 16 n + 16). */
+/** Two b of mma_16x8x16: rows [row, row + 16), columns [16 n, 16 n + 8) and [16 n + 8, 16 n + 16). at:
+ * tile_lane. */
 template <int E>
-static __device__ __forceinline__ void tile_b(uint32_t b[4], const bf16 *tile, int row, int n) {
-    int lane = (int)(threadIdx.x % WARP);
-    ldmatrix_x4_trans(b, tile + tile_at<E>(row + lane % 16, 2 * n + lane / 16));
+static __device__ __forceinline__ void tile_b(uint32_t b[4], const bf16 *tile, int at, int row, int n) {
+    ldmatrix_x4_trans(b, tile + row * E + tile_column<E>(at, n));
 }
 
 #endif
