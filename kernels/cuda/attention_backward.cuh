@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Backward attention on the GPU: what its files share. docs/kernels/attention.md says how the pieces fit together.
+ * Backward attention on the GPU: what its files share. docs/kernels/attention.md says how the pieces fit
+ * together.
  *
- * Per call: small kernels prepare what both big ones read (attention_backward.cu), then one kernel makes dQ and the
- * blocks' shares of d_bias, another dK and dV (attention_backward_simt.cu for f32, attention_backward_query.cu and
- * attention_backward_key.cu for bf16), and a last one adds the shares of d_bias in their order.
+ * Per call: small kernels prepare what both big ones read (attention_backward.cu), then one kernel makes dQ
+ * and the blocks' shares of d_bias, another dK and dV (attention_backward_simt.cu for f32,
+ * attention_backward_query.cu and attention_backward_key.cu for bf16), and a last one adds the shares of
+ * d_bias in their order.
  */
 #ifndef SAGO_ATTENTION_BACKWARD_CUH
 #define SAGO_ATTENTION_BACKWARD_CUH
@@ -17,14 +19,14 @@ enum {
 };
 
 /**
- * Where the gradient of the bias goes. Sums of dS are kept by distance: entry distance + call.bias_far of n, where
- * the first and the last entry take all distances beyond, whose bucket is one.
+ * Where the gradient of the bias goes. Sums of dS are kept by distance: entry distance + call.bias_far of n,
+ * where the first and the last entry take all distances beyond, whose bucket is one.
  */
 typedef struct backward_bias {
-    int n, n_buckets, n_shares;               /* n = 0: no bias */
-    const int *bucket_begin, *bucket_end;     /* [n_buckets]: a bucket's entries, which follow on each other */
-    float *shares;                            /* [H, n_buckets, n_shares]: a share a block of the dQ kernel */
-    float *sums;                              /* [blocks, arrays of a block, n] where they do not fit shared memory */
+    int n, n_buckets, n_shares;           /* n = 0: no bias */
+    const int *bucket_begin, *bucket_end; /* [n_buckets]: a bucket's entries, which follow on each other */
+    float *shares;                        /* [H, n_buckets, n_shares]: a share a block of the dQ kernel */
+    float *sums; /* [blocks, arrays of a block, n] where they do not fit shared memory */
     bool in_shared;
 } backward_bias;
 
@@ -32,10 +34,10 @@ typedef struct backward_problem {
     attention_problem call;
     const void *q, *k, *v, *o, *d_o;
     void *d_q, *d_k, *d_v;
-    int padded;                      /* queries, up to a multiple of BACKWARD_PAD */
-    const float *lse, *delta;        /* [B, H, padded]: lse in the kernels' unit, +inf for queries without keys; D */
-    const attention_range *ranges;   /* [B, padded] */
-    const attention_span *spans;     /* [B, padded / BACKWARD_TILE] */
+    int padded;               /* queries, up to a multiple of BACKWARD_PAD */
+    const float *lse, *delta; /* [B, H, padded]: lse in the kernels' unit, +inf for queries without keys; D */
+    const attention_range *ranges; /* [B, padded] */
+    const attention_span *spans;   /* [B, padded / BACKWARD_TILE] */
     backward_bias bias;
 } backward_problem;
 
@@ -53,24 +55,29 @@ static __device__ __forceinline__ int64_t backward_row_at(const backward_problem
     return ((int64_t)b * p.call.heads + h) * p.padded + i;
 }
 
-/** A thread's view of an array of sums: entries between the ends belong to one thread at a time, and each thread
- * keeps what it has for the ends. */
+/** A thread's view of an array of sums: entries between the ends belong to one thread at a time, and each
+ * thread keeps what it has for the ends. */
 typedef struct diagonal_sums {
     float *inner;
     float first, last;
 } diagonal_sums;
 
-static __device__ __forceinline__ void diagonal_add(diagonal_sums *sums, const attention_problem &call, int distance, float x) {
-    if (distance <= -call.bias_far) sums->first += x;
-    else if (distance >= call.bias_near_end) sums->last += x;
-    else sums->inner[distance + call.bias_far] += x;
+static __device__ __forceinline__ void diagonal_add(diagonal_sums *sums, const attention_problem &call,
+                                                    int distance, float x) {
+    if (distance <= -call.bias_far)
+        sums->first += x;
+    else if (distance >= call.bias_near_end)
+        sums->last += x;
+    else
+        sums->inner[distance + call.bias_far] += x;
 }
 
 /**
- * Writes the block's share of d_bias. sums: [n_arrays, n], their ends complete. All threads of the block call it,
- * after a barrier.
+ * Writes the block's share of d_bias. sums: [n_arrays, n], their ends complete. All threads of the block call
+ * it, after a barrier.
  */
-static __device__ __forceinline__ void backward_share(const backward_bias &bias, float *sums, int n_arrays, int h, int share) {
+static __device__ __forceinline__ void backward_share(const backward_bias &bias, float *sums, int n_arrays,
+                                                      int h, int share) {
     for (int x = (int)threadIdx.x; x < bias.n; x += (int)blockDim.x)
         for (int i = 1; i < n_arrays; i++) sums[x] += sums[i * bias.n + x];
     __syncthreads();

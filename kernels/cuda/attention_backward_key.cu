@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * dK and dV in bf16 with mma.sync: a block owns rows of keys of one key/value head and goes through the query tiles that
- * may attend them, head by head of those that share it. Scores are transposed here (rows are keys), so that P and dS
- * are already what the products with dO and Q take.
+ * dK and dV in bf16 with mma.sync: a block owns rows of keys of one key/value head and goes through the query
+ * tiles that may attend them, head by head of those that share it. Scores are transposed here (rows are
+ * keys), so that P and dS are already what the products with dO and Q take.
  *
- * Two warps share 32 keys (16 where heads are 256 wide), because the sums of dK and dV do not fit one: the first makes
- * P and dV, the second dP, dS and dK. P goes from the first to the second through shared memory, in the order in which
- * the lanes hold it; its sign says whether dropout dropped the pair.
+ * Two warps share 32 keys (16 where heads are 256 wide), because the sums of dK and dV do not fit one: the
+ * first makes P and dV, the second dP, dS and dK. P goes from the first to the second through shared memory,
+ * in the order in which the lanes hold it; its sign says whether dropout dropped the pair.
  */
 #include "attention_backward_mma.cuh"
 
@@ -45,8 +45,8 @@ typedef struct key_place {
 } key_place;
 
 /** The first place from `at` on whose tile meets the block's keys; h past the last head at the end. */
-static __device__ __forceinline__ key_place next_place(key_place at, const attention_span *spans, int first, int last,
-                                                       int last_head, int key, int n_keys) {
+static __device__ __forceinline__ key_place next_place(key_place at, const attention_span *spans, int first,
+                                                       int last, int last_head, int key, int n_keys) {
     for (; at.h < last_head; at.h++, at.tile = first)
         for (; at.tile < last; at.tile++)
             if (attention_class(spans[at.tile], key, key + n_keys) != ATTENTION_SKIP) return at;
@@ -55,7 +55,8 @@ static __device__ __forceinline__ key_place next_place(key_place at, const atten
 
 /** Begins to copy a place's queries, and ends the group. */
 template <int E>
-static __device__ __forceinline__ void take_place(key_memory<E> *m, int stage, const backward_problem &p, int b, key_place at) {
+static __device__ __forceinline__ void take_place(key_memory<E> *m, int stage, const backward_problem &p,
+                                                  int b, key_place at) {
     const attention_problem &c = p.call;
     int first = at.tile * QUERIES, thread = (int)threadIdx.x;
     int64_t head = attention_query_at(c, b, 0, at.h);
@@ -76,20 +77,23 @@ static __device__ __forceinline__ void take_place(key_memory<E> *m, int stage, c
 }
 
 /**
- * The transposed twin of attention_keeps_fragments: rows are keys (first_key + lane / 4 and 8 more, a multiple of 4 and
- * lane / 4), columns queries whose dropout rows are row, row + keys, ...: bit 4 n + e says that d[e] of fragment n stays.
+ * The transposed twin of attention_keeps_fragments: rows are keys (first_key + lane / 4 and 8 more, a
+ * multiple of 4 and lane / 4), columns queries whose dropout rows are row, row + keys, ...: bit 4 n + e says
+ * that d[e] of fragment n stays.
  */
 static __device__ __forceinline__ uint32_t keeps_of_keys(const attention_problem &c, uint64_t row, int key) {
     int lane = (int)(threadIdx.x % WARP), g = lane / 4, t = 2 * (lane % 4);
     uint32_t bits = 0;
     if (c.dropout_quads) {
-        /* Four lanes hold four neighbouring keys of the same four pairs of row half and query: each draws for one. */
+        /* Four lanes hold four neighbouring keys of the same four pairs of row half and query: each draws for
+         * one. */
         int mine = g % 4;
         int quad = key + (g & ~3) + 8 * (mine / 2);
         uint32_t drawn = 0, kept = 0;
 #pragma unroll
         for (int n = 0; n < KEY_N; n++)
-            drawn |= attention_keeps_quad(c, row + (uint64_t)(8 * n + t + mine % 2) * (uint64_t)c.keys, quad) << 4 * n;
+            drawn |= attention_keeps_quad(c, row + (uint64_t)(8 * n + t + mine % 2) * (uint64_t)c.keys, quad)
+                     << 4 * n;
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             uint32_t from = __shfl_sync(0xffffffffu, drawn, (lane & ~12) | e << 2);
@@ -108,8 +112,9 @@ static __device__ __forceinline__ uint32_t keeps_of_keys(const attention_problem
 
 /** P of the transposed scores s, in place; first_key, first_query: of the pair's rows and of the tile. */
 template <int E>
-static __device__ __forceinline__ void key_softmax(float s[key_shape<E>::BLOCKS][KEY_N][4], const attention_problem &c,
-                                                   const float *bias, int first_key, int first_query, const float *lse) {
+static __device__ __forceinline__ void key_softmax(float s[key_shape<E>::BLOCKS][KEY_N][4],
+                                                   const attention_problem &c, const float *bias,
+                                                   int first_key, int first_query, const float *lse) {
     typedef key_shape<E> shape;
     const float unit = c.scale * ATTENTION_LOG2E;
     int lane = (int)(threadIdx.x % WARP), g = lane / 4, t = 2 * (lane % 4);
@@ -117,14 +122,16 @@ static __device__ __forceinline__ void key_softmax(float s[key_shape<E>::BLOCKS]
     int most = attention_distance(c, first_query, first_key + shape::PAIR_ROWS - 1);
     bool near = bias && attention_is_near(c, least, most);
     float far_bias = bias && !near ? attention_bias_far(c, bias, least) : 0.0f;
-    const float *from = near ? bias + attention_distance(c, first_query, first_key) + g - t - 8 * (KEY_N - 1) : NULL;
+    const float *from =
+        near ? bias + attention_distance(c, first_query, first_key) + g - t - 8 * (KEY_N - 1) : NULL;
 #pragma unroll
     for (int group = 0; group < shape::DIAGONALS; group++) {
         float at[2] = {far_bias, far_bias};
         if (near) at[0] = from[8 * group], at[1] = from[8 * group - 1];
 #pragma unroll
         for (int n = 0; n < KEY_N; n++) {
-            const int eight = group + n - (KEY_N - 1); /* group of 8 keys: the distance grows with it and falls with n */
+            const int eight =
+                group + n - (KEY_N - 1); /* group of 8 keys: the distance grows with it and falls with n */
             if (eight < 0 || eight >= 2 * shape::BLOCKS) continue;
             float2 there = *(const float2 *)(lse + 8 * n + t);
             float *x = &s[eight / 2][n][eight % 2 * 2];
@@ -136,15 +143,16 @@ static __device__ __forceinline__ void key_softmax(float s[key_shape<E>::BLOCKS]
 
 /** The first warp's part of a tile: P to the second warp, and its product with dO. */
 template <int E>
-static __device__ __forceinline__ void add_values(float d_v[key_shape<E>::BLOCKS][E / 8][4], key_memory<E> *m, int stage,
-                                                  const backward_problem &p, int b, key_place at, int pair, int first_key,
-                                                  bool partial) {
+static __device__ __forceinline__ void add_values(float d_v[key_shape<E>::BLOCKS][E / 8][4], key_memory<E> *m,
+                                                  int stage, const backward_problem &p, int b, key_place at,
+                                                  int pair, int first_key, bool partial) {
     typedef key_shape<E> shape;
     const attention_problem &c = p.call;
     int lane = (int)(threadIdx.x % WARP), g = lane / 4, t = 2 * (lane % 4), first_query = at.tile * QUERIES;
     float s[shape::BLOCKS][KEY_N][4];
     multiply_rows<E, shape::BLOCKS, KEY_N>(s, m->k, pair * shape::PAIR_ROWS, m->q[stage]);
-    key_softmax<E>(s, c, c.bias ? attention_bias_global(c, at.h) : NULL, first_key, first_query, m->facts[stage].lse);
+    key_softmax<E>(s, c, c.bias ? attention_bias_global(c, at.h) : NULL, first_key, first_query,
+                   m->facts[stage].lse);
     if (partial) {
 #pragma unroll
         for (int n = 0; n < KEY_N; n++)
@@ -179,8 +187,8 @@ static __device__ __forceinline__ void add_values(float d_v[key_shape<E>::BLOCKS
 
 /** The second warp's part: dP, with P dS, and its product with Q. */
 template <int E>
-static __device__ __forceinline__ void add_keys(float d_k[key_shape<E>::BLOCKS][E / 8][4], key_memory<E> *m, int stage,
-                                                const attention_problem &c, int pair) {
+static __device__ __forceinline__ void add_keys(float d_k[key_shape<E>::BLOCKS][E / 8][4], key_memory<E> *m,
+                                                int stage, const attention_problem &c, int pair) {
     typedef key_shape<E> shape;
     int lane = (int)(threadIdx.x % WARP), t = 2 * (lane % 4);
     float d_s[shape::BLOCKS][KEY_N][4], factor = c.dropped ? c.mask.factor : 1.0f;
@@ -205,13 +213,15 @@ static __device__ __forceinline__ void add_keys(float d_k[key_shape<E>::BLOCKS][
 }
 
 template <int E>
-static __global__ void __launch_bounds__(KEY_THREADS, 1) backward_key_bf16_kernel(backward_problem p, int section) {
+static __global__ void __launch_bounds__(KEY_THREADS, E <= 32 ? 2 : 1)
+    backward_key_bf16_kernel(backward_problem p, int section) {
     typedef key_shape<E> shape;
     SAGO_SHARED(key_memory<E>, m);
     const attention_problem &c = p.call;
     int n_tiles = (c.keys + shape::ROWS - 1) / shape::ROWS, n_spans = (c.queries + QUERIES - 1) / QUERIES;
     attention_work work = attention_work_of(blockIdx.x, c.batch * c.groups, c.groups, n_tiles, section);
-    int thread = (int)threadIdx.x, warp = thread / WARP, lane = thread % WARP, pair = warp % KEY_PAIRS, b = work.b;
+    int thread = (int)threadIdx.x, warp = thread / WARP, lane = thread % WARP, pair = warp % KEY_PAIRS,
+        b = work.b;
     bool makes_values = warp < KEY_PAIRS;
     /* The first keys are attended by most queries under a causal mask: their blocks begin first. */
     int block_key = (n_tiles - 1 - work.tile) * shape::ROWS, first_key = block_key + pair * shape::PAIR_ROWS;
@@ -230,7 +240,8 @@ static __global__ void __launch_bounds__(KEY_THREADS, 1) backward_key_bf16_kerne
             last = i + 1;
         }
     for (int step = WARP / 2; step > 0; step /= 2) {
-        int other_first = __shfl_xor_sync(0xffffffffu, first, step), other_last = __shfl_xor_sync(0xffffffffu, last, step);
+        int other_first = __shfl_xor_sync(0xffffffffu, first, step),
+            other_last = __shfl_xor_sync(0xffffffffu, last, step);
         first = other_first < first ? other_first : first, last = other_last > last ? other_last : last;
     }
     if (lane == 0) m->ends[warp][0] = first, m->ends[warp][1] = last;
@@ -243,8 +254,10 @@ static __global__ void __launch_bounds__(KEY_THREADS, 1) backward_key_bf16_kerne
     int last_head = (work.h + 1) * c.shared, stage = 0;
     key_place at = {work.h * c.shared, first};
     at = next_place(at, spans, first, last, last_head, block_key, shape::ROWS);
-    if (at.h < last_head) take_place<E>(m, 0, p, b, at);
-    else cp_async_commit();
+    if (at.h < last_head)
+        take_place<E>(m, 0, p, b, at);
+    else
+        cp_async_commit();
     float sum[shape::BLOCKS][E / 8][4]; /* dV or dK */
 #pragma unroll
     for (int i = 0; i < shape::BLOCKS; i++)
@@ -253,7 +266,8 @@ static __global__ void __launch_bounds__(KEY_THREADS, 1) backward_key_bf16_kerne
 
     for (; at.h < last_head; stage ^= 1) {
         cp_async_wait<0>();
-        __syncthreads(); /* this stage has come, nobody reads the other one any more, nor the P of the last tile */
+        __syncthreads(); /* this stage has come, nobody reads the other one any more, nor the P of the last
+                            tile */
         key_place after = {at.h, at.tile + 1};
         after = next_place(after, spans, first, last, last_head, block_key, shape::ROWS);
         if (after.h < last_head) take_place<E>(m, stage ^ 1, p, b, after);
@@ -271,16 +285,17 @@ static __global__ void __launch_bounds__(KEY_THREADS, 1) backward_key_bf16_kerne
     __syncthreads();
     bf16 *tile = makes_values ? m->v : m->k;
     tile_put<E, shape::BLOCKS>(tile, pair * shape::PAIR_ROWS, sum, makes_values ? 1.0f : c.scale);
-    tile_give<E>((bf16 *)(makes_values ? p.d_v : p.d_k) + head, k_stride, c.keys, c.width, tile, pair * shape::PAIR_ROWS,
-                 first_key, shape::PAIR_ROWS);
+    tile_give<E>((bf16 *)(makes_values ? p.d_v : p.d_k) + head, k_stride, c.keys, c.width, tile,
+                 pair * shape::PAIR_ROWS, first_key, shape::PAIR_ROWS);
 }
 
 template <int E> static sago_status launch(sago_gpu *gpu, const backward_problem *p) {
     const attention_problem *c = &p->call;
-    int64_t blocks = (int64_t)((c->keys + key_shape<E>::ROWS - 1) / key_shape<E>::ROWS) * c->groups * c->batch;
+    int64_t blocks =
+        (int64_t)((c->keys + key_shape<E>::ROWS - 1) / key_shape<E>::ROWS) * c->groups * c->batch;
     if (blocks == 0) return SAGO_OK;
-    return SAGO_LAUNCH(gpu, backward_key_bf16_kernel<E>, (unsigned)blocks, KEY_THREADS, sizeof(key_memory<E>), *p,
-                       c->batch * c->groups);
+    return SAGO_LAUNCH(gpu, backward_key_bf16_kernel<E>, (unsigned)blocks, KEY_THREADS, sizeof(key_memory<E>),
+                       *p, c->batch * c->groups);
 }
 
 extern "C" sago_status SAGO_GPU(attention_backward_key)(sago_gpu *gpu, const backward_problem *p) {

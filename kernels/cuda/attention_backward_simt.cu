@@ -66,8 +66,8 @@ static __device__ __forceinline__ void take_keys(const backward_problem &p, cons
 }
 
 /**
- * P (with dropout) and dS of the tile, from the operands in shared memory. Scores are summed in the order of the forward
- * kernel (attention_forward.cu), so that what rounding does to them is in lse too and cancels.
+ * P (with dropout) and dS of the tile, from the operands in shared memory. Scores are summed in the order of
+ * the forward kernel (attention_forward.cu), so that what rounding does to them is in lse too and cancels.
  */
 static __device__ __forceinline__ void differentiate_tile(const backward_problem &p, const simt_memory &m,
                                                           simt_tile t) {
