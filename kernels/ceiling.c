@@ -59,6 +59,22 @@ static sago_status multiply(sago_device *device, void *context) {
     return device->ops->matmul(device, p->c, p->a, p->b, &p->args);
 }
 
+/* Both in bf16, in new memory. */
+static sago_status round_both(sago_device *device, void **a, int64_t a_count, void **b, int64_t b_count) {
+    void **both[] = {a, b};
+    const int64_t counts[] = {a_count, b_count};
+    for (int i = 0; i < 2; i++) {
+        void *rounded;
+        SAGO_TRY(device->ops->allocate(device, &rounded, (size_t)counts[i] * 2));
+        sago_status status = device->ops->copy(device, sago_tensor_1d(rounded, SAGO_BF16, counts[i]),
+                                               sago_tensor_1d(*both[i], SAGO_F32, counts[i]));
+        device->ops->release(device, *both[i]); /* waits for the copy */
+        *both[i] = rounded;
+        SAGO_TRY(status);
+    }
+    return SAGO_OK;
+}
+
 sago_status sago_device_measure_product(sago_device *device, int64_t m, int64_t n, int64_t k, bool bf16,
                                         double seconds, sago_rate *out) {
     void *a = NULL, *b = NULL, *c = NULL;
@@ -66,8 +82,12 @@ sago_status sago_device_measure_product(sago_device *device, int64_t m, int64_t 
     SAGO_TRY_TO(done, take_random(device, m * k, 1, &a));
     SAGO_TRY_TO(done, take_random(device, k * n, 2, &b));
     SAGO_TRY_TO(done, device->ops->allocate(device, &c, (size_t)(m * n) * sizeof(float)));
-    product p = {sago_tensor_2d(a, SAGO_F32, m, k),
-                 sago_tensor_2d(b, SAGO_F32, k, n),
+    /* Where models store bf16, that is what is multiplied; elsewhere the product rounds its operands itself.
+     */
+    sago_dtype dtype = bf16 && device->stores_bf16 ? SAGO_BF16 : SAGO_F32;
+    if (dtype == SAGO_BF16) SAGO_TRY_TO(done, round_both(device, &a, m * k, &b, k * n));
+    product p = {sago_tensor_2d(a, dtype, m, k),
+                 sago_tensor_2d(b, dtype, k, n),
                  sago_tensor_2d(c, SAGO_F32, m, n),
                  {.alpha = 1, .bf16 = bf16}};
     status = measure(device, multiply, &p, 2e-9 * (double)m * (double)n * (double)k, seconds, out);

@@ -90,6 +90,7 @@ typedef struct sago_config {
         int64_t loss_chunk;  /* tokens whose logits exist at once */
         char *non_finite;    /* skip | stop */
         int64_t max_skipped; /* consecutive skipped steps before the run stops */
+        double peak_tflops;  /* of a rank's device, for the MFU in the metrics; 0: by its name, or measured */
         struct {
             double threshold; /* a loss above threshold x its running median is a spike; 0: off */
             int64_t rewind_steps, skip_batches;

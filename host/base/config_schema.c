@@ -160,6 +160,9 @@ const config_key config_keys[] = {
         "What to do with a step whose loss or gradient is not finite. Either way the weights never see it."),
     INT("train.max_skipped", train.max_skipped, "10", 0, CONFIG_LARGEST, CHANGES,
         "Steps that may be skipped one after another before the run stops."),
+    NUMBER("train.peak_tflops", train.peak_tflops, "0", 0, 1e6, CHANGES,
+           "Speed that MFU is a share of, in TFLOP/s a rank. 0: a GPU's data sheet for dense bf16; on the "
+           "processor, what it is measured to do."),
 
     NUMBER("train.spike.threshold", train.spike.threshold, "0", 0, 1e6, CHANGES,
            "A loss above this multiple of its running median is a spike; above 1. 0: the rule is off."),

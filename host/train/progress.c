@@ -6,6 +6,7 @@
 #include "run_dir.h"
 
 #include <math.h>
+#include <string.h>
 #include <time.h>
 
 static json_t *number_or_null(double x) {
@@ -13,11 +14,18 @@ static json_t *number_or_null(double x) {
 }
 
 /*
- * MFU here is the share of the matrix-product speed that this machine was measured to have. Measuring takes
- * most of a second, so it waits until a run has shown that it is no short one.
+ * MFU is a share of what the config says, of the data sheet of a GPU that is known, or of the matrix-product
+ * speed that this machine was measured to have. Measuring takes most of a second, so it waits until a run has
+ * shown that it is no short one. What sim takes says nothing.
  */
 static void measure_ceiling(sago_trainer *t) {
-    if (t->gemm_gflops > 0 || (sago_now_ns() - t->started_ns) < 10000000000) return;
+    if (t->gemm_gflops == 0 && t->config->train.peak_tflops > 0)
+        t->gemm_gflops = 1e3 * t->config->train.peak_tflops;
+    else if (t->gemm_gflops == 0 && t->device->peak_flops > 0)
+        t->gemm_gflops = 1e-9 * t->device->peak_flops;
+    else if (t->gemm_gflops == 0 && strcmp(t->device->name, "sim") == 0)
+        t->gemm_gflops = NAN;
+    if (t->gemm_gflops != 0 || (sago_now_ns() - t->started_ns) < 10000000000) return;
     if (sago_device_measure_gemm(t->device, &t->gemm_gflops) != SAGO_OK || !(t->gemm_gflops > 0))
         t->gemm_gflops = NAN;
 }
@@ -42,6 +50,9 @@ sago_status sago_trainer_log_step(sago_trainer *t, const sago_step_record *recor
         "step_seconds", seconds, "tokens_per_second", speed, "data_wait", sums->data_wait_seconds,
         "comm_wait", sums->comm_wait_seconds, "time", (json_int_t)time(NULL));
     if (t->gemm_gflops > 0) json_object_set_new(line, "mfu", number_or_null(mfu));
+    if (t->device->most_allocated_bytes > 0)
+        json_object_set_new(line, "device_memory_gb",
+                            json_real(1e-9 * (double)t->device->most_allocated_bytes));
     if (!sums->finite) json_object_set_new(line, "skipped", json_true());
     sago_status status = sago_metrics_append(t->metrics, line);
     json_decref(line);

@@ -76,7 +76,7 @@ typedef struct sago_trainer {
     int64_t skipped_in_a_row, rewinds;
     int64_t saved_step; /* last step handed to the writer */
     sago_spike_detector spikes;
-    double gemm_gflops; /* measured ceiling of this rank; 0: not measured yet */
+    double gemm_gflops; /* what MFU is a share of, a rank; 0: not known yet, NAN: not known */
     int64_t started_ns;
 } sago_trainer;
 
