@@ -146,10 +146,9 @@ def main():
     parser.add_argument("--list", action="store_true", help="checks that each text is there, and shows the list")
     arguments = parser.parse_args()
     faults = [dict(fault, number=number) for number, fault in enumerate(FAULTS, 1)]
-    for fault in faults:
-        plant(fault)
     if arguments.list:
         for fault in faults:
+            plant(fault)
             print("%2d  %s: %s (test_%s)" % (fault["number"], fault["file"], fault["why"], fault["test"]))
         return
     if arguments.only:
@@ -157,6 +156,8 @@ def main():
         faults = [fault for fault in faults if fault["number"] in numbers]
     elif arguments.short:
         faults = [fault for fault in faults if fault.get("short")]
+    for fault in faults:
+        plant(fault)
     build, missed, sound = Build(os.path.abspath(arguments.build)), 0, set()
     for fault in faults:
         with tempfile.TemporaryDirectory(prefix="sago-mutant-") as folder:
