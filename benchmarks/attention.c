@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Attention of the cpu device: bench_attention [--threads N] [--rounds N] [--case TEXT]
+ * Attention of the cpu device: bench_attention [--threads N] [--processor-time 1] [--rounds N] [--case TEXT]
  *
  * A JSON line a case, forward and backward: median seconds with quartiles, GFLOP/s counted over the pairs
  * that may attend (4 E a pair forward, 10 E backward), and that as a share of the matrix product of the same
@@ -109,15 +109,15 @@ static void open_case(sago_device *device, const bench_case *c, bench_state *s) 
 
 static void run_case(sago_device *device, const bench_case *c, bench_state *s, int round) {
     const sago_ops *ops = device->ops;
-    int64_t start = sago_now_ns();
+    int64_t start = bench_now_ns();
     bench_check(ops->attention_forward(device, s->o, s->lse, s->q, s->k, s->v, &s->args));
-    int64_t middle = sago_now_ns();
+    int64_t middle = bench_now_ns();
     if (c->queries > 1)
         bench_check(ops->attention_backward(device, s->d_q, s->d_k, s->d_v, s->d_bias, s->d_o, s->o, s->lse,
                                             s->q, s->k, s->v, &s->args));
     if (round < 0) return;
     s->forward[round] = (double)(middle - start) * 1e-9;
-    s->backward[round] = (double)(sago_now_ns() - middle) * 1e-9;
+    s->backward[round] = (double)(bench_now_ns() - middle) * 1e-9;
 }
 
 static void print_line(json_t *line) {
@@ -155,8 +155,8 @@ int main(int argc, char **argv) {
     if (rounds < 1 || rounds > MAX_ROUNDS) rounds = MAX_ROUNDS;
     const char *only = bench_text(argc, argv, "case", "");
     sago_device *device;
-    bench_check(sago_device_open(bench_text(argc, argv, "device", "cpu"),
-                                 (int)bench_option(argc, argv, "threads", 0), &device));
+    bench_check(
+        sago_device_open(bench_text(argc, argv, "device", "cpu"), bench_threads(argc, argv), &device));
     bench_state *states = sago_alloc_zero(N_CASES, sizeof *states);
     for (int i = 0; i < N_CASES; i++)
         if (strstr(cases[i].name, only)) open_case(device, &cases[i], &states[i]);
@@ -167,9 +167,9 @@ int main(int argc, char **argv) {
     sago_tensor product = flat(make(device, SAGO_F32, GEMM, GEMM, 1, 1, 0), 2, square);
     double gemm[MAX_ROUNDS], gemm_seconds, both[N_CASES] = {0};
     for (int round = -1; round < rounds; round++) {
-        int64_t start = sago_now_ns();
+        int64_t start = bench_now_ns();
         bench_check(device->ops->matmul(device, product, a, b, &(sago_matmul_args){.alpha = 1.0f}));
-        if (round >= 0) gemm[round] = (double)(sago_now_ns() - start) * 1e-9;
+        if (round >= 0) gemm[round] = (double)(bench_now_ns() - start) * 1e-9;
         for (int i = 0; i < N_CASES; i++)
             if (states[i].pairs) run_case(device, &cases[i], &states[i], round);
     }
