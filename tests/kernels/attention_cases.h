@@ -25,7 +25,7 @@ static inline float plain_log(float x) {
 #undef REAL
 #undef REF
 
-enum layout { WHOLE, CAUSAL, SEGMENTS, PACKED_CAUSAL, RAGGED, HOLES, ALIGNED };
+enum layout { WHOLE, CAUSAL, SEGMENTS, PACKED_CAUSAL, RAGGED, HOLES, ALIGNED, PADDED };
 
 typedef struct attention_case {
     const char *what;
@@ -95,6 +95,7 @@ static inline void make_ranges(attention_data *d) {
                 hi = lo + (int64_t)draw((uint64_t)(b * 104729 + i), c->keys - lo + 1);
             }
             if (c->layout == HOLES && i % 5 < 3) lo = 3, hi = 3;
+            if (c->layout == PADDED && (i % 7 == 3 || i >= c->queries - 9)) hi = 0; /* all keys, or none */
             if (c->layout == ALIGNED) { /* nobody attends the second segment */
                 lo = i / 32 == 1 ? 0 : i / 32 * 32;
                 hi = lo + 32;

@@ -39,6 +39,7 @@ static const attention_case bf16_cases[] = {
     {"bf16, one shared head, wide", 1, 70, 130, 2, 1, 256, CAUSAL, 0.0625f, BF16},
     {"bf16, wide, dropout", 1, 20, 72, 1, 1, 200, RAGGED, 0.07f, 32, 128, true, 0, 0.1f, 1, BF16},
     {"bf16, width 128", 1, 129, 140, 1, 1, 128, HOLES, 0.09f, 32, 128, true, BF16},
+    {"bf16, queries without keys in whole tiles", 1, 70, 150, 1, 1, 64, PADDED, 0.125f, BF16},
     {"bf16, width 8", 1, 5, 7, 1, 1, 8, WHOLE, 0.4f, BF16},
     {"bf16, negative scale", 1, 40, 70, 1, 1, 40, RAGGED, -0.3f, 32, 128, true, BF16},
     {"bf16, negative scale, no bias", 1, 40, 70, 1, 1, 32, RAGGED, -0.3f, BF16},
@@ -341,6 +342,57 @@ static void test_decoding(void **state) {
     drop(&d);
 }
 
+typedef struct cache_case {
+    sago_dtype dtype;
+    int64_t rows, capacity, groups, width;
+} cache_case;
+
+/** Row b goes to position 2 b - 1, so that on GPUs the first and the last row are outside the cache. */
+static void cache_body(suite_run *run, const void *context) {
+    const cache_case *c = context;
+    enum { MOST = 4 };
+    int32_t position[MOST];
+    int64_t n_cache = c->rows * c->capacity * c->groups * c->width, n_in = c->rows * c->groups * c->width;
+    float *before = suite_normal(n_cache, 11), *values = suite_normal(n_in, 12);
+    bool outside = run->device->asynchronous;
+    for (int64_t b = 0; b < c->rows; b++) position[b] = (int32_t)(outside ? 2 * b - 1 : c->capacity - 1 - b);
+    sago_tensor cache = suite_typed(run, c->dtype, before, DIMS(c->rows, c->capacity, c->groups, c->width));
+    sago_tensor in = suite_typed(run, c->dtype, values, DIMS(c->rows, 1, c->groups, c->width));
+    sago_tensor at = suite_i32(run, position, DIMS(c->rows));
+    suite_ok(run->device->ops->cache_append(run->device, cache, in, at));
+    suite_output(run, "cache", cache);
+    free(before), free(values);
+}
+
+static void test_cache(void **state) {
+    (void)state;
+    static const cache_case all[] = {{SAGO_F32, 4, 5, 2, 8},  {SAGO_F32, 3, 4, 1, 3},
+                                     {SAGO_F32, 0, 4, 1, 3},  {SAGO_BF16, 4, 5, 3, 64},
+                                     {SAGO_BF16, 4, 5, 1, 6}, {SAGO_BF16, 4, 5, 1, 3}};
+    sago_device *device = suite_device(0);
+    for (int n = 0; n < LENGTH(all); n++) {
+        const cache_case *c = &all[n];
+        if (c->dtype == SAGO_BF16 && !device->stores_bf16) continue;
+        int64_t row = c->groups * c->width, n_cache = c->rows * c->capacity * row, n_in = c->rows * row;
+        float *want = suite_normal(n_cache, 11), *values = suite_normal(n_in, 12);
+        for (int64_t b = 0; b < c->rows; b++) {
+            int64_t position = device->asynchronous ? 2 * b - 1 : c->capacity - 1 - b;
+            if (position >= 0 && position < c->capacity)
+                memcpy(want + (b * c->capacity + position) * row, values + b * row,
+                       (size_t)row * sizeof(float));
+        }
+        suite_round(c->dtype, want, n_cache);
+        suite_result result;
+        suite_run_op(cache_body, c, SUITE_SAME_BITS, &result);
+        const float *got = suite_floats(&result, "cache");
+        for (int64_t i = 0; i < n_cache; i++)
+            if (got[i] != want[i])
+                fail_msg("case %d: element %d is %g, must be %g", n, (int)i, (double)got[i], (double)want[i]);
+        suite_free(&result);
+        free(want), free(values);
+    }
+}
+
 static void errors_body(suite_run *run, const void *context) {
     const attention_data *d = context;
     const attention_case *c = d->c;
@@ -367,6 +419,21 @@ static void errors_body(suite_run *run, const void *context) {
                              "attention_forward");
     suite_expect_shape_error(ops->attention_backward(run->device, q, k, v, lse, o, o, lse, q, k, v, &args),
                              "attention_backward");
+    int32_t zeros[4] = {0};
+    sago_tensor wide = suite_f32(run, NULL, DIMS(1, 4, 1, 300)),
+                wide_lse = suite_f32(run, NULL, DIMS(1, 1, 4));
+    wrong = (sago_attention_args){.scale = 1, .lo = suite_i32(run, zeros, DIMS(1, 4))}, wrong.hi = wrong.lo;
+    if (run->device->asynchronous) /* GPUs hold a head in registers */
+        suite_expect_shape_error(
+            ops->attention_forward(run->device, wide, wide_lse, wide, wide, wide, &wrong),
+            "attention_forward");
+    sago_tensor half = suite_bf16(run, NULL, DIMS(1, 4, 1, 8)), full = suite_f32(run, NULL, DIMS(1, 4, 1, 8));
+    if (!run->device->stores_bf16)
+        suite_expect_shape_error(
+            ops->attention_forward(run->device, half, wide_lse, half, half, half, &wrong),
+            "attention_forward");
+    suite_expect_shape_error(ops->attention_forward(run->device, half, wide_lse, half, full, half, &wrong),
+                             "attention_forward");
     if (!run->device->asynchronous) /* others look at positions when the host has gone on */
         suite_expect_shape_error(ops->cache_append(run->device, k, one, position), "cache_append");
     suite_expect_shape_error(ops->cache_append(run->device, k, q, position), "cache_append");
@@ -460,5 +527,5 @@ static void test_ranges(void **state) {
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_ranges),   cmocka_unit_test(test_forward),     cmocka_unit_test(test_forward_bf16),
     cmocka_unit_test(test_backward), cmocka_unit_test(test_differences), cmocka_unit_test(test_bias_sums),
-    cmocka_unit_test(test_decoding), cmocka_unit_test(test_errors)};
+    cmocka_unit_test(test_decoding), cmocka_unit_test(test_cache),       cmocka_unit_test(test_errors)};
 SUITE_MAIN(tests)
