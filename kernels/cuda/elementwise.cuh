@@ -135,7 +135,8 @@ static sago_status run_masked(sago_gpu *gpu, const Op &op, const streams &s, sag
     sago_mask mask = sago_mask_make(dropout, like.shape[1], like.shape[2]);
     /* Rows that follow on each other are one long row: then no thread divides. */
     if (like.shape[0] == 1 || mask.row_stride == mask.row_count) mask.row_count = count;
-    bool whole = mask.row_count % N == 0 && mask.first % 4 == 0 && mask.row_stride % 4 == 0;
+    /* The first index is a multiple of the stride. */
+    bool whole = mask.row_count % N == 0 && mask.row_stride % 4 == 0;
     return streams_aligned<Op>(s) && whole ? launch_elementwise<Op, T, N, true>(gpu, op, s, mask, count)
                                            : launch_elementwise<Op, T, 1, true>(gpu, op, s, mask, count);
 }
