@@ -6,42 +6,39 @@ typedef struct product {
     int64_t m, n, k;
     sago_matmul_args args;
     const float *a, *b, *c;
+    sago_dtype in, out; /* of a and b; of c */
 } product;
 
 static void body(suite_run *run, const void *context) {
     const product *p = context;
-    sago_tensor c = suite_f32(run, p->c, DIMS(p->m, p->n));
-    sago_tensor a =
-        p->args.transpose_a ? suite_f32(run, p->a, DIMS(p->k, p->m)) : suite_f32(run, p->a, DIMS(p->m, p->k));
-    sago_tensor b =
-        p->args.transpose_b ? suite_f32(run, p->b, DIMS(p->n, p->k)) : suite_f32(run, p->b, DIMS(p->k, p->n));
+    const int64_t *a_shape = p->args.transpose_a ? (int64_t[]){p->k, p->m} : (int64_t[]){p->m, p->k};
+    const int64_t *b_shape = p->args.transpose_b ? (int64_t[]){p->n, p->k} : (int64_t[]){p->k, p->n};
+    sago_tensor c = suite_typed(run, p->out, p->c, DIMS(p->m, p->n));
+    sago_tensor a = suite_typed(run, p->in, p->a, 2, a_shape);
+    sago_tensor b = suite_typed(run, p->in, p->b, 2, b_shape);
     suite_ok(run->device->ops->matmul(run->device, c, a, b, &p->args));
     suite_output(run, "matmul c", c);
 }
 
-static float rounded_to_bf16(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    uint32_t low = bits & 0xFFFF;
-    bits &= 0xFFFF0000u;
-    if (low > 0x8000 || (low == 0x8000 && bits & 0x10000)) bits += 0x10000;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-static void check(int64_t m, int64_t n, int64_t k, sago_matmul_args args) {
+/* Operands that are stored in bf16, or rounded to it inside, are rounded here first; c is rounded where it is
+ * bf16. */
+static void check(int64_t m, int64_t n, int64_t k, sago_matmul_args args, sago_dtype in, sago_dtype out) {
     float *a = suite_normal(m * k, 1), *b = suite_normal(k * n, 2), *c = suite_normal(m * n, 3);
     /* beta 0 must not read c: it begins as NaN then. */
-    product p = {m, n, k, args, a, b, args.beta == 0 ? NULL : c};
+    product p = {m, n, k, args, a, b, args.beta == 0 ? NULL : c, in, out};
     suite_result result;
     suite_run_op(body, &p, SUITE_THREADS_MAY_DIFFER, &result);
-    for (int64_t i = 0; i < m * k && args.bf16; i++) a[i] = rounded_to_bf16(a[i]);
-    for (int64_t i = 0; i < k * n && args.bf16; i++) b[i] = rounded_to_bf16(b[i]);
+    sago_dtype operands = args.bf16 ? SAGO_BF16 : in;
+    suite_round(operands, a, m * k);
+    suite_round(operands, b, k * n);
+    suite_round(out, c, m * n);
     double *ea = ref_from(a, m * k), *eb = ref_from(b, k * n), *ec = ref_from(c, m * n);
     float *pc = plain_from(c, m * n);
     ref_matmul(ec, ea, eb, m, n, k, args.transpose_a, args.transpose_b, args.alpha, args.beta);
     plain_matmul(pc, a, b, m, n, k, args.transpose_a, args.transpose_b, args.alpha, args.beta);
-    suite_close(args.bf16 ? "matmul bf16" : "matmul f32", suite_floats(&result, "matmul c"), ec, pc, m * n);
+    suite_round(out, pc, m * n);
+    suite_close(operands == SAGO_BF16 ? "matmul bf16" : "matmul f32", suite_floats(&result, "matmul c"), ec,
+                pc, m * n);
     suite_free(&result);
     free(a), free(b), free(c), free(ea), free(eb), free(ec), free(pc);
 }
@@ -51,25 +48,52 @@ static const int64_t shapes[][3] = {{1, 1, 1},    {1, 512, 64},  {8, 97, 131}, {
                                     {7, 1031, 9}, {9, 17, 23},   {64, 64, 64}, {67, 129, 31},
                                     {128, 96, 1}, {1, 1000, 33}, {8, 64, 256}, {200, 1, 40}};
 
-static void check_all(bool bf16) {
+static void check_all(bool bf16, sago_dtype in, sago_dtype out) {
     static const float factors[][2] = {{1, 0}, {1, 1}, {0.5f, -2}};
     for (int s = 0; s < LENGTH(shapes); s++)
         for (int transposes = 0; transposes < 4; transposes++)
             for (int f = 0; f < LENGTH(factors); f++) {
                 sago_matmul_args args = {(transposes & 1) != 0, (transposes & 2) != 0, factors[f][0],
                                          factors[f][1], bf16};
-                check(shapes[s][0], shapes[s][1], shapes[s][2], args);
+                check(shapes[s][0], shapes[s][1], shapes[s][2], args, in, out);
             }
 }
 
 static void test_f32(void **state) {
     (void)state;
-    check_all(false);
+    check_all(false, SAGO_F32, SAGO_F32);
 }
 
 static void test_bf16(void **state) {
     (void)state;
-    check_all(true);
+    check_all(true, SAGO_F32, SAGO_F32);
+}
+
+static void test_stored_bf16(void **state) {
+    (void)state;
+    suite_skip_unless_bf16();
+    check_all(true, SAGO_BF16, SAGO_F32);
+    check_all(false, SAGO_BF16, SAGO_BF16);
+}
+
+/* Operands of different dtypes, and sums of fp32 operands in bf16, are nobody's products; nor is bf16 without
+ * it. */
+static void mixed_body(suite_run *run, const void *context) {
+    (void)context;
+    const sago_ops *ops = run->device->ops;
+    const sago_matmul_args args = {.alpha = 1};
+    sago_tensor f = suite_f32(run, NULL, DIMS(4, 4)), g = suite_f32(run, NULL, DIMS(4, 4));
+    sago_tensor h = suite_bf16(run, NULL, DIMS(4, 4)), i = suite_bf16(run, NULL, DIMS(4, 4));
+    suite_expect_shape_error(ops->matmul(run->device, f, g, h, &args), "matmul");
+    suite_expect_shape_error(ops->matmul(run->device, f, h, g, &args), "matmul");
+    suite_expect_shape_error(ops->matmul(run->device, h, f, g, &args), "matmul");
+    if (!run->device->stores_bf16)
+        suite_expect_shape_error(ops->matmul(run->device, f, h, i, &args), "matmul");
+}
+
+static void test_mixed(void **state) {
+    (void)state;
+    suite_run_once(mixed_body, NULL);
 }
 
 /* Empty sizes: no rows leave nothing to do; an empty sum is 0, so that beta * c remains. */
@@ -168,6 +192,8 @@ static void test_wrong_shapes(void **state) {
 
 static const struct CMUnitTest tests[] = {cmocka_unit_test(test_f32),
                                           cmocka_unit_test(test_bf16),
+                                          cmocka_unit_test(test_stored_bf16),
+                                          cmocka_unit_test(test_mixed),
                                           cmocka_unit_test(test_empty),
                                           cmocka_unit_test(test_flattened),
                                           cmocka_unit_test(test_non_finite_stays),
