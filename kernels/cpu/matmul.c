@@ -3,8 +3,8 @@
  * Matrix products: oneDNN for large ones, sums in double for small ones, loops of our own where a has so few
  * rows that reading b is all the work (decoding).
  */
-#include "check.h"
 #include "cpu_ops.h"
+#include "matmul.h"
 #include "onednn.h"
 #include "product_exact.h"
 #include "product_few.h"
@@ -60,17 +60,9 @@ static sago_status multiply_bf16(sago_device *device, const sago_gemm *g, float 
 
 sago_status SAGO_CPU(matmul)(sago_device *device, sago_tensor c, sago_tensor a, sago_tensor b,
                              const sago_matmul_args *args) {
-    sago_gemm g = {.transpose_a = args->transpose_a,
-                   .transpose_b = args->transpose_b,
-                   .alpha = args->alpha,
-                   .beta = args->beta};
-    g.m = args->transpose_a ? sago_width(a) : sago_rows(a);
-    g.k = args->transpose_a ? sago_rows(a) : sago_width(a);
-    g.n = args->transpose_b ? sago_rows(b) : sago_width(b);
-    bool fits = sago_all_dtype(SAGO_F32, SAGO_TENSORS(c, a, b)) && sago_rows(c) == g.m &&
-                sago_width(c) == g.n && (args->transpose_b ? sago_width(b) : sago_rows(b)) == g.k;
-    SAGO_TRY(
-        sago_check_shapes(fits, "matmul", "f32 c[m, n], op(a)[m, k], op(b)[k, n]", SAGO_TENSORS(c, a, b)));
+    sago_matmul_sizes sizes;
+    SAGO_TRY(sago_matmul_check(device, c, a, b, args, &sizes));
+    sago_gemm g = {sizes.m, sizes.n, sizes.k, args->transpose_a, args->transpose_b, args->alpha, args->beta};
     if (g.m == 0 || g.n == 0) return SAGO_OK;
     if (g.k == 0) {
         if (args->beta == 0.0f) return SAGO_CPU(fill)(device, c, 0.0f);
