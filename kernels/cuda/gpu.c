@@ -85,15 +85,15 @@ static sago_status no_memory(sago_gpu *gpu, size_t bytes, const char *purpose) {
             if (j < i) first = false;
             sum += in->blocks[j].bytes;
         }
-        if (first) sago_str_printf(&held, "%s %.2f GB, ", in->blocks[i].purpose, (double)sum * 1e-9);
+        if (first) sago_str_printf(&held, "%s %.3g GB, ", in->blocks[i].purpose, (double)sum * 1e-9);
     }
-    sago_str_printf(&held, "scratch %.2f GB", (double)gpu->workspace_bytes * 1e-9);
+    sago_str_printf(&held, "scratch %.3g GB", (double)gpu->workspace_bytes * 1e-9);
     size_t free_bytes = 0, total_bytes = 0;
     sago_status status = SAGO_GPU(rt_memory_info)(&free_bytes, &total_bytes);
     if (status == SAGO_OK)
         status = sago_fail(
             SAGO_E_MEMORY,
-            DEVICE_NAME ": no memory for %.2f GB of %s: %.2f of %.2f GB are free, taken are %s%s",
+            DEVICE_NAME ": no memory for %.3g GB of %s: %.3g of %.3g GB are free, taken are %s%s",
             (double)bytes * 1e-9, purpose, (double)free_bytes * 1e-9, (double)total_bytes * 1e-9,
             sago_str_text(&held),
             hint ? "; lower train.micro_batch or train.loss_chunk, or set train.recompute=true" : "");

@@ -118,8 +118,8 @@ static void test_no_memory(void **state) {
     assert_int_equal(device->ops->allocate(device, &more, 50000000), SAGO_E_MEMORY);
     assert_null(more);
     assert_string_equal(sago_message(),
-                        "sim: no memory for 0.05 GB of optimizer state: 0.04 of 0.10 GB are free, taken are "
-                        "parameters 0.03 GB, gradients 0.03 GB, scratch 0.00 GB; lower train.micro_batch or "
+                        "sim: no memory for 0.05 GB of optimizer state: 0.04 of 0.1 GB are free, taken are "
+                        "parameters 0.03 GB, gradients 0.03 GB, scratch 0 GB; lower train.micro_batch or "
                         "train.loss_chunk, or set train.recompute=true");
     assert_int_equal(device->allocated_bytes, 60000000);
     device->ops->release(device, first);
