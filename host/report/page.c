@@ -73,6 +73,14 @@ static void summary(const sago_run_record *run, sago_str *out) {
     score_card(run, "seen", "exact match, trained tasks", out);
     score_card(run, "unseen", "exact match, unseen tasks", out);
     sago_str_puts(out, "</div>\n");
+    if (run->seconds > 0) {
+        double data = fmin(100 * run->data_wait_seconds / run->seconds, 100);
+        double others = fmin(100 * run->comm_wait_seconds / run->seconds, 100 - data);
+        sago_str_printf(out, "<p>Training time by part: %.1f %% computation, %.1f %% waiting for other ranks, %.1f %% waiting "
+                             "for data.", 100 - data - others, others, data);
+        if (run->most_memory_gb > 0) sago_str_printf(out, " Most device memory: %.2f GB.", run->most_memory_gb);
+        sago_str_puts(out, "</p>\n");
+    }
     if (run->n_resumes + run->n_skipped + run->n_spikes > 0)
         sago_str_printf(out, "<p>Times continued: %lld. Steps skipped for values that were not finite: %lld. Loss "
                              "spikes: %lld.</p>\n", (long long)run->n_resumes, (long long)run->n_skipped,

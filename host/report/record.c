@@ -50,6 +50,9 @@ static void add_step(sago_run_record *r, const json_t *line) {
     r->target_tokens += json_number_value(json_object_get(line, "target_tokens"));
     r->input_tokens += json_number_value(json_object_get(line, "input_tokens"));
     r->seconds += json_number_value(json_object_get(line, "step_seconds"));
+    r->data_wait_seconds += json_number_value(json_object_get(line, "data_wait"));
+    r->comm_wait_seconds += json_number_value(json_object_get(line, "comm_wait"));
+    r->most_memory_gb = fmax(r->most_memory_gb, json_number_value(json_object_get(line, "device_memory_gb")));
 }
 
 static sago_status read_metrics(sago_run_record *r) {

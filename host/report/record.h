@@ -31,6 +31,8 @@ typedef struct sago_run_record {
     json_t *last;          /* last metrics line of a step */
     int64_t n_skipped, n_resumes, n_spikes;
     double target_tokens, input_tokens, seconds; /* sums over the steps */
+    double data_wait_seconds, comm_wait_seconds; /* of seconds: waiting for data, and for other ranks */
+    double most_memory_gb;                       /* of a device that counts it, else 0 */
     double median_tokens_per_second, median_mfu;
     sago_run_eval *evals;  /* in the order of their checkpoints' steps, then names */
     int n_evals;

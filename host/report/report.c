@@ -16,6 +16,9 @@ static json_t *run_json(const sago_run_record *r) {
     json_object_set_new(out, "steps", json_integer((json_int_t)r->points[r->n_points - 1].step));
     json_object_set(out, "last_step", r->last);
     json_object_set_new(out, "training_seconds", number_or_null(r->seconds));
+    json_object_set_new(out, "data_wait_seconds", number_or_null(r->data_wait_seconds));
+    json_object_set_new(out, "comm_wait_seconds", number_or_null(r->comm_wait_seconds));
+    if (r->most_memory_gb > 0) json_object_set_new(out, "device_memory_gb", json_real(r->most_memory_gb));
     json_object_set_new(out, "input_tokens", number_or_null(r->input_tokens));
     json_object_set_new(out, "target_tokens", number_or_null(r->target_tokens));
     json_object_set_new(out, "median_tokens_per_second", number_or_null(r->median_tokens_per_second));

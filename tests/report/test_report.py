@@ -45,7 +45,7 @@ def scores(label, step, seen, unseen):
 
 
 STEPS = [{"step": i + 1, "loss": 5.0 - i / 8, "target_tokens": 100 + i, "input_tokens": 1000, "step_seconds": 0.5,
-          "tokens_per_second": 2000 + 10 * i, "accuracy": 0.25} for i in range(21)]
+          "tokens_per_second": 2000 + 10 * i, "accuracy": 0.25, "data_wait": 0.05, "comm_wait": 0.1} for i in range(21)]
 
 
 def jsonl(rows):
@@ -132,6 +132,9 @@ class Report(unittest.TestCase):
         self.assertAlmostEqual(run["training_seconds"], 10.5)
         self.assertEqual((run["input_tokens"], run["target_tokens"]), (21000, sum(s["target_tokens"] for s in STEPS)))
         self.assertEqual((run["median_tokens_per_second"], run["median_mfu"]), (2100, None))
+        self.assertAlmostEqual(run["data_wait_seconds"], 1.05)
+        self.assertAlmostEqual(run["comm_wait_seconds"], 2.1)
+        self.assertIn("70.0 % computation, 20.0 % waiting for other ranks, 10.0 % waiting for data", page)
         self.assertEqual((run["resumes"], run["skipped_steps"], run["loss_spikes"]), (0, 0, 0))
         for mine, label in zip(run["evaluations"], ("before", "after"), strict=True):
             with open(path("run/eval", label, "scores.json"), encoding="utf-8") as f:
