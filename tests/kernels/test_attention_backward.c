@@ -13,6 +13,7 @@ static const attention_case cases[] = {
     {"many distances, sums outside shared memory", 1, 300, 301, 1, 1, 4, RAGGED, 0.5f, 600, 3000, true},
     {"offset, one-sided", 1, 40, 90, 2, 1, 16, RAGGED, 0.25f, 8, 20, false, 37},
     {"keys that nobody attends", 2, 40, 170, 2, 2, 8, ALIGNED, 0.3f, 8, 20, true},
+    {"queries without keys", 1, 75, 67, 2, 2, 8, PADDED, 0.3f, 8, 20, true},
     {"dropout of whole words", 2, 37, 48, 2, 2, 16, RAGGED, 0.3f, 8, 20, true, 0, 0.25f, 3},
 };
 
@@ -35,6 +36,7 @@ static const attention_case bf16_cases[] = {
     {"wide, dropout", 1, 20, 72, 1, 1, 200, RAGGED, 0.07f, 32, 128, true, 0, 0.1f, 1, BF16},
     {"wide, far tiles", 1, 40, 90, 1, 1, 136, WHOLE, 0.08f, 8, 20, true, BF16},
     {"width 128", 1, 131, 140, 1, 1, 128, HOLES, 0.09f, 32, 128, true, BF16},
+    {"queries without keys", 1, 75, 132, 1, 1, 64, PADDED, 0.125f, 8, 20, true, BF16},
     {"negative scale", 1, 40, 70, 1, 1, 40, RAGGED, -0.2f, 8, 20, true, BF16},
     {"odd width", 1, 33, 50, 2, 1, 13, RAGGED, 0.3f, 32, 128, true, 0, 0.1f, 2, BF16},
     {"keys that nobody attends", 1, 40, 170, 1, 1, 32, ALIGNED, 0.3f, 8, 20, true, BF16},
