@@ -48,8 +48,7 @@ static __device__ __forceinline__ float scale_of(const rule &r) {
     return r.control ? (float)r.control->gradient_scale : 1.0f;
 }
 
-/* --- which parameter is this block's
- * -------------------------------------------------------------------------- */
+/* --- which parameter is this block's ----------------------------------------------------------- */
 
 /** The last entry whose first block, by the given member, is not after this one. */
 template <int64_t adafactor_entry::*first>
@@ -70,6 +69,7 @@ typedef struct tile {
     int64_t first_row, first_column, row_tile, column_tile;
     int rows;    /* of this warp */
     int columns; /* of the tile from this lane's first one on */
+    bool full;   /* nothing is missing in the whole tile, and groups of four are one access */
 } tile;
 
 static __device__ __forceinline__ tile tile_of(const adafactor_entry &e, int64_t number) {
@@ -81,18 +81,24 @@ static __device__ __forceinline__ tile tile_of(const adafactor_entry &e, int64_t
     int64_t rows = (e.rows - t.first_row + WARPS - 1) / WARPS, columns = e.columns - t.first_column;
     t.rows = rows < 0 ? 0 : rows < WARP_ROWS ? (int)rows : WARP_ROWS;
     t.columns = columns < ADAFACTOR_TILE_COLUMNS ? (int)columns : ADAFACTOR_TILE_COLUMNS;
+    t.full = e.vector && (t.row_tile + 1) * ADAFACTOR_TILE_ROWS <= e.rows &&
+             (t.column_tile + 1) * ADAFACTOR_TILE_COLUMNS <= e.columns &&
+             (e.factored || (number + 1) * ADAFACTOR_TILE_ROWS * ADAFACTOR_TILE_COLUMNS <= e.count);
     return t;
 }
 
-/** Elements that are there from `at` on, of a group of four that begins `columns` before the end of its row.
- */
-static __device__ __forceinline__ int group_length(const adafactor_entry &e, int64_t at, int columns) {
+/** Elements of this lane's group k: up to the row's end, and to the last of all where rows are no rows. */
+template <bool full, bool factored>
+static __device__ __forceinline__ int group_length(const adafactor_entry &e, const tile &t, int64_t at,
+                                                   int k) {
+    if constexpr (full) return 4;
+    int columns = t.columns - k * 4 * WARP;
+    if constexpr (factored) return columns;
     int64_t left = e.count - at;
     return left < columns ? (int)(left < 0 ? 0 : left) : columns;
 }
 
-/* --- groups of four elements
- * ------------------------------------------------------------------------------------ */
+/* --- groups of four elements ------------------------------------------------------------------- */
 
 typedef struct four {
     float x[4];
@@ -155,12 +161,13 @@ static __device__ __forceinline__ void store_halves(uint16_t *to, const halves &
 }
 
 template <bool split>
-static __device__ __forceinline__ four load_value(const adafactor_entry &e, int64_t at, int length) {
+static __device__ __forceinline__ four load_value(const adafactor_entry &e, int64_t at, int length,
+                                                  bool vector) {
     if constexpr (!split) {
-        return load4((const float *)e.value + at, length, e.vector);
+        return load4((const float *)e.value + at, length, vector);
     } else {
-        halves high = load_halves((const uint16_t *)e.value + at, length, e.vector);
-        halves low = load_halves((const uint16_t *)e.remainder + at, length, e.vector);
+        halves high = load_halves((const uint16_t *)e.value + at, length, vector);
+        halves low = load_halves((const uint16_t *)e.remainder + at, length, vector);
         four out;
 #pragma unroll
         for (int i = 0; i < 4; i++) out.x[i] = join(high.x[i], (int16_t)low.x[i]);
@@ -170,11 +177,12 @@ static __device__ __forceinline__ four load_value(const adafactor_entry &e, int6
 
 /** The bf16 alone where there is one. */
 template <bool split>
-static __device__ __forceinline__ four load_rounded(const adafactor_entry &e, int64_t at, int length) {
+static __device__ __forceinline__ four load_rounded(const adafactor_entry &e, int64_t at, int length,
+                                                    bool vector) {
     if constexpr (!split) {
-        return load4((const float *)e.value + at, length, e.vector);
+        return load4((const float *)e.value + at, length, vector);
     } else {
-        halves high = load_halves((const uint16_t *)e.value + at, length, e.vector);
+        halves high = load_halves((const uint16_t *)e.value + at, length, vector);
         four out;
 #pragma unroll
         for (int i = 0; i < 4; i++) out.x[i] = join(high.x[i], 0);
@@ -184,9 +192,9 @@ static __device__ __forceinline__ four load_rounded(const adafactor_entry &e, in
 
 template <bool split>
 static __device__ __forceinline__ void store_value(const adafactor_entry &e, int64_t at, const four &v,
-                                                   int length) {
+                                                   int length, bool vector) {
     if constexpr (!split) {
-        store4((float *)e.value + at, v, length, e.vector);
+        store4((float *)e.value + at, v, length, vector);
     } else {
         halves high, low;
 #pragma unroll
@@ -195,13 +203,12 @@ static __device__ __forceinline__ void store_value(const adafactor_entry &e, int
             high.x[i] = (uint16_t)top;
             low.x[i] = (uint16_t)(bits - (top << 16));
         }
-        store_halves((uint16_t *)e.value + at, high, length, e.vector);
-        store_halves((uint16_t *)e.remainder + at, low, length, e.vector);
+        store_halves((uint16_t *)e.value + at, high, length, vector);
+        store_halves((uint16_t *)e.remainder + at, low, length, vector);
     }
 }
 
-/* --- sums over a block
- * ------------------------------------------------------------------------------------------ */
+/* --- sums over a block ------------------------------------------------------------------------- */
 
 /** In a fixed order; the same in every thread. parts: [WARPS] of shared memory that nobody reads any more. */
 static __device__ __forceinline__ double block_sum(double x, double *parts) {
@@ -217,8 +224,7 @@ typedef struct sum_shared {
     double parts[ADAFACTOR_BLOCK];
 } sum_shared;
 
-/* --- statistics
- * --------------------------------------------------------------------------------------------------- */
+/* --- statistics -------------------------------------------------------------------------------- */
 
 typedef struct statistics_shared {
     float column[WARPS][ADAFACTOR_TILE_COLUMNS];
@@ -226,7 +232,7 @@ typedef struct statistics_shared {
 } statistics_shared;
 
 /** Sums of s = (scale g)^2 + 1e-30 by row and column, and of value^2 (returned, this thread's). */
-template <bool split>
+template <bool split, bool full>
 static __device__ __forceinline__ double factored_statistics(const adafactor_entry &e, const tile &t,
                                                              const adafactor_plan &plan, float scale,
                                                              statistics_shared *shared) {
@@ -239,14 +245,15 @@ static __device__ __forceinline__ double factored_statistics(const adafactor_ent
         for (int i = 0; i < 4; i++) column[k][i] = 0.0f;
     float *row_partial = plan.partial + e.row_partial + t.column_tile * e.rows;
 #pragma unroll 2
-    for (int r = 0; r < t.rows; r++) {
+    for (int r = 0; r < (full ? WARP_ROWS : t.rows); r++) {
         int64_t row = t.first_row + (int64_t)r * WARPS, at = row * e.columns + t.first_column;
         four g[GROUPS], p[GROUPS];
 #pragma unroll
         for (int k = 0; k < GROUPS; k++) {
-            int step = k * 4 * WARP;
-            g[k] = load4(e.gradient + at + step, t.columns - step, e.vector);
-            p[k] = load_rounded<split>(e, at + step, t.columns - step);
+            int64_t place = at + k * 4 * WARP;
+            int length = group_length<full, true>(e, t, place, k);
+            g[k] = load4(e.gradient + place, length, full || e.vector);
+            p[k] = load_rounded<split>(e, place, length, full || e.vector);
         }
         float sum = 0.0f;
 #pragma unroll
@@ -254,7 +261,7 @@ static __device__ __forceinline__ double factored_statistics(const adafactor_ent
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 float x = g[k].x[i] * scale;
-                x = i < t.columns - k * 4 * WARP ? x * x + epsilon : 0.0f;
+                x = full || i < t.columns - k * 4 * WARP ? x * x + epsilon : 0.0f;
                 sum += x, column[k][i] += x;
                 value_square += p[k].x[i] * p[k].x[i];
             }
@@ -276,21 +283,29 @@ static __device__ __forceinline__ double factored_statistics(const adafactor_ent
     return value_square;
 }
 
-template <bool split>
+template <bool split, bool full>
 static __device__ __forceinline__ double whole_statistics(const adafactor_entry &e, const tile &t) {
     float value_square = 0.0f;
 #pragma unroll 2
-    for (int r = 0; r < t.rows; r++) {
+    for (int r = 0; r < (full ? WARP_ROWS : t.rows); r++) {
         int64_t at = (t.first_row + (int64_t)r * WARPS) * e.columns + t.first_column;
 #pragma unroll
         for (int k = 0; k < GROUPS; k++) {
-            int step = k * 4 * WARP;
-            four p = load_value<split>(e, at + step, group_length(e, at + step, t.columns - step));
+            int64_t place = at + k * 4 * WARP;
+            four p = load_value<split>(e, place, group_length<full, false>(e, t, place, k), full || e.vector);
 #pragma unroll
             for (int i = 0; i < 4; i++) value_square += p.x[i] * p.x[i];
         }
     }
     return value_square;
+}
+
+template <bool split, bool full>
+static __device__ __forceinline__ double statistics_of(const adafactor_entry &e, const tile &t,
+                                                       const adafactor_plan &plan, float scale,
+                                                       statistics_shared *shared) {
+    return e.factored ? factored_statistics<split, full>(e, t, plan, scale, shared)
+                      : whole_statistics<split, full>(e, t);
 }
 
 static __global__ void __launch_bounds__(ADAFACTOR_BLOCK, 2)
@@ -300,11 +315,12 @@ static __global__ void __launch_bounds__(ADAFACTOR_BLOCK, 2)
     const adafactor_entry e = plan.entries[entry_of_block<&adafactor_entry::first_tile>(plan, blockIdx.x)];
     tile t = tile_of(e, (int64_t)blockIdx.x - e.first_tile);
     double sum;
-    if (e.factored)
-        sum = e.remainder ? factored_statistics<true>(e, t, plan, scale_of(r), shared)
-                          : factored_statistics<false>(e, t, plan, scale_of(r), shared);
+    if (e.remainder)
+        sum = t.full ? statistics_of<true, true>(e, t, plan, scale_of(r), shared)
+                     : statistics_of<true, false>(e, t, plan, scale_of(r), shared);
     else
-        sum = e.remainder ? whole_statistics<true>(e, t) : whole_statistics<false>(e, t);
+        sum = t.full ? statistics_of<false, true>(e, t, plan, scale_of(r), shared)
+                     : statistics_of<false, false>(e, t, plan, scale_of(r), shared);
     sum = block_sum(sum, shared->parts);
     if (threadIdx.x == 0) plan.tile_sums[blockIdx.x] = sum;
 }
@@ -358,8 +374,7 @@ static __global__ void __launch_bounds__(ADAFACTOR_BLOCK) adafactor_sums_kernel(
     e.column_sum[column] = sum;
 }
 
-/* --- moments
- * ------------------------------------------------------------------------------------------------------ */
+/* --- moments ----------------------------------------------------------------------------------- */
 
 /** Second moments of rows and columns, in place. */
 static __global__ void __launch_bounds__(ADAFACTOR_BLOCK)
@@ -425,17 +440,19 @@ static __device__ __forceinline__ void column_weights(float out[GROUPS][4], cons
 }
 
 /** Sum of y^2: the row's part of y^2 is the same for all its elements. This thread's. */
+template <bool full>
 static __device__ __forceinline__ double factored_squares(const adafactor_entry &e, const tile &t,
                                                           double mean, float scale) {
     float column[GROUPS][4], sum = 0.0f;
     column_weights(column, e, t, scale);
 #pragma unroll 2
-    for (int r = 0; r < t.rows; r++) {
+    for (int r = 0; r < (full ? WARP_ROWS : t.rows); r++) {
         int64_t row = t.first_row + (int64_t)r * WARPS, at = row * e.columns + t.first_column;
         four g[GROUPS];
 #pragma unroll
         for (int k = 0; k < GROUPS; k++)
-            g[k] = load4(e.gradient + at + k * 4 * WARP, t.columns - k * 4 * WARP, e.vector);
+            g[k] = load4(e.gradient + at + k * 4 * WARP, group_length<full, true>(e, t, at, k),
+                         full || e.vector);
         float part = 0.0f;
 #pragma unroll
         for (int k = 0; k < GROUPS; k++)
@@ -450,19 +467,20 @@ static __device__ __forceinline__ double factored_squares(const adafactor_entry 
 }
 
 /** The same where every element has its own moment, which is updated on the way. */
+template <bool full>
 static __device__ __forceinline__ double whole_squares(const adafactor_entry &e, const tile &t,
                                                        const rule &rule, float scale) {
     float keep = (float)rule.beta2, take = (float)(1 - rule.beta2), epsilon = (float)SAGO_ADAFACTOR_EPSILON;
     float sum = 0.0f;
-    for (int r = 0; r < t.rows; r++) {
+    for (int r = 0; r < (full ? WARP_ROWS : t.rows); r++) {
         int64_t at = (t.first_row + (int64_t)r * WARPS) * e.columns + t.first_column;
 #pragma unroll
         for (int k = 0; k < GROUPS; k++) {
             int64_t place = at + k * 4 * WARP;
-            int length = group_length(e, place, t.columns - k * 4 * WARP);
+            int length = group_length<full, false>(e, t, place, k);
             if (length <= 0) continue;
-            four g = load4(e.gradient + place, length, e.vector),
-                 v = load4(e.moment + place, length, e.vector);
+            four g = load4(e.gradient + place, length, full || e.vector),
+                 v = load4(e.moment + place, length, full || e.vector);
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 float x = g.x[i] * scale;
@@ -470,10 +488,17 @@ static __device__ __forceinline__ double whole_squares(const adafactor_entry &e,
                 float y = x / sqrtf(v.x[i]);
                 sum += i < length ? y * y : 0.0f;
             }
-            store4(e.moment + place, v, length, e.vector);
+            store4(e.moment + place, v, length, full || e.vector);
         }
     }
     return (double)sum;
+}
+
+template <bool full>
+static __device__ __forceinline__ double squares_of(const adafactor_entry &e, const tile &t, const rule &rule,
+                                                    double mean) {
+    float scale = scale_of(rule);
+    return e.factored ? factored_squares<full>(e, t, mean, scale) : whole_squares<full>(e, t, rule, scale);
 }
 
 static __global__ void __launch_bounds__(ADAFACTOR_BLOCK, 3)
@@ -483,8 +508,8 @@ static __global__ void __launch_bounds__(ADAFACTOR_BLOCK, 3)
     int number = entry_of_block<&adafactor_entry::first_tile>(plan, blockIdx.x);
     const adafactor_entry e = plan.entries[number];
     tile t = tile_of(e, (int64_t)blockIdx.x - e.first_tile);
-    double sum = e.factored ? factored_squares(e, t, plan.shared[number].mean, scale_of(r))
-                            : whole_squares(e, t, r, scale_of(r));
+    double sum = t.full ? squares_of<true>(e, t, r, plan.shared[number].mean)
+                        : squares_of<false>(e, t, r, plan.shared[number].mean);
     sum = block_sum(sum, shared->parts);
     if (threadIdx.x == 0) plan.tile_sums[blockIdx.x] = sum;
 }
@@ -499,17 +524,16 @@ static __global__ void __launch_bounds__(ADAFACTOR_BLOCK)
     if (threadIdx.x == 0) *e.update_square = sum;
 }
 
-/* --- apply
- * -------------------------------------------------------------------------------------------------------- */
+/* --- apply ------------------------------------------------------------------------------------- */
 
 /** value = keep value - u, or its momentum's; u = factor g column[j] (factored) or factor scale g /
  * sqrt(moment). */
-template <bool split, bool factored>
+template <bool split, bool factored, bool full>
 static __device__ __forceinline__ void apply_tile(const adafactor_entry &e, const tile &t, const rule &rule,
                                                   const adafactor_shared &scalars, float scale) {
     float column[GROUPS][4];
     if constexpr (factored) column_weights(column, e, t, scale);
-    for (int r = 0; r < t.rows; r++) {
+    for (int r = 0; r < (full ? WARP_ROWS : t.rows); r++) {
         int64_t row = t.first_row + (int64_t)r * WARPS, at = row * e.columns + t.first_column;
         float factor = (float)scalars.factor;
         if constexpr (factored) factor = (float)(scalars.factor * sqrt(scalars.mean / (double)e.row[row]));
@@ -518,10 +542,9 @@ static __device__ __forceinline__ void apply_tile(const adafactor_entry &e, cons
 #pragma unroll
         for (int k = 0; k < GROUPS; k++) {
             int64_t place = at + k * 4 * WARP;
-            length[k] = t.columns - k * 4 * WARP;
-            if constexpr (!factored) length[k] = group_length(e, place, length[k]);
-            g[k] = load4(e.gradient + place, length[k], e.vector);
-            p[k] = load_value<split>(e, place, length[k]);
+            length[k] = group_length<full, factored>(e, t, place, k);
+            g[k] = load4(e.gradient + place, length[k], full || e.vector);
+            p[k] = load_value<split>(e, place, length[k], full || e.vector);
         }
 #pragma unroll
         for (int k = 0; k < GROUPS; k++) {
@@ -532,19 +555,19 @@ static __device__ __forceinline__ void apply_tile(const adafactor_entry &e, cons
 #pragma unroll
                 for (int i = 0; i < 4; i++) u.x[i] = g[k].x[i] * column[k][i] * factor;
             } else {
-                four v = load4(e.moment + place, length[k], e.vector);
+                four v = load4(e.moment + place, length[k], full || e.vector);
 #pragma unroll
                 for (int i = 0; i < 4; i++) u.x[i] = g[k].x[i] * scale / sqrtf(v.x[i]) * factor;
             }
             if (e.momentum) {
-                four m = load4(e.momentum + place, length[k], e.vector);
+                four m = load4(e.momentum + place, length[k], full || e.vector);
 #pragma unroll
                 for (int i = 0; i < 4; i++) u.x[i] = rule.beta * m.x[i] + rule.rest * u.x[i];
-                store4(e.momentum + place, u, length[k], e.vector);
+                store4(e.momentum + place, u, length[k], full || e.vector);
             }
 #pragma unroll
             for (int i = 0; i < 4; i++) p[k].x[i] = rule.keep_value * p[k].x[i] - u.x[i];
-            store_value<split>(e, place, p[k], length[k]);
+            store_value<split>(e, place, p[k], length[k], full || e.vector);
         }
     }
 }
@@ -556,7 +579,7 @@ static __device__ __forceinline__ void fade_tile(const adafactor_entry &e, const
         int64_t at = (t.first_row + (int64_t)r * WARPS) * e.columns + t.first_column;
         for (int k = 0; k < GROUPS; k++) {
             int64_t place = at + k * 4 * WARP;
-            int length = group_length(e, place, t.columns - k * 4 * WARP);
+            int length = group_length<false, false>(e, t, place, k);
             if (length <= 0) continue;
             four m = load4(e.momentum + place, length, e.vector);
 #pragma unroll
@@ -566,25 +589,32 @@ static __device__ __forceinline__ void fade_tile(const adafactor_entry &e, const
     }
 }
 
+template <bool split, bool factored>
+static __device__ __forceinline__ void apply_of(const adafactor_entry &e, const tile &t, const rule &rule,
+                                                const adafactor_shared &scalars) {
+    float scale = scale_of(rule);
+    if (t.full)
+        apply_tile<split, factored, true>(e, t, rule, scalars, scale);
+    else
+        apply_tile<split, factored, false>(e, t, rule, scalars, scale);
+}
+
 static __global__ void __launch_bounds__(ADAFACTOR_BLOCK, 2)
     adafactor_apply_kernel(adafactor_plan plan, rule r) {
     if (stands_still(r)) return;
     int number = entry_of_block<&adafactor_entry::first_tile>(plan, blockIdx.x);
     const adafactor_entry e = plan.entries[number];
     tile t = tile_of(e, (int64_t)blockIdx.x - e.first_tile);
-    float scale = scale_of(r);
+    adafactor_shared scalars = plan.shared[number];
     if (e.learning_rate == 0.0f)
         fade_tile(e, t, r.beta);
     else if (e.factored)
-        e.remainder ? apply_tile<true, true>(e, t, r, plan.shared[number], scale)
-                    : apply_tile<false, true>(e, t, r, plan.shared[number], scale);
+        e.remainder ? apply_of<true, true>(e, t, r, scalars) : apply_of<false, true>(e, t, r, scalars);
     else
-        e.remainder ? apply_tile<true, false>(e, t, r, plan.shared[number], scale)
-                    : apply_tile<false, false>(e, t, r, plan.shared[number], scale);
+        e.remainder ? apply_of<true, false>(e, t, r, scalars) : apply_of<false, false>(e, t, r, scalars);
 }
 
-/* --- the operations
- * ------------------------------------------------------------------------------------------------ */
+/* --- the operations ---------------------------------------------------------------------------- */
 
 extern "C" sago_status SAGO_GPU(adafactor_statistics)(sago_device *device, sago_adafactor_slot slots[], int n,
                                                       const sago_adafactor_args *args) {

@@ -9,7 +9,7 @@
 #include <jansson.h>
 #include <math.h>
 
-enum { MAX_PARAMETERS = 8, STEPS = 6 };
+enum { MAX_PARAMETERS = 10, STEPS = 6 };
 
 /** A parameter on the device. A piece of one has fewer rows than the whole. */
 typedef struct parameter {
@@ -144,6 +144,7 @@ static const struct {
     double size;
 } shapes[] = {{"factored", 130, 190, true, 0.05},    {"wide", 5, 1300, true, 0.05},
               {"tall", 1100, 67, true, 0.05},        {"whole", 31, 257, false, 0.05},
+              {"tiles", 70, 1028, true, 0.05},       {"whole tiles", 67, 500, false, 0.05},
               {"vector", 0, 193, false, 1},          {"one", 1, 1, false, 1},
               {"small values", 128, 128, true, 1e-5}};
 
@@ -304,6 +305,46 @@ static void test_halves_of_edges(void **state) {
             close_parameter(d, &p);
         }
     free(value);
+}
+
+static double *doubles_of(sago_device *d, const double *from, int64_t n) {
+    double *values = malloc((size_t)n * sizeof *values);
+    assert_non_null(values);
+    suite_ok(d->ops->download(d, values, from, (size_t)n * sizeof *values));
+    return values;
+}
+
+/** The sums that ranks add: rows and columns without gradient too, whose sums are of the 1e-30s alone. */
+static void test_sums(void **state) {
+    (void)state;
+    static const int64_t sizes[][2] = {{70, 90}, {140, 516}, {3, 1030}, {130, 5}};
+    for (int k = 0; k < suite_n_devices(); k++)
+        for (int i = 0; i < LENGTH(sizes); i++) {
+            sago_device *d = suite_device(k);
+            int64_t rows = sizes[i][0], columns = sizes[i][1], n = rows * columns;
+            float *value = suite_normal(n, 1), *g = suite_normal(n, 2);
+            for (int64_t j = 0; j < n; j++)
+                if (j / columns % 3 == 1 || j % columns % 4 == 2) g[j] = 0;
+            parameter p = open_parameter(d, value, rows, columns, rows, true, false);
+            suite_ok(d->ops->upload(d, p.slot.gradient.data, g, (size_t)n * sizeof *g));
+            sago_adafactor_args args = {.clip_threshold = 1};
+            suite_ok(d->ops->adafactor_statistics(d, &p.slot, 1, &args));
+            double *row = doubles_of(d, p.slot.row_sum, rows),
+                   *column = doubles_of(d, p.slot.column_sum, columns),
+                   *square = doubles_of(d, p.slot.value_square, 1), exact_square = 0;
+            double *exact_row = reference_array(rows), *exact_column = reference_array(columns);
+            for (int64_t j = 0; j < n; j++) {
+                double s = (double)g[j] * (double)g[j] + 1e-30;
+                exact_row[j / columns] += s, exact_column[j % columns] += s;
+                exact_square += (double)value[j] * (double)value[j];
+            }
+            for (int64_t r = 0; r < rows; r++) assert_true(fabs(row[r] / exact_row[r] - 1) < 1e-6);
+            for (int64_t j = 0; j < columns; j++) assert_true(fabs(column[j] / exact_column[j] - 1) < 1e-6);
+            assert_true(fabs(*square / exact_square - 1) < 1e-6);
+            free(row), free(column), free(square), free(exact_row), free(exact_column);
+            free(value), free(g);
+            close_parameter(d, &p);
+        }
 }
 
 typedef struct state_copy {
@@ -555,6 +596,6 @@ static void test_goldens(void **state) {
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_formula),  cmocka_unit_test(test_halves), cmocka_unit_test(test_halves_of_edges),
-    cmocka_unit_test(test_no_trace), cmocka_unit_test(test_pieces), cmocka_unit_test(test_frozen),
-    cmocka_unit_test(test_errors),   cmocka_unit_test(test_goldens)};
+    cmocka_unit_test(test_no_trace), cmocka_unit_test(test_sums),   cmocka_unit_test(test_pieces),
+    cmocka_unit_test(test_frozen),   cmocka_unit_test(test_errors), cmocka_unit_test(test_goldens)};
 SUITE_MAIN(tests)
