@@ -77,8 +77,10 @@ if [ -n "${SAGO_GOLDEN:-}" ]; then
     echo "== golden cases of other implementations"
     if [ $all = yes ]; then
         one goldens python3 "$SAGO_GOLDEN/accept.py" --sago build/sago --model tokenizer,t5,t5-tied --ranks 1,2,3
+        one "goldens on sim" python3 "$SAGO_GOLDEN/accept.py" --sago build/sago --model t5,t5-tied --ranks 1,2 --quick --steps 3 --set device=sim
     else
         one goldens python3 "$SAGO_GOLDEN/accept.py" --sago build/sago --model tokenizer,t5 --ranks 1,2
+        one "goldens on sim" python3 "$SAGO_GOLDEN/accept.py" --sago build/sago --model t5-tied --quick --steps 3 --set device=sim
     fi
 else
     echo "== golden cases: SAGO_GOLDEN is not set, skipped"
