@@ -149,7 +149,8 @@ static void test_same_ids(void **state) {
                     fail_msg("row %d of width %lld, setting %d: id %d, the cpu device says %d", r,
                              (long long)v, s, (int)id, (int)ids[r]);
                 double difference = (double)suite_floats(&here, "logprobs")[r] - (double)logprobs[r];
-                assert_true(fabs(difference) <= 1e-5);
+                /* fp32 sums over the vocabulary, in another order on every device. */
+                assert_true(fabs(difference) <= 1e-5 * fmax(1, fabs((double)logprobs[r])));
             }
             suite_free(&here);
         }
