@@ -62,7 +62,7 @@ static __device__ __forceinline__ void mma_softmax(float s[BLOCKS][KEYS / 8][4],
     }
     /* A factor that is not positive would turn the largest product into the smallest score. */
     if (near || !(factor > 0.0f)) {
-        const float *table = bias + attention_distance(p, query + g, from + t);
+        const float *table = near ? bias + attention_distance(p, query + g, from + t) : bias;
 #pragma unroll
         for (int n = 0; n < BLOCKS; n++)
 #pragma unroll
