@@ -59,13 +59,22 @@ sago_model_shape bench_shape(const char *size) {
                               .relative_max_distance = 128,
                               .norm_epsilon = 1e-6f};
     if (strcmp(size, "small") == 0) return shape;
-    bool base = strcmp(size, "base") == 0;
-    if (!base && strcmp(size, "large") != 0)
-        bench_check(sago_fail(SAGO_E_USAGE, "--size is small, base or large"));
-    shape.d_model = base ? 768 : 1024;
-    shape.n_heads = base ? 12 : 16;
-    shape.d_ff = base ? 2048 : 2816;
-    shape.encoder_layers = shape.decoder_layers = base ? 12 : 24;
+    static const struct {
+        const char *name;
+        int64_t d_model, n_heads, d_ff, layers;
+    } sizes[] = {
+        {"tiny", 64, 1, 128, 2}, /* not a published one: to see that a program runs */
+        {"base", 768, 12, 2048, 12},
+        {"large", 1024, 16, 2816, 24},
+        {"xl", 2048, 32, 5120, 24},
+    };
+    size_t i = 0;
+    while (i < sizeof sizes / sizeof sizes[0] && strcmp(size, sizes[i].name) != 0) i++;
+    if (i == sizeof sizes / sizeof sizes[0])
+        bench_check(sago_fail(SAGO_E_USAGE, "--size is tiny, small, base, large or xl"));
+    shape.d_model = sizes[i].d_model, shape.n_heads = sizes[i].n_heads, shape.d_ff = sizes[i].d_ff;
+    shape.encoder_layers = shape.decoder_layers = sizes[i].layers;
+    if (strcmp(size, "tiny") == 0) shape.vocab_size = 512;
     return shape;
 }
 

@@ -26,7 +26,7 @@ json_t *bench_summary(double values[], int n, double *median);
 
 double bench_peak_mib(void); /* VmHWM: the most memory this process has had */
 
-/** "small", "base", "large": T5 v1.1. */
+/** "small", "base", "large", "xl": T5 v1.1; "tiny": one of its kind with 512 ids. */
 sago_model_shape bench_shape(const char *size);
 
 /** Prints the message and ends the program when status is a failure. */
