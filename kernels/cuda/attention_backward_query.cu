@@ -20,6 +20,7 @@ template <int E> struct query_memory {
     typedef query_shape<E> shape;
     bf16 q[shape::ROWS * E], d_o[shape::ROWS * E];
     bf16 k[2][shape::KEYS * E], v[2][shape::KEYS * E];
+    int share, head; /* the block's place among the shares of d_bias: not in registers all the way */
     float lse[shape::ROWS], delta[shape::ROWS];
     float skew[QUERY_WARPS][8 * shape::SKEW_STRIDE];
 };
@@ -93,6 +94,14 @@ static __device__ __forceinline__ void query_softmax(float s[query_shape<E>::BLO
     }
 }
 
+/** Where the warps of a block keep their sums of d_bias. */
+template <int E>
+static __device__ __forceinline__ float *share_sums(const backward_problem &p, query_memory<E> *m, int share,
+                                                    int head) {
+    if (p.bias.in_shared) return (float *)(m + 1);
+    return p.bias.sums + ((int64_t)share * p.call.heads + head) * QUERY_WARPS * p.bias.n;
+}
+
 template <int E>
 static __global__ void __launch_bounds__(QUERY_THREADS, E <= 32 ? 3 : 2)
     backward_query_bf16_kernel(backward_problem p, int section) {
@@ -129,9 +138,8 @@ static __global__ void __launch_bounds__(QUERY_THREADS, E <= 32 ? 3 : 2)
     cp_async_commit();
 
     int share = w.b * n_tiles + work.tile;
-    float *all_sums = p.bias.in_shared
-                          ? (float *)(m + 1)
-                          : p.bias.sums + ((int64_t)share * c.heads + w.h) * QUERY_WARPS * p.bias.n;
+    float *all_sums = share_sums<E>(p, m, share, w.h);
+    if (threadIdx.x == 0) m->share = share, m->head = w.h;
     diagonal_sums sums = {all_sums + warp * p.bias.n, 0.0f, 0.0f};
     if (p.bias.n > 0) {
         for (int x = lane; x < p.bias.n; x += WARP) sums.inner[x] = 0.0f;
@@ -227,7 +235,7 @@ static __global__ void __launch_bounds__(QUERY_THREADS, E <= 32 ? 3 : 2)
     sums.first = warp_sum(sums.first), sums.last = warp_sum(sums.last);
     if (lane == 0) sums.inner[0] += sums.first, sums.inner[p.bias.n - 1] += sums.last;
     __syncthreads();
-    backward_share(p.bias, all_sums, QUERY_WARPS, w.h, share);
+    backward_share(p.bias, share_sums<E>(p, m, m->share, m->head), QUERY_WARPS, m->head, m->share);
 }
 
 template <int E> static sago_status launch(sago_gpu *gpu, const backward_problem *p) {
