@@ -10,6 +10,7 @@
 #include "dialect.cuh"
 
 #include "gpu_ops.h"
+#include "quad.cuh"
 
 extern "C" {
 #include "check.h"
@@ -25,44 +26,6 @@ enum {
 };
 
 static const float LOG2_E = 1.44269504f;
-
-typedef struct four {
-    float x[4];
-} four;
-
-/** -inf past the end, which adds nothing to a maximum or to a sum of exponentials. */
-static __device__ __forceinline__ four load4(const float *from, int length, bool vector) {
-    four out = {{-INFINITY, -INFINITY, -INFINITY, -INFINITY}};
-    if (vector && length >= 4) {
-        float4 v = *reinterpret_cast<const float4 *>(from);
-        out.x[0] = v.x, out.x[1] = v.y, out.x[2] = v.z, out.x[3] = v.w;
-    } else {
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            if (i < length) out.x[i] = from[i];
-    }
-    return out;
-}
-
-static __device__ __forceinline__ void store4(float *to, const four &v, int length, bool vector) {
-    if (vector && length >= 4) {
-        *reinterpret_cast<float4 *>(to) = make_float4(v.x[0], v.x[1], v.x[2], v.x[3]);
-    } else {
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            if (i < length) to[i] = v.x[i];
-    }
-}
-
-static __device__ __forceinline__ void store4(bf16 *to, const four &v, int length, bool vector) {
-    if (vector && length >= 4) {
-        *reinterpret_cast<uint2 *>(to) = make_uint2(pack_bf16(v.x[0], v.x[1]), pack_bf16(v.x[2], v.x[3]));
-    } else {
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            if (i < length) to[i] = from_float<bf16>(v.x[i]);
-    }
-}
 
 /** e^(x - base), where base is the greatest x. x of -inf gives 0 even where all are -inf. */
 static __device__ __forceinline__ float exp_below(float x, float base) {
@@ -91,11 +54,11 @@ static __global__ void __launch_bounds__(BLOCK)
     int64_t row = blockIdx.x / (unsigned)slices, first = (int64_t)(blockIdx.x % (unsigned)slices) * SLICE;
     const float *x = logits + row * width + first;
     int length = width - first < SLICE ? (int)(width - first) : SLICE, lane = (int)threadIdx.x % WARP;
-    four v[GROUPS];
+    quad<float> v[GROUPS];
 #pragma unroll
     for (int k = 0; k < GROUPS; k++) {
         int at = ((int)threadIdx.x + k * BLOCK) * 4;
-        v[k] = load4(x + at, length - at, vector);
+        v[k] = quad_load(x + at, length - at, vector, -INFINITY);
     }
     part own = {-INFINITY, 0.0f, 0.0f};
 #pragma unroll
@@ -154,10 +117,10 @@ static __global__ void __launch_bounds__(BLOCK)
     int length = width - first < SLICE ? (int)(width - first) : SLICE;
     float weight = weights[row];
     if (weight == 0.0f) { /* padding: whatever stands there, it has no gradient */
-        four zeros = {{0.0f, 0.0f, 0.0f, 0.0f}};
+        quad<float> zeros = {{0.0f, 0.0f, 0.0f, 0.0f}};
         for (int k = 0; k < GROUPS; k++) {
             int at = ((int)threadIdx.x + k * BLOCK) * 4;
-            store4(d + at, zeros, length - at, vector);
+            quad_store(d + at, zeros, length - at, vector);
         }
         return;
     }
@@ -165,11 +128,11 @@ static __global__ void __launch_bounds__(BLOCK)
     float factor = w * (1.0f + 2.0f * args.z_loss * l), offset = w * args.spread, peak = w * args.peak;
     int64_t column = targets[row] - args.first_id - first;
     int target = column >= 0 && column < length ? (int)column : -1;
-    four v[GROUPS];
+    quad<float> v[GROUPS];
 #pragma unroll
     for (int k = 0; k < GROUPS; k++) {
         int at = ((int)threadIdx.x + k * BLOCK) * 4;
-        v[k] = load4(x + at, length - at, vector);
+        v[k] = quad_load(x + at, length - at, vector, -INFINITY);
     }
 #pragma unroll
     for (int k = 0; k < GROUPS; k++) {
@@ -179,7 +142,7 @@ static __global__ void __launch_bounds__(BLOCK)
             float y = factor * fast_exp2((v[k].x[i] - l) * LOG2_E) - offset;
             v[k].x[i] = at + i == target ? y - peak : y;
         }
-        store4(d + at, v[k], length - at, vector);
+        quad_store(d + at, v[k], length - at, vector);
     }
 }
 

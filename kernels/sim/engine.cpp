@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine.h"
+#include "guard.h"
 
 #include "fiber.h"
 
@@ -16,9 +17,6 @@ dim3 block_size, grid_size;
 namespace {
 
 enum { WARPS = MAX_THREADS / 32, GUARD_BYTES = 64, FRONT_BYTES = 128, MEETINGS = 4 };
-
-/* Two bytes that are NaN as bf16, and NaN when repeated as float and double. */
-const uint16_t GUARD = 0xfff5;
 
 struct pending_copy {
     void *to;
@@ -249,24 +247,12 @@ line whereabouts(const thread *t) {
 
 /* --- guards of shared memory ---------------------------------------------------------------------------- */
 
-bool guard_stands(const unsigned char *at) {
-    uint64_t sum = 0, expected = 0x0001000100010001ull * GUARD;
-    for (int i = 0; i < GUARD_BYTES; i += 8) {
-        uint64_t word;
-        std::memcpy(&word, at + i, sizeof word);
-        sum |= word ^ expected;
-    }
-    return sum == 0;
-}
-
-void fill_guard(unsigned char *at, size_t bytes) {
-    for (size_t i = 0; i + 1 < bytes; i += 2) std::memcpy(at + i, &GUARD, 2);
-}
-
 /* Called whenever a thread stops running, so that the writer is known. */
 void check_guards(site where, const char *before_what) {
     if (!now.shared_used) return;
-    if (guard_stands(now.shared - GUARD_BYTES) && guard_stands(now.shared + now.shape.shared_bytes)) return;
+    if (guard_stands(now.shared - GUARD_BYTES, GUARD_BYTES) &&
+        guard_stands(now.shared + now.shape.shared_bytes, GUARD_BYTES))
+        return;
     fail_at(running(), where,
             text("before this %s it wrote outside the %zu bytes of shared memory of the launch", before_what,
                  now.shape.shared_bytes));

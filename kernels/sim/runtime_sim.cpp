@@ -5,6 +5,7 @@
  * event, on host memory that was reused too early, or on a copy that nobody waited for, shows.
  */
 #include "engine.h"
+#include "guard.h"
 
 #include <cstdio>
 #include <cstdlib>
@@ -21,9 +22,6 @@ using namespace sago_sim;
 namespace {
 
 enum { GUARD_BYTES = 256, ALIGNMENT = 256, ALWAYS_CHECKED = 256 };
-
-/* Two bytes that are NaN as bf16, and NaN when repeated as float and double. */
-const uint16_t GUARD = 0xfff5;
 
 /* One open device. */
 struct context {
@@ -101,27 +99,14 @@ bool is_pinned(const void *at, size_t bytes) {
     return found && found->pinned;
 }
 
-void fill_guard(unsigned char *at) {
-    for (int i = 0; i < GUARD_BYTES; i += 2) std::memcpy(at + i, &GUARD, 2);
-}
-
-bool guard_stands(const unsigned char *at) {
-    uint64_t sum = 0, expected = 0x0001000100010001ull * GUARD;
-    for (int i = 0; i < GUARD_BYTES; i += 8) {
-        uint64_t word;
-        std::memcpy(&word, at + i, sizeof word);
-        sum |= word ^ expected;
-    }
-    return sum == 0;
-}
-
 sago_status check_guards(const std::pair<const uintptr_t, allocation> &one, const char *when) {
     unsigned char *memory = reinterpret_cast<unsigned char *>(one.first);
-    bool front = guard_stands(memory - GUARD_BYTES), back = guard_stands(memory + one.second.bytes);
+    bool front = guard_stands(memory - GUARD_BYTES, GUARD_BYTES),
+         back = guard_stands(memory + one.second.bytes, GUARD_BYTES);
     if (front && back) return SAGO_OK;
     /* Said once. */
-    fill_guard(memory - GUARD_BYTES);
-    fill_guard(memory + one.second.bytes);
+    fill_guard(memory - GUARD_BYTES, GUARD_BYTES);
+    fill_guard(memory + one.second.bytes, GUARD_BYTES);
     return sago_fail(SAGO_E_DEVICE, "sim: memory was written %s an allocation of %zu bytes; noticed %s",
                      front ? "behind" : "in front of", one.second.bytes, when);
 }
@@ -150,9 +135,9 @@ sago_status allocate(void **out, size_t bytes, bool pinned) {
         base = static_cast<unsigned char *>(aligned_alloc(ALIGNMENT, room));
     if (!base) return sago_fail(SAGO_E_MEMORY, "sim: no memory for %zu bytes", bytes);
     unsigned char *memory = base + GUARD_BYTES;
-    fill_guard(base);
+    fill_guard(base, GUARD_BYTES);
     std::memset(memory, 0xff, bytes);
-    fill_guard(memory + bytes);
+    fill_guard(memory + bytes, GUARD_BYTES);
     (*allocations)[reinterpret_cast<uintptr_t>(memory)] = allocation{bytes, pinned};
     allocated_bytes += bytes;
     *out = memory;

@@ -48,12 +48,12 @@ FAULTS = [
     dict(file="elementwise.cuh", units=["activation.cu"], test="activations", why="the last element of a tail is left out",
          old="for (; at < count; at++) {", new="for (; at < count - 1; at++) {"),
     # --- Adafactor
-    dict(file="adafactor.cu", test="adafactor", why="a barrier between writing and reading columns' sums removed",
+    dict(file="adafactor_statistics.cu", test="adafactor", why="a barrier between writing and reading columns' sums removed",
          old="shared->column[warp][4 * lane + k * 4 * WARP + i] = column[k][i]; __syncthreads();",
          new="shared->column[warp][4 * lane + k * 4 * WARP + i] = column[k][i];"),
-    dict(file="adafactor.cu", test="adafactor", why="a remainder is read without its sign",
+    dict(file="adafactor_tile.cuh", units=["adafactor_statistics.cu", "adafactor_update.cu"], test="adafactor", why="a remainder is read without its sign",
          old="out.x[i] = join(high.x[i], (int16_t)low.x[i]);", new="out.x[i] = join(high.x[i], low.x[i]);"),
-    dict(file="adafactor.cu", test="adafactor", why="partial sums of rows lie with the wrong stride",
+    dict(file="adafactor_statistics.cu", test="adafactor", why="partial sums of rows lie with the wrong stride",
          old="float *row_partial = plan.partial + e.row_partial + t.column_tile * e.rows;",
          new="float *row_partial = plan.partial + e.row_partial + t.column_tile * e.columns;"),
     # --- ranges of keys
