@@ -14,16 +14,8 @@ static inline double ref_log(double x) {
 static inline float plain_log(float x) {
     return logf(x);
 }
-#define REAL      double
-#define REF(name) ref_##name
-#include "attention_reference.inc"
-#undef REAL
-#undef REF
-#define REAL      float
-#define REF(name) plain_##name
-#include "attention_reference.inc"
-#undef REAL
-#undef REF
+#define FORMULAS "attention_reference.inc"
+#include "both_precisions.h"
 
 enum layout { WHOLE, CAUSAL, SEGMENTS, PACKED_CAUSAL, RAGGED, HOLES, ALIGNED, PADDED };
 

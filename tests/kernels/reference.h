@@ -10,15 +10,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#define REAL      double
-#define REF(name) ref_##name
-#include "reference.inc"
-#undef REAL
-#undef REF
-#define REAL      float
-#define REF(name) plain_##name
-#include "reference.inc"
-#undef REAL
-#undef REF
+#define FORMULAS "reference.inc"
+#include "both_precisions.h"
 
 #endif
