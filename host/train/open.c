@@ -150,7 +150,9 @@ static sago_status open_model(sago_trainer *t) {
     if (options.bf16 && t->device->stores_bf16) options.dtype = SAGO_BF16;
     if (options.bf16 && !t->device->has_bf16)
         return sago_fail(SAGO_E_CONFIG,
-                         "train.precision: bf16 is not faster than fp32 on this processor (%s); use fp32",
+                         "train.precision: bf16 is not faster than fp32 on this processor (%s); use fp32 in "
+                         "a run of its own, "
+                         "or a device that stores bf16 (device: cuda), where a run begun in it goes on",
                          t->device->description);
     size_t bytes = (size_t)t->registry.n_elements * sizeof(float);
     SAGO_TRY(sago_weights_open(&t->registry, t->device, options.dtype, true, &t->weights));
