@@ -54,10 +54,11 @@ sago_model_shape bench_shape(const char *size) {
                               .d_ff = 1024,
                               .encoder_layers = 8,
                               .decoder_layers = 8,
-                              .gated_gelu = true,
+                              .activation = SAGO_GATED_GELU,
                               .relative_buckets = 32,
                               .relative_max_distance = 128,
                               .norm_epsilon = 1e-6f};
+    sago_model_shape_complete(&shape);
     if (strcmp(size, "small") == 0) return shape;
     static const struct {
         const char *name;
@@ -72,7 +73,7 @@ sago_model_shape bench_shape(const char *size) {
     while (i < sizeof sizes / sizeof sizes[0] && strcmp(size, sizes[i].name) != 0) i++;
     if (i == sizeof sizes / sizeof sizes[0])
         bench_check(sago_fail(SAGO_E_USAGE, "--size is tiny, small, base, large or xl"));
-    shape.d_model = sizes[i].d_model, shape.n_heads = sizes[i].n_heads, shape.d_ff = sizes[i].d_ff;
+    shape.d_model = sizes[i].d_model, shape.n_heads = shape.kv_heads = sizes[i].n_heads, shape.d_ff = sizes[i].d_ff;
     shape.encoder_layers = shape.decoder_layers = sizes[i].layers;
     if (strcmp(size, "tiny") == 0) shape.vocab_size = 512;
     return shape;

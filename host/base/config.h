@@ -53,13 +53,15 @@ typedef struct sago_config {
 
     struct {
         char *init;   /* checkpoint to start from; "": random weights */
-        char *family; /* t5 (palm comes with sharded models) */
+        char *family; /* t5 | palm */
         /* sizes of new weights; 0: as in the checkpoint of init, and the keys below are then its own too */
-        int64_t vocab_size, d_model, n_heads, head_dim, d_ff, encoder_layers, decoder_layers;
-        char *activation; /* gated-gelu | relu */
+        int64_t vocab_size, d_model, n_heads, kv_heads, head_dim, d_ff, encoder_layers, decoder_layers;
+        char *activation; /* gated-gelu | relu | swiglu */
         bool tied_embeddings;
         int64_t relative_buckets, relative_max_distance;
-        double norm_epsilon;
+        char *rope; /* interleaved | half */
+        double rope_theta, norm_epsilon, logit_scale;
+        char *attention; /* causal | prefix: decoder-only models */
     } model;
 
     struct {

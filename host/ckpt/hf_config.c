@@ -35,7 +35,7 @@ static sago_status read_kind(const json_t *config, const char *path, sago_model_
     if (tied && !json_is_boolean(tied))
         return sago_fail(SAGO_E_INPUT, "%s: \"tie_word_embeddings\" is neither true nor false", path);
     snprintf(shape->family, sizeof shape->family, "t5");
-    shape->gated_gelu = strcmp(mlp_text, "gated-gelu") == 0;
+    shape->activation = strcmp(mlp_text, "gated-gelu") == 0 ? SAGO_GATED_GELU : SAGO_RELU;
     shape->tied_embeddings = !tied || json_is_true(tied);
     return SAGO_OK;
 }
@@ -73,6 +73,7 @@ sago_status sago_hf_read_config(const json_t *config, const char *path, sago_mod
     if (epsilon && !json_is_number(epsilon))
         return sago_fail(SAGO_E_INPUT, "%s: \"layer_norm_epsilon\" is no number", path);
     out->norm_epsilon = epsilon ? (float)json_number_value(epsilon) : 1e-6f;
+    sago_model_shape_complete(out);
     return sago_wrap(sago_model_shape_check(out, 1), "%s", path);
 }
 
@@ -89,7 +90,7 @@ static void set_default(json_t *config, const char *key, json_t *value) {
 
 json_t *sago_hf_write_config(const sago_model_shape *shape, const json_t *before) {
     json_t *config = before ? json_deep_copy(before) : json_object();
-    const char *mlp = shape->gated_gelu ? "gated-gelu" : "relu";
+    const char *mlp = sago_activation_name(shape->activation);
     set_default(config, "architectures", json_pack("[s]", "T5ForConditionalGeneration"));
     set_default(config, "model_type", json_string("t5"));
     set_default(config, "is_encoder_decoder", json_true());

@@ -9,6 +9,13 @@
  *     decoder_inputs   targets shifted right inside each segment; a segment starts with id 0
  *     target_segments  like input_segments, the same number for the same example
  *     weights          1 where a target counts, else 0
+ * Decoder-only models have one sequence a row, inputs and then targets of each example: input_length is 0 and
+ * target_length the length of the row, which holds as many tokens as inputs and targets together may have:
+ *     decoder_inputs   token ids of inputs and targets, 0 where padding
+ *     targets          the next token of each position of the same example, 0 elsewhere
+ *     target_segments  1, 2, ... an example, 0 where padding
+ *     weights          1 where `targets` is one of the example's targets: from its last input on
+ *     prefix           1 where the token is one of the example's inputs, else 0
  * Worked example: docs/packing.md.
  */
 #ifndef SAGO_BATCH_H
@@ -24,6 +31,7 @@ typedef struct sago_batch {
     int32_t *inputs, *input_segments;      /* [n_rows, Si] */
     int32_t *targets, *decoder_inputs, *target_segments; /* [n_rows, St] */
     float *weights;                        /* [n_rows, St] */
+    int32_t *prefix;                       /* [n_rows, St]; decoder-only models, else NULL */
     int64_t n_examples, n_input_tokens, n_target_tokens; /* of this rank; target tokens are those with weight */
     int64_t global_target_tokens;          /* of all ranks */
 } sago_batch;

@@ -6,7 +6,7 @@ double sago_model_flops(const sago_model_shape *shape, int64_t input_tokens, int
     double inputs = (double)input_tokens, targets = (double)target_tokens, d = (double)shape->d_model;
     double width = (double)(shape->n_heads * shape->head_dim);
     double projection = d * width; /* of a query, key, value or output */
-    double mlp = (shape->gated_gelu ? 3 : 2) * d * (double)shape->d_ff;
+    double mlp = (shape->activation == SAGO_RELU ? 2 : 3) * d * (double)shape->d_ff;
     double encoder =
         (double)shape->encoder_layers * (inputs * (4 * projection + mlp) + 2 * encoder_pairs * width);
     double decoder =

@@ -16,9 +16,9 @@ sago_status sago_mlp_declare(sago_mlp *layer, sago_registry *registry, int block
     double in_deviation = 1 / sqrt((double)shape->d_model), out_deviation = 1 / sqrt((double)shape->d_ff);
     SAGO_TRY(sago_norm_declare(&layer->norm, registry, block, prefix, "norm", shape->d_model,
                                shape->norm_epsilon));
-    SAGO_TRY(sago_layer_declare(registry, block, prefix, shape->gated_gelu ? "gate" : "in", 2, in, in_axes,
+    SAGO_TRY(sago_layer_declare(registry, block, prefix, shape->activation == SAGO_RELU ? "in" : "gate", 2, in, in_axes,
                                 SAGO_INIT_NORMAL, in_deviation, &layer->in));
-    if (shape->gated_gelu)
+    if (shape->activation != SAGO_RELU)
         SAGO_TRY(sago_layer_declare(registry, block, prefix, "linear", 2, in, in_axes, SAGO_INIT_NORMAL,
                                     in_deviation, &layer->linear));
     return sago_layer_declare(registry, block, prefix, "out", 2, out, out_axes, SAGO_INIT_NORMAL,

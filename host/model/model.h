@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * Model: an array of blocks over the registry. T5 1.0 and v1.1 (Raffel et al. 2020; Shazeer 2020 for the
- * gated MLP).
+ * gated MLP), encoder and decoder; PaLM (Chowdhery et al. 2022, section 2), a decoder alone.
  *
  * Life of a model: shape -> declare (rows of the registry) -> shard -> open (plans and takes its memory) ->
  * loss, score or generate, any number of times, without allocation. Values (of options.dtype) and gradients
@@ -11,6 +11,7 @@
 #define SAGO_MODEL_H
 
 #include "batch.h"
+#include "config.h"
 #include "device.h"
 #include "json.h"
 #include "mesh.h"
@@ -18,19 +19,49 @@
 #include "registry.h"
 #include "status.h"
 
+typedef enum sago_activation {
+    SAGO_RELU,       /* T5 1.0 */
+    SAGO_GATED_GELU, /* T5 v1.1: gelu(x Wg^T) * x Wl^T, tanh form */
+    SAGO_SWIGLU,     /* PaLM: silu(x Wg^T) * x Wl^T */
+} sago_activation;
+
 typedef struct sago_model_shape {
-    char family[16]; /* "t5" */
-    int64_t vocab_size, d_model, n_heads, head_dim, d_ff, encoder_layers, decoder_layers;
-    bool gated_gelu;      /* v1.1; false: relu of 1.0 */
-    bool tied_embeddings; /* 1.0: logits = d_model^-1/2 * h E^T */
-    int64_t relative_buckets, relative_max_distance;
+    char family[16]; /* "t5", "palm" */
+    int64_t vocab_size, d_model, n_heads, head_dim, d_ff;
+    int64_t kv_heads;                       /* T5: n_heads; PaLM: 1 (multi-query) up to n_heads */
+    int64_t encoder_layers, decoder_layers; /* PaLM: 0 and its layers */
+    sago_activation activation;
+    bool tied_embeddings; /* one matrix for embedding and output */
+    float logit_scale;    /* logits = logit_scale * h W^T: T5 v1.1 1, T5 1.0 and PaLM d_model^-1/2 */
     float norm_epsilon;
+    int64_t relative_buckets, relative_max_distance; /* T5; 0 for PaLM */
+    double rope_theta;                               /* PaLM; 0 for T5 */
+    bool rope_interleaved; /* pairs (2i, 2i + 1), else (i, i + head_dim / 2) */
 } sago_model_shape;
+
+/** "relu", "gated-gelu", "swiglu". */
+const char *sago_activation_name(sago_activation activation);
+/** False when it is no name of an activation. */
+bool sago_activation_parse(const char *name, sago_activation *out);
+
+/** True for models without an encoder: rows hold inputs and then targets (batch.h). */
+bool sago_model_decoder_only(const sago_model_shape *shape);
 
 /** As JSON, in the keys of the configuration's model section; what a checkpoint's meta holds under "model".
  */
 json_t *sago_model_shape_to_json(const sago_model_shape *shape);
 sago_status sago_model_shape_from_json(const json_t *json, sago_model_shape *out) SAGO_MUST_CHECK;
+
+/** Fills in what follows from the rest where it is 0: kv_heads (T5 n_heads, PaLM 1), rope_theta (PaLM 10000),
+ * logit_scale (d_model^-1/2 where embeddings are tied, else 1). */
+void sago_model_shape_complete(sago_model_shape *shape);
+
+/** shape_config.c: the shape that the model section states, completed; not checked. */
+sago_status sago_model_shape_from_config(const sago_config *config, sago_model_shape *out) SAGO_MUST_CHECK;
+/** The model section takes over the shape of a checkpoint (from: its path, for messages). SAGO_E_CONFIG names a
+ * key that was stated otherwise. */
+sago_status sago_model_shape_into_config(const sago_model_shape *shape, const char *from,
+                                         sago_config *config) SAGO_MUST_CHECK;
 
 /** Checks that the sizes make a model: positive, heads that divide by the model axis, ... */
 sago_status sago_model_shape_check(const sago_model_shape *shape, int model_axis) SAGO_MUST_CHECK;

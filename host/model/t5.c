@@ -48,7 +48,7 @@ sago_status sago_t5_declare(sago_t5 *t5, const sago_model_shape *shape, sago_reg
                            1 + (int)shape->encoder_layers, true));
     double deviation = 1 / sqrt((double)shape->d_model);
     t5->output = t5->embedding.table;
-    t5->logit_scale = shape->tied_embeddings ? (float)deviation : 1;
+    t5->logit_scale = shape->logit_scale;
     if (shape->tied_embeddings) return SAGO_OK;
     sago_embedding output;
     SAGO_TRY(sago_embedding_declare(&output, registry,

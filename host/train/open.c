@@ -18,22 +18,7 @@ static sago_status shape_from_config(const sago_config *config, sago_model_shape
         return sago_fail(SAGO_E_CONFIG,
                          "model: no shape; set model.init to a checkpoint, or model.vocab_size, "
                          "model.d_model and the other sizes (configs/ has examples)");
-    *shape = (sago_model_shape){
-        .vocab_size = config->model.vocab_size,
-        .d_model = config->model.d_model,
-        .n_heads = config->model.n_heads,
-        .head_dim = config->model.head_dim,
-        .d_ff = config->model.d_ff,
-        .encoder_layers = config->model.encoder_layers,
-        .decoder_layers = config->model.decoder_layers,
-        .gated_gelu = strcmp(config->model.activation, "relu") != 0,
-        .tied_embeddings = config->model.tied_embeddings,
-        .relative_buckets = config->model.relative_buckets,
-        .relative_max_distance = config->model.relative_max_distance,
-        .norm_epsilon = (float)config->model.norm_epsilon,
-    };
-    snprintf(shape->family, sizeof shape->family, "%s", config->model.family);
-    return SAGO_OK;
+    return sago_model_shape_from_config(config, shape);
 }
 
 /*
@@ -45,54 +30,7 @@ static sago_status shape_from_checkpoint(sago_config *config, const sago_ckpt *c
     const char *from = sago_ckpt_dir(ckpt);
     SAGO_TRY(sago_wrap(sago_model_shape_from_json(json_object_get(sago_ckpt_meta(ckpt), "model"), shape),
                        "%s", from));
-    const struct {
-        const char *key;
-        int64_t *stated, found;
-    } sizes[] = {
-        {"model.vocab_size", &config->model.vocab_size, shape->vocab_size},
-        {"model.d_model", &config->model.d_model, shape->d_model},
-        {"model.n_heads", &config->model.n_heads, shape->n_heads},
-        {"model.head_dim", &config->model.head_dim, shape->head_dim},
-        {"model.d_ff", &config->model.d_ff, shape->d_ff},
-        {"model.encoder_layers", &config->model.encoder_layers, shape->encoder_layers},
-        {"model.decoder_layers", &config->model.decoder_layers, shape->decoder_layers},
-        {"model.relative_buckets", &config->model.relative_buckets, shape->relative_buckets},
-        {"model.relative_max_distance", &config->model.relative_max_distance, shape->relative_max_distance},
-    };
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        if (sago_config_given(config, sizes[i].key) && *sizes[i].stated > 0 &&
-            *sizes[i].stated != sizes[i].found)
-            return sago_fail(SAGO_E_CONFIG,
-                             "%s: %lld in the configuration, %lld in %s; leave the key out or correct it",
-                             sizes[i].key, (long long)*sizes[i].stated, (long long)sizes[i].found, from);
-        *sizes[i].stated = sizes[i].found;
-    }
-    const char *activation = shape->gated_gelu ? "gated-gelu" : "relu";
-    if (sago_config_given(config, "model.activation") && strcmp(config->model.activation, activation) != 0)
-        return sago_fail(SAGO_E_CONFIG,
-                         "model.activation: %s in the configuration, %s in %s; leave the key out or correct "
-                         "it",
-                         config->model.activation, activation, from);
-    free(config->model.activation);
-    config->model.activation = sago_strdup(activation);
-    if (sago_config_given(config, "model.tied_embeddings") &&
-        config->model.tied_embeddings != shape->tied_embeddings)
-        return sago_fail(SAGO_E_CONFIG,
-                         "model.tied_embeddings: %s in the configuration, %s in %s; leave the key out or "
-                         "correct it",
-                         config->model.tied_embeddings ? "true" : "false",
-                         shape->tied_embeddings ? "true" : "false", from);
-    config->model.tied_embeddings = shape->tied_embeddings;
-    if (sago_config_given(config, "model.norm_epsilon") &&
-        (float)config->model.norm_epsilon != shape->norm_epsilon)
-        return sago_fail(
-            SAGO_E_CONFIG,
-            "model.norm_epsilon: %g in the configuration, %g in %s; leave the key out or correct "
-            "it",
-            config->model.norm_epsilon, (double)shape->norm_epsilon, from);
-    if ((float)config->model.norm_epsilon != shape->norm_epsilon)
-        config->model.norm_epsilon = shape->norm_epsilon;
-    return SAGO_OK;
+    return sago_model_shape_into_config(shape, from, config);
 }
 
 /* data.tokenizer where it is set, else the one that came with the weights; none where every source gives ids.

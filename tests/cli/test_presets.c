@@ -23,19 +23,8 @@ static sago_config *load(const char *name) {
 }
 
 static int64_t count_parameters(const sago_config *c) {
-    sago_model_shape shape = {.vocab_size = c->model.vocab_size,
-                              .d_model = c->model.d_model,
-                              .n_heads = c->model.n_heads,
-                              .head_dim = c->model.head_dim,
-                              .d_ff = c->model.d_ff,
-                              .encoder_layers = c->model.encoder_layers,
-                              .decoder_layers = c->model.decoder_layers,
-                              .gated_gelu = strcmp(c->model.activation, "gated-gelu") == 0,
-                              .tied_embeddings = c->model.tied_embeddings,
-                              .relative_buckets = c->model.relative_buckets,
-                              .relative_max_distance = c->model.relative_max_distance,
-                              .norm_epsilon = (float)c->model.norm_epsilon};
-    strcpy(shape.family, c->model.family);
+    sago_model_shape shape;
+    if (sago_model_shape_from_config(c, &shape) != SAGO_OK) fail_msg("%s", sago_message());
     sago_registry registry = {0};
     if (sago_model_declare(&shape, &registry) != SAGO_OK) fail_msg("%s", sago_message());
     if (sago_registry_shard(&registry, NULL, 0, 0, 1) != SAGO_OK) fail_msg("%s", sago_message());

@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 sago_model_shape small_shape(bool version_1_1) {
-    return (sago_model_shape){.family = "t5",
+    sago_model_shape shape = {.family = "t5",
                               .vocab_size = 53,
                               .d_model = 20,
                               .n_heads = 3,
@@ -19,11 +19,13 @@ sago_model_shape small_shape(bool version_1_1) {
                               .d_ff = 28,
                               .encoder_layers = version_1_1 ? 2 : 1,
                               .decoder_layers = version_1_1 ? 1 : 2,
-                              .gated_gelu = version_1_1,
+                              .activation = version_1_1 ? SAGO_GATED_GELU : SAGO_RELU,
                               .tied_embeddings = !version_1_1,
                               .relative_buckets = 8,
                               .relative_max_distance = 12,
                               .norm_epsilon = 1e-6f};
+    sago_model_shape_complete(&shape);
+    return shape;
 }
 
 static void must(sago_status status) {

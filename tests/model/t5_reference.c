@@ -125,12 +125,12 @@ static void mlp(const reference *r, const char *stack, int layer, int block, int
     int64_t d = r->shape.d_model, f = r->shape.d_ff, s = x->length;
     double *n = room(s * d), *a = room(s * f), *b = room(s * f), *y = room(s * d);
     norm(r, n, x->h, named(r, stack, layer, "mlp.norm"), s);
-    linear(a, n, named(r, stack, layer, r->shape.gated_gelu ? "mlp.gate" : "mlp.in"), s, d, f);
-    if (r->shape.gated_gelu) linear(b, n, named(r, stack, layer, "mlp.linear"), s, d, f);
+    linear(a, n, named(r, stack, layer, r->shape.activation == SAGO_GATED_GELU ? "mlp.gate" : "mlp.in"), s, d, f);
+    if (r->shape.activation == SAGO_GATED_GELU) linear(b, n, named(r, stack, layer, "mlp.linear"), s, d, f);
     for (int64_t i = 0; i < s * f; i++) {
         double g = a[i];
         double gelu = 0.5 * g * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (g + 0.044715 * g * g * g)));
-        a[i] = r->shape.gated_gelu ? gelu * b[i] : g > 0 ? g : 0;
+        a[i] = r->shape.activation == SAGO_GATED_GELU ? gelu * b[i] : g > 0 ? g : 0;
         a[i] *= keep(r, block * SAGO_SITES_PER_BLOCK + SAGO_SITE_MLP_INNER, row, s, i / f, f, i % f);
     }
     linear(y, a, named(r, stack, layer, "mlp.out"), s, f, d);

@@ -27,10 +27,11 @@ static void published_sizes_have_their_parameters(void **state) {
                                   .d_ff = published[i].d_ff,
                                   .encoder_layers = published[i].layers,
                                   .decoder_layers = published[i].layers,
-                                  .gated_gelu = true,
+                                  .activation = SAGO_GATED_GELU,
                                   .relative_buckets = 32,
                                   .relative_max_distance = 128,
                                   .norm_epsilon = 1e-6f};
+        sago_model_shape_complete(&shape);
         sago_registry registry = {0};
         assert_int_equal(sago_model_declare(&shape, &registry), SAGO_OK);
         assert_int_equal(sago_registry_shard(&registry, NULL, 0, 0, 1), SAGO_OK);
