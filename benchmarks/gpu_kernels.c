@@ -179,7 +179,7 @@ static double backward_flops(const bench_case *c) {
 /* --- rows and elements: size = tokens, width
  * ------------------------------------------------------------------------ */
 
-enum { X, Y, Z, W, D_SCALE, SCALE, RSTD };
+enum { X, Y, Z, W, D_SCALE, SCALE, RSTD, MEAN };
 
 static int64_t rows_of(const bench_case *c) {
     return shrunk(c->size[0], 64);
@@ -192,7 +192,7 @@ static void make_rows(const bench_case *c, tensor_set *s) {
     for (int i = 0; i < 4; i++) add(s, sago_tensor_2d(NULL, SAGO_BF16, rows_of(c), width_of(c)), 1);
     add(s, sago_tensor_1d(NULL, SAGO_F32, width_of(c)), 0);
     add(s, sago_tensor_1d(NULL, SAGO_BF16, width_of(c)), 1);
-    add(s, sago_tensor_1d(NULL, SAGO_F32, rows_of(c)), 0);
+    for (int i = 0; i < 2; i++) add(s, sago_tensor_1d(NULL, SAGO_F32, rows_of(c)), 0);
 }
 
 static sago_tensor as_batch(sago_tensor t) {
@@ -214,6 +214,19 @@ static sago_status norm_backward(const bench_case *c, tensor_set *s) {
 static void make_norm_backward(const bench_case *c, tensor_set *s) {
     make_rows(c, s);
     bench_check(ops->rmsnorm_forward(device, s->t[W], s->t[RSTD], s->t[X], s->t[SCALE], 1e-6f));
+}
+static sago_status layer_norm_forward(const bench_case *c, tensor_set *s) {
+    (void)c;
+    return ops->layernorm_forward(device, s->t[Y], s->t[MEAN], s->t[RSTD], s->t[X], s->t[SCALE], 1e-6f);
+}
+static sago_status layer_norm_backward(const bench_case *c, tensor_set *s) {
+    (void)c;
+    return ops->layernorm_backward(device, s->t[Z], s->t[D_SCALE], s->t[Y], s->t[X], s->t[SCALE], s->t[MEAN],
+                                   s->t[RSTD]);
+}
+static void make_layer_norm_backward(const bench_case *c, tensor_set *s) {
+    make_rows(c, s);
+    bench_check(ops->layernorm_forward(device, s->t[W], s->t[MEAN], s->t[RSTD], s->t[X], s->t[SCALE], 1e-6f));
 }
 static sago_status geglu_forward(const bench_case *c, tensor_set *s) {
     (void)c;
@@ -390,6 +403,8 @@ static const bench_case cases[] = {
     ATTENTION("attention d64 T5 bias 2k", 8, 32, 32, 2048, 64, FULL, 32),
     ROWS("rmsnorm forward", 32768, 4096, make_rows, norm_forward),
     ROWS("rmsnorm backward", 32768, 4096, make_norm_backward, norm_backward),
+    ROWS("layernorm forward", 32768, 4096, make_rows, layer_norm_forward),
+    ROWS("layernorm backward", 32768, 4096, make_layer_norm_backward, layer_norm_backward),
     ROWS("geglu forward", 16384, 10240, make_rows, geglu_forward),
     ROWS("geglu backward", 16384, 10240, make_rows, geglu_backward),
     ROWS("residual", 32768, 4096, make_rows, residual),
@@ -405,8 +420,9 @@ enum { N_CASES = sizeof cases / sizeof cases[0] };
  * it. */
 static double least_bytes(const bench_case *c, const tensor_set *s) {
     double rows = (double)sago_tensor_bytes(s->t[X]);
-    if (c->run == copy || c->run == norm_forward) return 2 * rows;
-    if (c->run == norm_backward) return 4 * rows; /* d_y, x, d_x read and written */
+    if (c->run == copy || c->run == norm_forward || c->run == layer_norm_forward) return 2 * rows;
+    if (c->run == norm_backward || c->run == layer_norm_backward)
+        return 4 * rows; /* d_y, x, d_x read and written */
     if (c->run == geglu_forward || c->run == residual || c->run == residual_dropout) return 3 * rows;
     if (c->run == geglu_backward) return 5 * rows;
     if (c->run == embedding_forward) return 2 * rows;

@@ -70,7 +70,7 @@ static sago_tensor batch(int64_t d) {
 
 /* Everything a case may need; only what it uses is touched. */
 static struct {
-    sago_tensor x, y, z, scale, d_scale, rstd, f[5], table, d_table, ids, logits, stats, targets, lse,
+    sago_tensor x, y, z, scale, d_scale, mean, rstd, f[5], table, d_table, ids, logits, stats, targets, lse,
         weights;
     sago_tensor few, few_out, decode_logits, picked, logprobs, from, to;
     sago_dropout drop, none;
@@ -134,6 +134,12 @@ static sago_status norm(void) {
 static sago_status norm_back(void) {
     return ops->rmsnorm_backward(device, s.z, s.d_scale, s.y, s.x, s.scale, s.rstd);
 }
+static sago_status layer_norm(void) {
+    return ops->layernorm_forward(device, s.y, s.mean, s.rstd, s.x, s.scale, 1e-6f);
+}
+static sago_status layer_norm_back(void) {
+    return ops->layernorm_backward(device, s.z, s.d_scale, s.y, s.x, s.scale, s.mean, s.rstd);
+}
 static sago_status relu(void) {
     return ops->relu_forward(device, s.f[0], s.f[1], &s.none);
 }
@@ -171,7 +177,7 @@ static sago_status decode_onednn(void) {
 
 static void set_up(void) {
     s.x = batch(D), s.y = batch(D), s.z = batch(D);
-    s.scale = vector(D), s.d_scale = vector(D), s.rstd = vector(N);
+    s.scale = vector(D), s.d_scale = vector(D), s.mean = vector(N), s.rstd = vector(N);
     for (int i = 0; i < 5; i++) s.f[i] = batch(F);
     s.table = matrix(V, D), s.d_table = matrix(V, D);
     s.ids = sago_tensor_1d(memory(N), SAGO_I32, N);
@@ -211,6 +217,8 @@ int main(int argc, char **argv) {
     against_copy("residual with dropout", 3 * narrow, residual_drop);
     against_copy("rmsnorm forward", 2 * narrow, norm);
     against_copy("rmsnorm backward", 4 * narrow, norm_back);
+    against_copy("layernorm forward", 2 * narrow, layer_norm);
+    against_copy("layernorm backward", 4 * narrow, layer_norm_back);
     against_copy("relu forward", 2 * wide, relu);
     against_copy("geglu forward", 3 * wide, geglu);
     against_copy("geglu forward with dropout", 3 * wide, geglu_drop);

@@ -68,6 +68,14 @@ TIMED(rmsnorm_backward, "norm backward",
       (device_t * device, tensor_t d_x, tensor_t d_scale, tensor_t d_y, tensor_t x, tensor_t scale,
        tensor_t rstd),
       d_x, d_scale, d_y, x, scale, rstd)
+TIMED(layernorm_forward, "norm forward",
+      (device_t * device, tensor_t y, tensor_t mean, tensor_t rstd, tensor_t x, tensor_t scale,
+       float epsilon),
+      y, mean, rstd, x, scale, epsilon)
+TIMED(layernorm_backward, "norm backward",
+      (device_t * device, tensor_t d_x, tensor_t d_scale, tensor_t d_y, tensor_t x, tensor_t scale,
+       tensor_t mean, tensor_t rstd),
+      d_x, d_scale, d_y, x, scale, mean, rstd)
 TIMED(relu_forward, "activation forward", (device_t * device, tensor_t y, tensor_t x, const sago_dropout *d),
       y, x, d)
 TIMED(relu_backward, "activation backward",
@@ -156,6 +164,8 @@ sago_device *timed_device_open(sago_device *device, int64_t vocabulary) {
     timed.ops.matmul = timed_matmul;
     timed.ops.rmsnorm_forward = timed_rmsnorm_forward;
     timed.ops.rmsnorm_backward = timed_rmsnorm_backward;
+    timed.ops.layernorm_forward = timed_layernorm_forward;
+    timed.ops.layernorm_backward = timed_layernorm_backward;
     timed.ops.relu_forward = timed_relu_forward;
     timed.ops.relu_backward = timed_relu_backward;
     timed.ops.geglu_forward = timed_geglu_forward;

@@ -134,24 +134,46 @@ sago_status sago_fits_embedding_backward(const sago_device *device, sago_tensor 
 /* --- norms
  * ------------------------------------------------------------------------------------------------------- */
 
+/* Rows [N, D] of one dtype, and per row [N] or column [D] in f32. */
+static bool is_norm(const sago_device *device, int n, const sago_tensor rows[], sago_tensor scale, int n_row,
+                    const sago_tensor of_row[], int n_column, const sago_tensor of_column[]) {
+    bool fit = floats(device, n, rows) && floats(device, SAGO_TENSORS(rows[0], scale)) &&
+               sago_tensor_count(scale) == sago_width(rows[0]) && sago_all_dtype(SAGO_F32, n_row, of_row) &&
+               sago_all_dtype(SAGO_F32, n_column, of_column);
+    for (int i = 1; i < n; i++) fit = fit && is_matrix(rows[i], sago_rows(rows[0]), sago_width(rows[0]));
+    for (int i = 0; i < n_row; i++) fit = fit && sago_tensor_count(of_row[i]) == sago_rows(rows[0]);
+    for (int i = 0; i < n_column; i++) fit = fit && sago_tensor_count(of_column[i]) == sago_width(rows[0]);
+    return fit;
+}
+
 sago_status sago_fits_rmsnorm_forward(const sago_device *device, sago_tensor y, sago_tensor rstd,
                                       sago_tensor x, sago_tensor scale) {
-    int64_t rows = sago_rows(x), width = sago_width(x);
-    bool fit = floats(device, SAGO_TENSORS(y, x, scale)) && sago_all_dtype(SAGO_F32, SAGO_TENSORS(rstd)) &&
-               is_matrix(y, rows, width) && sago_tensor_count(rstd) == rows &&
-               sago_tensor_count(scale) == width;
+    bool fit = is_norm(device, SAGO_TENSORS(x, y), scale, SAGO_TENSORS(rstd), 0, NULL);
     return fits(fit, device, "rmsnorm_forward", "y[N, D], f32 rstd[N], x[N, D], scale[D]",
                 SAGO_TENSORS(y, rstd, x, scale));
 }
 
 sago_status sago_fits_rmsnorm_backward(const sago_device *device, sago_tensor d_x, sago_tensor d_scale,
                                        sago_tensor d_y, sago_tensor x, sago_tensor scale, sago_tensor rstd) {
-    int64_t rows = sago_rows(x), width = sago_width(x);
-    bool fit = floats(device, SAGO_TENSORS(d_x, d_y, x, scale)) &&
-               sago_all_dtype(SAGO_F32, SAGO_TENSORS(d_scale, rstd)) && is_matrix(d_x, rows, width) &&
-               is_matrix(d_y, rows, width) && sago_tensor_count(d_scale) == width &&
-               sago_tensor_count(scale) == width && sago_tensor_count(rstd) == rows;
+    bool fit = is_norm(device, SAGO_TENSORS(x, d_x, d_y), scale, SAGO_TENSORS(rstd), SAGO_TENSORS(d_scale));
     return fits(fit, device, "rmsnorm_backward",
                 "d_x[N, D], f32 d_scale[D], d_y[N, D], x[N, D], scale[D], f32 rstd[N]",
                 SAGO_TENSORS(d_x, d_scale, d_y, x, scale, rstd));
+}
+
+sago_status sago_fits_layernorm_forward(const sago_device *device, sago_tensor y, sago_tensor mean,
+                                        sago_tensor rstd, sago_tensor x, sago_tensor scale) {
+    bool fit = is_norm(device, SAGO_TENSORS(x, y), scale, SAGO_TENSORS(mean, rstd), 0, NULL);
+    return fits(fit, device, "layernorm_forward", "y[N, D], f32 mean[N] and rstd[N], x[N, D], scale[D]",
+                SAGO_TENSORS(y, mean, rstd, x, scale));
+}
+
+sago_status sago_fits_layernorm_backward(const sago_device *device, sago_tensor d_x, sago_tensor d_scale,
+                                         sago_tensor d_y, sago_tensor x, sago_tensor scale, sago_tensor mean,
+                                         sago_tensor rstd) {
+    bool fit =
+        is_norm(device, SAGO_TENSORS(x, d_x, d_y), scale, SAGO_TENSORS(mean, rstd), SAGO_TENSORS(d_scale));
+    return fits(fit, device, "layernorm_backward",
+                "d_x[N, D], f32 d_scale[D], d_y[N, D], x[N, D], scale[D], f32 mean[N] and rstd[N]",
+                SAGO_TENSORS(d_x, d_scale, d_y, x, scale, mean, rstd));
 }

@@ -44,6 +44,11 @@ sago_status sago_fits_rmsnorm_forward(const sago_device *device, sago_tensor y, 
 sago_status sago_fits_rmsnorm_backward(const sago_device *device, sago_tensor d_x, sago_tensor d_scale,
                                        sago_tensor d_y, sago_tensor x, sago_tensor scale,
                                        sago_tensor rstd) SAGO_MUST_CHECK;
+sago_status sago_fits_layernorm_forward(const sago_device *device, sago_tensor y, sago_tensor mean,
+                                        sago_tensor rstd, sago_tensor x, sago_tensor scale) SAGO_MUST_CHECK;
+sago_status sago_fits_layernorm_backward(const sago_device *device, sago_tensor d_x, sago_tensor d_scale,
+                                         sago_tensor d_y, sago_tensor x, sago_tensor scale, sago_tensor mean,
+                                         sago_tensor rstd) SAGO_MUST_CHECK;
 
 #ifdef __cplusplus
 }

@@ -11,7 +11,7 @@
  * SAGO_E_SHAPE, and the message names operation and shapes.
  *
  * Dtypes. Everything is f32 unless said. On a device that stores bf16 (device.h), the activations, their gradients and
- * the parameters of a call may all be bf16 instead; sums and statistics (rstd, lse, stats), gradients of parameters
+ * the parameters of a call may all be bf16 instead; sums and statistics (mean, rstd, lse, stats), gradients of parameters
  * (d_scale, d_bias, the d_table of a parameter) and weights of tokens stay f32, and the arithmetic inside is fp32.
  * matmul: a and b of one dtype, c of that dtype or f32. embedding_backward: d_table f32, or of d_y's dtype.
  *
@@ -203,6 +203,15 @@ typedef struct sago_ops {
     /** d_x += , d_scale += ; d_y[N, D], x[N, D], scale[D], rstd[N] of the forward pass */
     sago_status (*rmsnorm_backward)(sago_device *, sago_tensor d_x, sago_tensor d_scale, sago_tensor d_y,
                                     sago_tensor x, sago_tensor scale, sago_tensor rstd);
+
+    /* --- LayerNorm (Ba et al. 2016) without an offset, as PaLM has it: y = (x - mean) * rstd * scale,
+           rstd = 1 / sqrt(mean((x - mean)^2) + epsilon) --------------------------------------------------------- */
+    /** y = , mean[N] = , rstd[N] = ; x[N, D], scale[D] */
+    sago_status (*layernorm_forward)(sago_device *, sago_tensor y, sago_tensor mean, sago_tensor rstd, sago_tensor x,
+                                     sago_tensor scale, float epsilon);
+    /** d_x += , d_scale += ; d_y[N, D], x[N, D], scale[D], mean[N] and rstd[N] of the forward pass */
+    sago_status (*layernorm_backward)(sago_device *, sago_tensor d_x, sago_tensor d_scale, sago_tensor d_y,
+                                      sago_tensor x, sago_tensor scale, sago_tensor mean, sago_tensor rstd);
 
     /* --- MLP activations --------------------------------------------------------------------------------------- */
     /** y = dropout(relu(x)), [B, S, F] */

@@ -30,6 +30,8 @@
     X(matmul)                                                                                                \
     X(rmsnorm_forward)                                                                                       \
     X(rmsnorm_backward)                                                                                      \
+    X(layernorm_forward)                                                                                     \
+    X(layernorm_backward)                                                                                    \
     X(relu_forward)                                                                                          \
     X(relu_backward)                                                                                         \
     X(geglu_forward)                                                                                         \

@@ -5,7 +5,7 @@
     gpu_peer.py [--rounds 31] [--only TEXT] [--small] [--device cuda|cpu] [--seconds 200]
 
 Peers: scaled_dot_product_attention with its flash and its cuDNN backend forced, FlexAttention (packed rows, T5 bias),
-torch.optim.Adafactor, compiled RMSNorm, GEGLU and linear + cross-entropy, Liger's fused linear + cross-entropy where it can be
+torch.optim.Adafactor, compiled RMSNorm, LayerNorm, GEGLU and linear + cross-entropy, Liger's fused linear + cross-entropy where it can be
 imported, and transformers' T5 compiled. A case that this machine's packages cannot run says why in "error" and costs
 nothing else. Cases stop when --seconds are over. --small --device cpu shrinks all shapes: it shows that the script runs.
 """
@@ -206,6 +206,9 @@ def row_cases():
     def rms(x, scale):
         return F.rms_norm(x, (x.shape[-1],), scale, 1e-6)
 
+    def layer(x, scale):
+        return F.layer_norm(x, (x.shape[-1],), scale, None, 1e-6)
+
     def geglu(gate, linear):
         return F.gelu(gate, approximate="tanh") * linear
 
@@ -227,6 +230,8 @@ def row_cases():
         ("tflops", 2 * shrunk(8192, 64) ** 3 * 1e-12))])
     yield "rmsnorm forward", case(32768, 4096, rms, with_scale(32768, 4096, False), 2)
     yield "rmsnorm backward", case(32768, 4096, rms, with_scale(32768, 4096, True), 4, backward=True)
+    yield "layernorm forward", case(32768, 4096, layer, with_scale(32768, 4096, False), 2)
+    yield "layernorm backward", case(32768, 4096, layer, with_scale(32768, 4096, True), 4, backward=True)
     yield "geglu forward", case(16384, 10240, geglu, rows(16384, 10240, 2), 3)
     yield "geglu backward", case(16384, 10240, geglu, rows(16384, 10240, 2, grad=True), 5, backward=True)
 

@@ -71,6 +71,11 @@ sago_status SAGO_CPU(rmsnorm_forward)(sago_device *, sago_tensor y, sago_tensor 
                                       sago_tensor scale, float epsilon);
 sago_status SAGO_CPU(rmsnorm_backward)(sago_device *, sago_tensor d_x, sago_tensor d_scale, sago_tensor d_y,
                                        sago_tensor x, sago_tensor scale, sago_tensor rstd);
+sago_status SAGO_CPU(layernorm_forward)(sago_device *, sago_tensor y, sago_tensor mean, sago_tensor rstd,
+                                        sago_tensor x, sago_tensor scale, float epsilon);
+sago_status SAGO_CPU(layernorm_backward)(sago_device *, sago_tensor d_x, sago_tensor d_scale, sago_tensor d_y,
+                                         sago_tensor x, sago_tensor scale, sago_tensor mean,
+                                         sago_tensor rstd);
 sago_status SAGO_CPU(relu_forward)(sago_device *, sago_tensor y, sago_tensor x, const sago_dropout *);
 sago_status SAGO_CPU(relu_backward)(sago_device *, sago_tensor d_x, sago_tensor d_y, sago_tensor x,
                                     const sago_dropout *);

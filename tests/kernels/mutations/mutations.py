@@ -72,7 +72,8 @@ class Build:
                 command.append(word)
         source = os.path.join(scratch, unit)
         # The copy is looked at first; less optimisation, since it runs once; what a fault leaves unused is no matter.
-        command[1:1] = ["-I" + scratch]
+        at = next(i for i, word in enumerate(command) if word.startswith("-I")) # the compiler may be two words
+        command[at:at] = ["-I" + scratch]
         command += ["-O1", "-w", "-c", "-x", "c" if is_c else "c++", source, "-o", output]
         done = subprocess.run(command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode != 0:
