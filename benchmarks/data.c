@@ -87,7 +87,7 @@ static sago_status pack(const sago_pack_options *options, sago_pack_source sourc
 }
 
 static sago_status run_stage(bench *b, stage which, double *seconds) {
-    const sago_pack_options options = sago_pack_options_of(b->config);
+    const sago_pack_options options = sago_pack_options_of(b->config, false);
     sago_pack_statistics unused;
     switch (which) {
     case RENDERED:
@@ -103,7 +103,7 @@ static sago_status run_stage(bench *b, stage which, double *seconds) {
 
 /* As many draws as the rows take and the window holds, with their lengths. */
 static sago_status make_ready(bench *b) {
-    const sago_pack_options options = sago_pack_options_of(b->config);
+    const sago_pack_options options = sago_pack_options_of(b->config, false);
     sago_pack_statistics statistics;
     double seconds;
     SAGO_TRY(pack(&options, sago_pack_source_of(b->mixture), b->n_rows, &statistics, &seconds));
@@ -181,8 +181,8 @@ static sago_status run(const char *path, char *sets[], int n_sets, int64_t n_row
     SAGO_TRY_TO(done, sago_config_load(path, sets, n_sets, &config));
     b.config = config;
     SAGO_TRY_TO(done, sago_tokenizer_open(config->data.tokenizer, &tokenizer));
-    SAGO_TRY_TO(done, sago_mixture_open(config, NULL, 0, &b.texts));
-    SAGO_TRY_TO(done, sago_mixture_open(config, tokenizer, 0, &b.mixture));
+    SAGO_TRY_TO(done, sago_mixture_open(config, NULL, 0, false, &b.texts));
+    SAGO_TRY_TO(done, sago_mixture_open(config, tokenizer, 0, false, &b.mixture));
     SAGO_TRY_TO(done, make_ready(&b));
     for (int repeat = 0; repeat < repeats; repeat++) {
         for (stage s = 0; s < N_STAGES; s++) {

@@ -5,6 +5,7 @@
 #include "generate.h"
 #include "log.h"
 #include "mixture.h"
+#include "model.h"
 #include "pack.h"
 
 #include <stdio.h>
@@ -17,6 +18,7 @@ typedef struct opened {
     sago_config *config;
     sago_tokenizer *tokenizer;
     sago_mixture *mixture;
+    bool decoder_only; /* rows of a model without an encoder */
 } opened;
 
 static void close_all(opened *o) {
@@ -26,26 +28,43 @@ static void close_all(opened *o) {
 }
 
 /* data.tokenizer, else the tokenizer that travels in model.init, else none: ids need none. */
-static sago_status open_tokenizer(const sago_config *config, sago_tokenizer **out) {
+static sago_status open_tokenizer(const sago_config *config, sago_ckpt *init, sago_tokenizer **out) {
     if (config->data.tokenizer[0]) return sago_tokenizer_open(config->data.tokenizer, out);
-    if (!config->model.init[0]) return SAGO_OK;
-    sago_ckpt *ckpt = NULL;
+    if (!init) return SAGO_OK;
     sago_str bytes = {0};
-    SAGO_TRY(sago_ckpt_open(config->model.init, false, &ckpt));
-    sago_status status = sago_ckpt_read_file(ckpt, SAGO_TOKENIZER_FILE, &bytes);
+    sago_status status = sago_ckpt_read_file(init, SAGO_TOKENIZER_FILE, &bytes);
     if (status == SAGO_OK)
-        status = sago_tokenizer_from_bytes(sago_ckpt_dir(ckpt), sago_str_text(&bytes), bytes.length, out);
-    sago_ckpt_close(ckpt);
+        status = sago_tokenizer_from_bytes(sago_ckpt_dir(init), sago_str_text(&bytes), bytes.length, out);
     sago_str_free(&bytes);
     return status;
+}
+
+/* Data can be looked at before its weights are there, where the tokenizer is a file of its own. */
+static sago_status open_init(sago_config *config, sago_ckpt **init, sago_model_shape *shape) {
+    const char *path = config->model.init;
+    if (path[0] && (!config->data.tokenizer[0] || sago_ckpt_exists(path))) {
+        SAGO_TRY(sago_wrap(sago_ckpt_open(path, false, init), "model.init"));
+        json_t *model = json_object_get(sago_ckpt_meta(*init), "model");
+        SAGO_TRY(sago_wrap(sago_model_shape_from_json(model, shape), "%s", sago_ckpt_dir(*init)));
+        return sago_model_shape_into_config(shape, sago_ckpt_dir(*init), config);
+    }
+    if (path[0] && !sago_config_given(config, "model.family"))
+        sago_info("model.init: %s is not there; rows are those of a %s model", path, config->model.family);
+    return sago_model_shape_from_config(config, shape);
 }
 
 static sago_status open_all(const sago_arguments *arguments, opened *o) {
     if (arguments->n_positional < 2)
         return sago_fail(SAGO_E_USAGE, "data %s: a configuration is missing", arguments->positional[0]);
     SAGO_TRY(sago_config_load(arguments->positional[1], arguments->sets, arguments->n_sets, &o->config));
-    SAGO_TRY(open_tokenizer(o->config, &o->tokenizer));
-    return sago_mixture_open(o->config, o->tokenizer, o->config->model.vocab_size, &o->mixture);
+    sago_ckpt *init = NULL;
+    sago_model_shape shape;
+    sago_status status = open_init(o->config, &init, &shape);
+    if (status == SAGO_OK) status = open_tokenizer(o->config, init, &o->tokenizer);
+    sago_ckpt_close(init);
+    SAGO_TRY(status);
+    o->decoder_only = sago_model_decoder_only(&shape);
+    return sago_mixture_open(o->config, o->tokenizer, shape.vocab_size, o->decoder_only, &o->mixture);
 }
 
 /* ---- stats ---- */
@@ -276,6 +295,33 @@ done:
 
 /* ---- pack ---- */
 
+/* Rows of decoder-only models have one length, and so one fill. */
+static json_t *packed_json(const sago_pack_statistics *found, bool decoder_only) {
+    json_t *fill = decoder_only ? json_pack("{sf}", "fill", found->fill)
+                                : json_pack("{sf sf}", "input_fill", found->input_fill, "target_fill",
+                                            found->target_fill);
+    json_t *out =
+        json_pack("{sI sI sI sI sI sI sf}", "rows", (json_int_t)found->rows, "examples",
+                  (json_int_t)found->examples, "truncated", (json_int_t)found->truncated, "input_tokens",
+                  (json_int_t)found->input_tokens, "target_tokens", (json_int_t)found->target_tokens,
+                  "longest_wait", (json_int_t)found->longest_wait, "seconds", found->seconds);
+    json_object_update(out, fill);
+    json_decref(fill);
+    return out;
+}
+
+static void print_packed(const sago_pack_statistics *found, bool decoder_only) {
+    printf("rows          %lld\nexamples      %lld (%.2f a row)\n", (long long)found->rows,
+           (long long)found->examples, found->rows ? (double)found->examples / (double)found->rows : 0);
+    if (decoder_only)
+        printf("fill          %.4f\n", found->fill);
+    else
+        printf("input_fill    %.4f\ntarget_fill   %.4f\n", found->input_fill, found->target_fill);
+    printf("truncated     %lld\nlongest_wait  %lld rows\ntokens        %lld in %.2f s\n",
+           (long long)found->truncated, (long long)found->longest_wait,
+           (long long)(found->input_tokens + found->target_tokens), found->seconds);
+}
+
 static sago_status pack(const sago_arguments *arguments) {
     opened o = {0};
     sago_packer *packer = NULL;
@@ -284,24 +330,13 @@ static sago_status pack(const sago_arguments *arguments) {
     sago_status status;
     SAGO_TRY_TO(done, sago_argument_int(arguments, "--rows", 1000, 1, 1000000000, &rows));
     SAGO_TRY_TO(done, open_all(arguments, &o));
-    sago_pack_options options = sago_pack_options_of(o.config);
+    sago_pack_options options = sago_pack_options_of(o.config, o.decoder_only);
     SAGO_TRY_TO(done, sago_packer_open(&options, sago_pack_source_of(o.mixture), &packer));
     SAGO_TRY_TO(done, sago_packer_measure(packer, rows, &found));
-    double tokens = (double)(found.input_tokens + found.target_tokens);
-    if (sago_argument_switch(arguments, "--json")) {
-        print_json(json_pack("{sI sI sf sf sI sI sI sI sf}", "rows", (json_int_t)found.rows, "examples",
-                             (json_int_t)found.examples, "input_fill", found.input_fill, "target_fill",
-                             found.target_fill, "truncated", (json_int_t)found.truncated, "input_tokens",
-                             (json_int_t)found.input_tokens, "target_tokens", (json_int_t)found.target_tokens,
-                             "longest_wait", (json_int_t)found.longest_wait, "seconds", found.seconds));
-    } else {
-        printf("rows          %lld\nexamples      %lld (%.2f a row)\ninput_fill    %.4f\ntarget_fill   %.4f\n"
-               "truncated     %lld\nlongest_wait  %lld rows\ntokens        %.0f in %.2f s\n",
-               (long long)found.rows, (long long)found.examples,
-               found.rows ? (double)found.examples / (double)found.rows : 0, found.input_fill,
-               found.target_fill, (long long)found.truncated, (long long)found.longest_wait, tokens,
-               found.seconds);
-    }
+    if (sago_argument_switch(arguments, "--json"))
+        print_json(packed_json(&found, o.decoder_only));
+    else
+        print_packed(&found, o.decoder_only);
 done:
     sago_packer_close(packer);
     close_all(&o);

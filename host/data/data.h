@@ -18,7 +18,7 @@
 
 /** One tokenized example, and where it came from. */
 typedef struct sago_example {
-    sago_ids inputs, targets;      /* EOS included */
+    sago_ids inputs, targets; /* EOS included: of text, after both, or decoder-only after targets alone */
     sago_str input_text, target_text;
     int member, task, template_;   /* indices; template -1 where the source gives finished text */
     int64_t index;                 /* example within its task */
@@ -32,11 +32,13 @@ typedef struct sago_data sago_data;
 
 /**
  * Opens the training pipeline of a config. vocab_size: ids at or above it are an error (file, line, id).
- * tokenizer may be NULL when every member is of format ids. Rows of a global batch are split over data_size ranks in
- * contiguous runs, the first ranks one longer where they do not divide.
+ * tokenizer may be NULL when every member is of format ids. Rows of a global batch are split over data_size
+ * ranks in contiguous runs, the first ranks one longer where they do not divide. decoder_only: rows for
+ * models without an encoder (batch.h), where inputs + targets of a row's examples fit into input_length +
+ * target_length together, and inputs of text get no EOS.
  */
 sago_status sago_data_open(const sago_config *config, const sago_tokenizer *tokenizer, int64_t vocab_size,
-                           int data_rank, int data_size, sago_data **out) SAGO_MUST_CHECK;
+                           bool decoder_only, int data_rank, int data_size, sago_data **out) SAGO_MUST_CHECK;
 void sago_data_close(sago_data *data);
 
 /** The next global batch's local rows; valid until the next call. *batch is NULL when a sequential source has ended. */

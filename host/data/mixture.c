@@ -88,6 +88,7 @@ static sago_status open_templates(sago_mixture *mixture, const sago_config_membe
 
 static sago_status open_source(sago_mixture *mixture, const sago_config_member *from, sago_source *source) {
     SAGO_TRY(sago_source_format_parse(from->format, &source->format));
+    source->inputs_optional = mixture->decoder_only && source->format == SAGO_FORMAT_IDS;
     if (source->format != SAGO_FORMAT_TABLE) return SAGO_OK;
     if (!from->template_ || !from->template_[0])
         return sago_fail(SAGO_E_CONFIG,
@@ -270,13 +271,14 @@ static void plan_draws(sago_mixture *mixture) {
 }
 
 sago_status sago_mixture_open(const sago_config *config, const sago_tokenizer *tokenizer, int64_t vocab_size,
-                              sago_mixture **out) {
+                              bool decoder_only, sago_mixture **out) {
     sago_mixture *mixture = sago_alloc_zero(1, sizeof *mixture);
     sago_status status = SAGO_OK;
     *out = NULL;
     mixture->config = config;
     mixture->tokenizer = tokenizer;
     mixture->vocab_size = vocab_size;
+    mixture->decoder_only = decoder_only;
     mixture->sequential = config->data.order && strcmp(config->data.order, "sequential") == 0;
     mixture->n_members = config->data.n_mixture;
     mixture->members = sago_alloc_zero((size_t)mixture->n_members, sizeof *mixture->members);

@@ -35,10 +35,12 @@ typedef enum sago_split { SAGO_SPLIT_TRAIN, SAGO_SPLIT_EVAL } sago_split;
 /**
  * Opens all members: indexes what is new or changed, loads templates, splits, checks for leaks.
  * tokenizer NULL: texts without ids (format ids still fills ids). vocab_size 0: ids are not checked.
- * Errors: SAGO_E_INPUT with file:line for damaged data and leaks; SAGO_E_IO; SAGO_E_CONFIG naming the key.
+ * decoder_only: examples for a model without an encoder: no EOS after the inputs of text, and inputs may be
+ * empty. Errors: SAGO_E_INPUT with file:line for damaged data and leaks; SAGO_E_IO; SAGO_E_CONFIG naming the
+ * key.
  */
 sago_status sago_mixture_open(const sago_config *config, const sago_tokenizer *tokenizer, int64_t vocab_size,
-                              sago_mixture **out) SAGO_MUST_CHECK;
+                              bool decoder_only, sago_mixture **out) SAGO_MUST_CHECK;
 void sago_mixture_close(sago_mixture *mixture);
 
 /** SAGO_E_CONFIG where no draw is possible because all tasks are held out or have no share: such a mixture is for

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pack.h"
 
+#include "batch_rows.h"
 #include "log.h"
 #include "pack_fill.h"
 
@@ -32,13 +33,14 @@ struct sago_packer {
     sago_fill *fill;
 };
 
-sago_pack_options sago_pack_options_of(const sago_config *config) {
+sago_pack_options sago_pack_options_of(const sago_config *config, bool decoder_only) {
     return (sago_pack_options){
         .packing = config->data.packing,
         .sequential = strcmp(config->data.order, "sequential") == 0,
         .window = config->data.pack_window,
         .input_length = config->data.input_length,
         .target_length = config->data.target_length,
+        .decoder_only = decoder_only,
     };
 }
 
@@ -64,7 +66,11 @@ sago_status sago_packer_open(const sago_pack_options *options, sago_pack_source 
     sago_packer *packer = sago_alloc_zero(1, sizeof *packer);
     packer->options = *options;
     packer->source = source;
-    if (is_windowed(packer)) packer->fill = sago_fill_open(options->input_length, options->target_length);
+    /* Decoder-only rows have one length to fill: all tokens are inputs to it, and targets bound nothing. */
+    int64_t length = options->input_length + options->target_length;
+    if (is_windowed(packer))
+        packer->fill = options->decoder_only ? sago_fill_open(length, 1)
+                                             : sago_fill_open(options->input_length, options->target_length);
     *out = packer;
     return SAGO_OK;
 }
@@ -114,6 +120,11 @@ void sago_packer_close(sago_packer *packer) {
     free(packer);
 }
 
+static bool fits(const sago_pack_options *options, int64_t inputs, int64_t targets) {
+    if (options->decoder_only) return inputs + targets <= options->input_length + options->target_length;
+    return inputs <= options->input_length && targets <= options->target_length;
+}
+
 /* Draws into an unused slot; NULL where the source has ended. */
 static sago_status draw(sago_packer *packer, uint64_t number, int64_t since, slot **out) {
     *out = NULL;
@@ -125,11 +136,12 @@ static sago_status draw(sago_packer *packer, uint64_t number, int64_t since, slo
         return SAGO_OK;
     }
     const sago_example *e = &s->example;
-    if (e->inputs.length > packer->options.input_length || e->targets.length > packer->options.target_length)
+    if (!fits(&packer->options, e->inputs.length, e->targets.length))
         return sago_fail(
-            SAGO_E_SHAPE, "draw %llu has %lld input and %lld target ids: rows hold %lld and %lld",
+            SAGO_E_SHAPE, "draw %llu has %lld input and %lld target ids: rows hold %lld and %lld%s",
             (unsigned long long)number, (long long)e->inputs.length, (long long)e->targets.length,
-            (long long)packer->options.input_length, (long long)packer->options.target_length);
+            (long long)packer->options.input_length, (long long)packer->options.target_length,
+            packer->options.decoder_only ? ", together" : "");
     s->draw = number;
     s->since = since;
     packer->n_unused--;
@@ -161,7 +173,7 @@ static sago_status fill_in_order(sago_packer *packer) {
         slot *s = packer->waiting[0];
         inputs += s->example.inputs.length;
         targets += s->example.targets.length;
-        if (inputs > packer->options.input_length || targets > packer->options.target_length) break;
+        if (!fits(&packer->options, inputs, targets)) break;
         packer->row[packer->n_row++] = s;
         packer->n_waiting = 0;
     }
@@ -175,7 +187,9 @@ static sago_status fill_from_window(sago_packer *packer) {
     if (packer->n_waiting == 0) return SAGO_OK;
     for (int64_t i = 0; i < packer->n_waiting; i++) {
         const sago_example *e = &packer->waiting[i]->example;
-        packer->items[i] = (sago_fill_item){(int32_t)e->inputs.length, (int32_t)e->targets.length};
+        int32_t inputs = (int32_t)e->inputs.length, targets = (int32_t)e->targets.length;
+        packer->items[i] = packer->options.decoder_only ? (sago_fill_item){inputs + targets, 0}
+                                                        : (sago_fill_item){inputs, targets};
     }
     packer->n_row = sago_fill_row(packer->fill, packer->items, packer->n_waiting, packer->chosen);
     int64_t kept = 0, taken = 0;
@@ -198,8 +212,10 @@ sago_status sago_packer_next(sago_packer *packer, sago_packed_row *row, bool *mo
     for (int64_t i = 0; i < packer->n_row; i++) {
         const slot *s = packer->row[i];
         packer->row_examples[i] = &s->example;
-        row->n_input_tokens += s->example.inputs.length;
-        row->n_target_tokens += s->example.targets.length;
+        const sago_ids *inputs = &s->example.inputs, *targets = &s->example.targets;
+        int64_t given = sago_batch_given(packer->options.decoder_only, inputs, targets);
+        row->n_input_tokens += given;
+        row->n_target_tokens += inputs->length + targets->length - given;
         if (packer->n_rows - s->since > row->longest_wait) row->longest_wait = packer->n_rows - s->since;
     }
     row->examples = packer->row_examples;
@@ -305,9 +321,14 @@ sago_status sago_packer_measure(sago_packer *packer, int64_t n_rows, sago_pack_s
         for (int64_t i = 0; i < row.n_examples; i++) out->truncated += row.examples[i]->truncated;
     }
     out->seconds = (double)(sago_now_ns() - start) * 1e-9;
+    const sago_pack_options *options = &packer->options;
     if (out->rows > 0) {
-        out->input_fill = (double)out->input_tokens / (double)(out->rows * packer->options.input_length);
-        out->target_fill = (double)out->target_tokens / (double)(out->rows * packer->options.target_length);
+        double rows = (double)out->rows, tokens = (double)(out->input_tokens + out->target_tokens);
+        out->fill = tokens / (rows * (double)(options->input_length + options->target_length));
+        if (!options->decoder_only) {
+            out->input_fill = (double)out->input_tokens / (rows * (double)options->input_length);
+            out->target_fill = (double)out->target_tokens / (rows * (double)options->target_length);
+        }
     }
     return SAGO_OK;
 }

@@ -25,6 +25,7 @@ struct sago_data {
     sago_mixture *mixture;
     sago_packer *packer;
     int n_tasks;
+    bool decoder_only;
     int64_t global_rows, first_row, n_rows; /* this rank's: [first_row, first_row + n_rows) */
     drawn *drawn;                           /* after the newest prepared batch; the prefetch thread's */
     prepared *ring;
@@ -37,7 +38,8 @@ struct sago_data {
 };
 
 static void prepared_open(prepared *p, const sago_data *data, const sago_config *config) {
-    sago_batch_open(&p->batch, data->n_rows, config->data.input_length, config->data.target_length);
+    sago_batch_open(&p->batch, data->n_rows, config->data.input_length, config->data.target_length,
+                    data->decoder_only);
     p->batch.first_row = data->first_row;
     p->batch.global_rows = data->global_rows;
     p->drawn = sago_alloc_zero((size_t)data->n_tasks, sizeof *p->drawn);
@@ -95,18 +97,19 @@ static sago_status make(void *context, void *item, bool *end) {
 }
 
 sago_status sago_data_open(const sago_config *config, const sago_tokenizer *tokenizer, int64_t vocab_size,
-                           int data_rank, int data_size, sago_data **out) {
+                           bool decoder_only, int data_rank, int data_size, sago_data **out) {
     *out = NULL;
     if (tokenizer && vocab_size > 0 && sago_tokenizer_size(tokenizer) - SAGO_SENTINELS > vocab_size)
         return sago_fail(SAGO_E_CONFIG,
                          "data.tokenizer has %d pieces, more than the model's vocabulary of %lld",
                          (int)sago_tokenizer_size(tokenizer) - SAGO_SENTINELS, (long long)vocab_size);
     sago_data *data = sago_alloc_zero(1, sizeof *data);
+    data->decoder_only = decoder_only;
     void **items = NULL;
     sago_status status = SAGO_OK;
-    SAGO_TRY_TO(done, sago_mixture_open(config, tokenizer, vocab_size, &data->mixture));
+    SAGO_TRY_TO(done, sago_mixture_open(config, tokenizer, vocab_size, decoder_only, &data->mixture));
     SAGO_TRY_TO(done, sago_mixture_drawable(data->mixture));
-    const sago_pack_options options = sago_pack_options_of(config);
+    const sago_pack_options options = sago_pack_options_of(config, decoder_only);
     SAGO_TRY_TO(done, sago_packer_open(&options, (sago_pack_source){draw, data}, &data->packer));
     data->n_tasks = sago_mixture_tasks(data->mixture);
     data->global_rows = config->train.global_batch;

@@ -114,12 +114,17 @@ static void lay_out(const sago_style *style, const sago_str *instruction, const 
     trim_end(out);
 }
 
-static sago_status encode(const sago_mixture *mixture, const sago_str *text, sago_ids *ids) {
+static sago_status encode(const sago_mixture *mixture, const sago_str *text, bool ends, sago_ids *ids) {
     sago_ids_clear(ids);
     if (!mixture->tokenizer) return SAGO_OK;
     SAGO_TRY(sago_tokenizer_encode(mixture->tokenizer, sago_str_text(text), text->length, ids));
-    sago_ids_add(ids, SAGO_EOS_ID);
+    if (ends) sago_ids_add(ids, SAGO_EOS_ID);
     return SAGO_OK;
+}
+
+/* A decoder-only model reads on from the inputs to the targets: only these end. */
+static sago_status encode_inputs(const sago_mixture *mixture, sago_example *out) {
+    return encode(mixture, &out->input_text, !mixture->decoder_only, &out->inputs);
 }
 
 /* Cuts to the limit and keeps a final EOS. */
@@ -148,7 +153,7 @@ static sago_status make_prompt(const sago_mixture *mixture, const sago_task *tas
         sago_templates_style(mixture->templates, (int)sago_below(how->style_key, (uint64_t)styles));
     for (; count > 0; count--) {
         lay_out(style, &instruction, &exemplars, count, &query, &out->input_text);
-        SAGO_TRY_TO(done, encode(mixture, &out->input_text, &out->inputs));
+        SAGO_TRY_TO(done, encode_inputs(mixture, out));
         if (limit <= 0 || out->inputs.length <= limit) break;
     }
     if (count == 0) {
@@ -157,7 +162,7 @@ static sago_status make_prompt(const sago_mixture *mixture, const sago_task *tas
         if (wording) sago_pattern_render(wording->lead, fields, answer, &out->input_text);
         sago_str_puts(&out->input_text, sago_str_text(&query));
         if (wording) sago_pattern_render(wording->cue, fields, answer, &out->input_text);
-        SAGO_TRY_TO(done, encode(mixture, &out->input_text, &out->inputs));
+        SAGO_TRY_TO(done, encode_inputs(mixture, out));
     }
     out->n_exemplars = count;
     memcpy(out->exemplars, exemplars.numbers, (size_t)count * sizeof *out->exemplars);
@@ -206,7 +211,7 @@ sago_status sago_render(const sago_mixture *mixture, int number, uint32_t record
         if (how->wording >= 0) sago_templates_find(mixture->templates, how->wording, &set, &wording);
         SAGO_TRY(make_prompt(mixture, task, record, fields, wording, how, out));
         add_targets(wording, fields, (sago_answer){.value = how->answer, .option = -1}, &out->target_text);
-        SAGO_TRY(encode(mixture, &out->target_text, &out->targets));
+        SAGO_TRY(encode(mixture, &out->target_text, true, &out->targets));
     }
     bool inputs_cut = cut(&out->inputs, mixture->config->data.input_length);
     bool targets_cut = cut(&out->targets, mixture->config->data.target_length);

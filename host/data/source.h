@@ -34,6 +34,7 @@ typedef enum sago_source_format {
 typedef struct sago_source {
     sago_source_format format;
     const sago_mapping *mapping; /* format table only */
+    bool inputs_optional;        /* format ids only: input_ids may be empty, for decoder-only models */
 } sago_source;
 
 /** One example's bytes in its file; the form stored in the index cache. */

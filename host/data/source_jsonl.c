@@ -73,7 +73,7 @@ static sago_status parse_id_list(const json_t *list, const char *name, sago_wher
 
 sago_status sago_parse_ids(const sago_source *source, sago_where where, const char *note, const char *bytes,
                            size_t length, sago_fields *out) {
-    (void)source, (void)note;
+    (void)note;
     json_t *object;
     SAGO_TRY(parse_object(where, bytes, length, &object));
     const json_t *inputs = json_object_get(object, "input_ids"),
@@ -84,9 +84,12 @@ sago_status sago_parse_ids(const sago_source *source, sago_where where, const ch
     } else {
         status = parse_id_list(inputs, "input_ids", where, &out->input_ids);
         if (status == SAGO_OK) status = parse_id_list(targets, "target_ids", where, &out->target_ids);
-        if (status == SAGO_OK && (!out->input_ids.length || !out->target_ids.length))
-            status = sago_fail(SAGO_E_INPUT, "%s:%lld: \"%s\" is empty", where.path, (long long)where.line,
-                               out->input_ids.length ? "target_ids" : "input_ids");
+        const char *empty = !out->target_ids.length                              ? "target_ids"
+                            : !out->input_ids.length && !source->inputs_optional ? "input_ids"
+                                                                                 : NULL;
+        if (status == SAGO_OK && empty)
+            status =
+                sago_fail(SAGO_E_INPUT, "%s:%lld: \"%s\" is empty", where.path, (long long)where.line, empty);
     }
     json_decref(object);
     return status;

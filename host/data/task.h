@@ -51,7 +51,7 @@ struct sago_mixture {
     int n_members;
     sago_task *tasks;
     int n_tasks;
-    bool sequential;
+    bool sequential, decoder_only;
     bool undrawable; /* nothing to train on */
     int64_t *sequential_start; /* draws before each task, n_tasks + 1 */
 };

@@ -345,7 +345,8 @@ static sago_status predict_all(const sago_eval_args *args, sago_loaded_model *lo
     if (!loaded->tokenizer)
         return sago_fail(SAGO_E_INPUT, "%s: has no tokenizer, so it can't be asked questions; import it with its "
                                        "spiece.model, or train with data.tokenizer", loaded->step_dir);
-    SAGO_TRY(sago_mixture_open(args->config, loaded->tokenizer, loaded->shape.vocab_size, &mixture));
+    SAGO_TRY(sago_mixture_open(args->config, loaded->tokenizer, loaded->shape.vocab_size,
+                               sago_model_decoder_only(&loaded->shape), &mixture));
     sago_status status = collect_questions(args, loaded->tokenizer, mixture, set);
     if (status == SAGO_OK) status = generate(args, loaded, set);
     if (status == SAGO_OK) status = rank_options(args, loaded, set);

@@ -16,7 +16,9 @@
  *     target_segments  1, 2, ... an example, 0 where padding
  *     weights          1 where `targets` is one of the example's targets: from its last input on
  *     prefix           1 where the token is one of the example's inputs, else 0
- * Worked example: docs/packing.md.
+ * An example without inputs has its first target in their place: no token comes before it that could predict
+ * it, so it is given, has the prefix flag, and counts as an input token. Positions of a row: input and target
+ * tokens. Worked example: docs/packing.md.
  */
 #ifndef SAGO_BATCH_H
 #define SAGO_BATCH_H

@@ -204,8 +204,9 @@ static sago_status open_all(sago_trainer *t, int64_t step, sago_ckpt *source) {
     SAGO_TRY(sago_device_open_local(config->device, threads, t->mesh->local_rank, &t->device));
     SAGO_TRY(open_tokenizer(t, source));
     SAGO_TRY(open_model(t));
-    SAGO_TRY(sago_data_open(config, t->tokenizer, t->shape.vocab_size, t->mesh->axis_rank[SAGO_DATA_AXIS],
-                            t->mesh->axis_size[SAGO_DATA_AXIS], &t->data));
+    SAGO_TRY(sago_data_open(config, t->tokenizer, t->shape.vocab_size, sago_model_decoder_only(&t->shape),
+                            t->mesh->axis_rank[SAGO_DATA_AXIS], t->mesh->axis_size[SAGO_DATA_AXIS],
+                            &t->data));
     SAGO_TRY(step >= 0 ? sago_trainer_load(t, source) : start_fresh(t, source));
     if (t->mesh->rank != 0) return SAGO_OK;
     /* Only a run that can go on changes what is in its folder. */

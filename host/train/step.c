@@ -9,6 +9,23 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
+
+/* Of a decoder-only row: what comes before a token, and with prefix attention the inputs after it too. */
+static double count_sequence_pairs(const sago_batch *batch, bool prefix) {
+    double pairs = 0;
+    for (int64_t row = 0; row < batch->n_rows; row++) {
+        const int32_t *segments = batch->target_segments + row * batch->target_length;
+        const int32_t *inputs = batch->prefix + row * batch->target_length;
+        int64_t at = 0;
+        for (int32_t segment = 1; at < batch->target_length && segments[at] == segment; segment++) {
+            double n = 0, n_inputs = 0;
+            for (; at < batch->target_length && segments[at] == segment; at++) n++, n_inputs += inputs[at];
+            pairs += n * (n + 1) / 2 + (prefix ? n_inputs * (n_inputs - 1) / 2 : 0);
+        }
+    }
+    return pairs;
+}
 
 /* Pairs of tokens that may attend to one another in a row, from the lengths of its segments. */
 static void count_pairs(const sago_batch *batch, double *encoder, double *decoder, double *cross) {
@@ -57,8 +74,11 @@ static sago_status run_micro_batches(sago_trainer *t, const sago_batch *batch) {
 }
 
 static void describe_batch(sago_trainer *t, const sago_batch *batch, sago_step_record *record) {
-    double encoder, decoder, cross;
-    count_pairs(batch, &encoder, &decoder, &cross);
+    double encoder = 0, decoder = 0, cross = 0;
+    if (batch->prefix)
+        decoder = count_sequence_pairs(batch, strcmp(t->config->model.attention, "prefix") == 0);
+    else
+        count_pairs(batch, &encoder, &decoder, &cross);
     record->input_tokens = (double)batch->n_input_tokens;
     record->examples = (double)batch->n_examples;
     record->matmul_flops =

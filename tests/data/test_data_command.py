@@ -76,6 +76,15 @@ def main(folder):
     packed = json.loads(run("data", "pack", config, "--rows", 100, "--json"))
     assert packed["rows"] == 100 and packed["examples"] > 100
     assert 0.9 < packed["input_fill"] <= 1 and 0 < packed["target_fill"] < 1
+    # A decoder-only model has one length to fill, and its inputs have no EOS.
+    joint = json.loads(run("data", "pack", config, "--rows", 100, "--json", "--set", "model.family=palm"))
+    assert "input_fill" not in joint and 0.95 < joint["fill"] <= 1
+    assert abs(joint["fill"] - (joint["input_tokens"] + joint["target_tokens"]) / (100 * (256 + 64))) < 1e-9
+    run("data", "sample", config, "--count", 40, "--output", folder / "joint.jsonl", "--set", "model.family=palm")
+    for draw in map(json.loads, (folder / "joint.jsonl").read_text().splitlines()):
+        if not draw["truncated"]:
+            assert draw["input_tokens"] == len(draw["inputs"].encode())
+            assert draw["target_tokens"] == len(draw["targets"].encode()) + 1
 
     # Bad input: one line, with file and line.
     lines = (folder / "tasks/jsonl/tomorrow.jsonl").read_text().splitlines()

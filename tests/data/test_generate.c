@@ -108,7 +108,7 @@ static void opens_as_a_mixture(void **state) {
                     "a/table, template: question_answer}\n"
                     "    - {name: choice, format: table, path: a/choice, template: commonsense_qa}\n");
     sago_mixture *mixture;
-    sago_status status = sago_mixture_open(config, NULL, 0, &mixture);
+    sago_status status = sago_mixture_open(config, NULL, 0, false, &mixture);
     if (status != SAGO_OK) print_message("%s\n", sago_message());
     assert_int_equal(status, SAGO_OK);
     assert_true(sago_mixture_tasks(mixture) > 80);

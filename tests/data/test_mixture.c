@@ -39,7 +39,7 @@ static void write_niv2(const char *name, const char *task, const char *category,
 
 static sago_mixture *open_mixture(const sago_config *config, const sago_tokenizer *tokenizer) {
     sago_mixture *mixture = NULL;
-    sago_status status = sago_mixture_open(config, tokenizer, 0, &mixture);
+    sago_status status = sago_mixture_open(config, tokenizer, 0, false, &mixture);
     if (status != SAGO_OK) print_message("%s\n", sago_message());
     assert_int_equal(status, SAGO_OK);
     return mixture;
@@ -255,7 +255,7 @@ static void splits(void **state) {
     sago_config_free(config);
     config = test_config(
         "data:\n  holdout: [nothing_like_it]\n  mixture:\n    - {name: s, format: jsonl, path: s}\n");
-    assert_int_equal(sago_mixture_open(config, NULL, 0, &mixture), SAGO_E_CONFIG);
+    assert_int_equal(sago_mixture_open(config, NULL, 0, false, &mixture), SAGO_E_CONFIG);
     assert_non_null(strstr(sago_message(), "\"nothing_like_it\" matches no task"));
     sago_config_free(config);
 }
@@ -392,7 +392,7 @@ static void leaks(void **state) {
     char *text = sago_format(lines, ""), *off = sago_format(lines, "  leak_check: false\n");
     sago_config *config = test_config(text);
     sago_mixture *mixture = NULL;
-    assert_int_equal(sago_mixture_open(config, NULL, 0, &mixture), SAGO_E_INPUT);
+    assert_int_equal(sago_mixture_open(config, NULL, 0, false, &mixture), SAGO_E_INPUT);
     assert_non_null(strstr(sago_message(), "k/train.jsonl:2 (training)"));
     assert_non_null(strstr(sago_message(), "k/test.jsonl:3 (held out)"));
     sago_config_free(config);
@@ -410,7 +410,7 @@ static void leaks(void **state) {
     config = test_config(
         "data:\n  holdout: [choice]\n  mixture:\n    - {name: k3, format: table, path: k3, template: arc}\n"
         "    - {name: k4, format: cot, path: k4}\n");
-    assert_int_equal(sago_mixture_open(config, NULL, 0, &mixture), SAGO_E_INPUT);
+    assert_int_equal(sago_mixture_open(config, NULL, 0, false, &mixture), SAGO_E_INPUT);
     assert_non_null(strstr(sago_message(), "k4/flan.tsv:2 (training)"));
     assert_non_null(strstr(sago_message(), "k3/choice.jsonl:1 (held out)"));
     sago_config_free(config);
@@ -419,7 +419,7 @@ static void leaks(void **state) {
     write_niv2("k2/a.json", "same", "A", 10);
     write_niv2("k2/b.json", "same", "B", 10);
     config = test_config("data:\n  holdout: [B]\n  mixture:\n    - {name: k2, format: niv2, path: k2}\n");
-    assert_int_equal(sago_mixture_open(config, NULL, 0, &mixture), SAGO_E_INPUT);
+    assert_int_equal(sago_mixture_open(config, NULL, 0, false, &mixture), SAGO_E_INPUT);
     assert_non_null(strstr(sago_message(), "k2/a.json:"));
     assert_non_null(strstr(sago_message(), "k2/b.json:"));
     sago_str changed = {0};
@@ -524,7 +524,7 @@ static void own_templates(void **state) {
     sago_config_free(config);
     config =
         test_config("data:\n  mixture:\n    - {name: o, format: table, path: o, template: commonsense_q}\n");
-    assert_int_equal(sago_mixture_open(config, NULL, 0, &mixture), SAGO_E_CONFIG);
+    assert_int_equal(sago_mixture_open(config, NULL, 0, false, &mixture), SAGO_E_CONFIG);
     assert_non_null(strstr(sago_message(), "commonsense_qa"));
     sago_config_free(config);
 }
@@ -537,9 +537,9 @@ static void ids_and_vocabulary(void **state) {
     sago_config *config = test_config(
         "data:\n  order: sequential\n  input_length: 3\n  mixture:\n    - {name: i, format: ids, path: i}\n");
     sago_mixture *mixture = NULL;
-    assert_int_equal(sago_mixture_open(config, NULL, 99, &mixture), SAGO_E_INPUT);
+    assert_int_equal(sago_mixture_open(config, NULL, 99, false, &mixture), SAGO_E_INPUT);
     assert_non_null(strstr(sago_message(), "i/ids.jsonl:2: id 99 is out of the vocabulary of 99"));
-    assert_int_equal(sago_mixture_open(config, NULL, 101, &mixture), SAGO_OK);
+    assert_int_equal(sago_mixture_open(config, NULL, 101, false, &mixture), SAGO_OK);
     sago_example example = {0};
     draw(mixture, 0, &example);
     assert_int_equal(example.inputs.length, 3);

@@ -4,6 +4,7 @@
 #include "pack_fill.h"
 #include "rng.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -88,7 +89,7 @@ static void worked_example(void **state) {
     sago_packed_row row;
     sago_batch batch;
     assert_int_equal(sago_packer_open(&options, (sago_pack_source){worked_draw, NULL}, &packer), SAGO_OK);
-    sago_batch_open(&batch, 2, 10, 7);
+    sago_batch_open(&batch, 2, 10, 7, false);
     assert_true(next(packer, &row));
     assert_int_equal(row.n_examples, 2);
     int64_t input_at = 0, target_at = 0;
@@ -110,6 +111,122 @@ static void worked_example(void **state) {
     assert_false(next(packer, &row));
     sago_batch_close(&batch);
     sago_packer_close(packer);
+}
+
+/* The same two examples for a decoder-only model, and one without inputs. */
+static void worked_example_decoder_only(void **state) {
+    (void)state;
+    static const int32_t tokens[17] = {7, 8, 5, 1, 3, 9, 1, 8, 4, 9, 3, 1, 4, 1, 0, 0, 0},
+                         targets[17] = {8, 5, 1, 3, 9, 1, 0, 4, 9, 3, 1, 4, 1, 0, 0, 0, 0},
+                         segments[17] = {1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 0, 0, 0},
+                         prefix[17] = {1, 1, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0};
+    static const float weights[17] = {0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0};
+    const sago_pack_options options = {.packing = true,
+                                       .sequential = true,
+                                       .window = 1,
+                                       .input_length = 10,
+                                       .target_length = 7,
+                                       .decoder_only = true};
+    sago_packer *packer;
+    sago_packed_row row;
+    sago_batch batch;
+    assert_int_equal(sago_packer_open(&options, (sago_pack_source){worked_draw, NULL}, &packer), SAGO_OK);
+    sago_batch_open(&batch, 3, 10, 7, true);
+    assert_int_equal(batch.input_length, 0);
+    assert_int_equal(batch.target_length, 17);
+    assert_true(next(packer, &row));
+    assert_int_equal(row.n_examples, 2);
+    assert_int_equal(row.n_input_tokens, 9);
+    assert_int_equal(row.n_target_tokens, 5);
+    for (int again = 0; again < 2; again++) { /* nothing of an earlier batch is left */
+        int64_t input_at = 0, target_at = 0;
+        sago_batch_clear(&batch, 3);
+        for (int64_t i = 0; i < row.n_examples; i++)
+            sago_batch_add(&batch, 1 + again, (int32_t)i + 1, &row.examples[i]->inputs,
+                           &row.examples[i]->targets, &input_at, &target_at);
+        assert_int_equal(target_at, 14);
+        int at = 17 + 17 * again;
+        assert_memory_equal(batch.decoder_inputs + at, tokens, sizeof tokens);
+        assert_memory_equal(batch.targets + at, targets, sizeof targets);
+        assert_memory_equal(batch.target_segments + at, segments, sizeof segments);
+        assert_memory_equal(batch.prefix + at, prefix, sizeof prefix);
+        assert_memory_equal(batch.weights + at, weights, sizeof weights);
+        for (int i = 0; i < at; i++)
+            assert_int_equal(batch.decoder_inputs[i] | batch.targets[i] | batch.target_segments[i] |
+                                 batch.prefix[i] | (batch.weights[i] != 0),
+                             0);
+        assert_int_equal(batch.n_input_tokens, 9);
+        assert_int_equal(batch.n_target_tokens, 5);
+    }
+
+    int32_t three[3] = {5, 6, 1};
+    const sago_ids none = {0}, alone = {.data = three, .length = 3, .capacity = 3};
+    int64_t input_at = 0, target_at = 0;
+    sago_batch_clear(&batch, 1);
+    sago_batch_add(&batch, 0, 1, &none, &alone, &input_at, &target_at);
+    static const int32_t next_of_three[4] = {6, 1, 0, 0}, given[4] = {1, 0, 0, 0};
+    static const float two[4] = {1, 1, 0, 0};
+    assert_memory_equal(batch.decoder_inputs, three, sizeof three);
+    assert_memory_equal(batch.targets, next_of_three, sizeof next_of_three);
+    assert_memory_equal(batch.prefix, given, sizeof given);
+    assert_memory_equal(batch.weights, two, sizeof two);
+    assert_int_equal(batch.n_input_tokens, 1);
+    assert_int_equal(batch.n_target_tokens, 2);
+    sago_batch_close(&batch);
+    sago_packer_close(packer);
+}
+
+/* Lengths of 83 examples, and how many targets another implementation found in each step of three rows of 64
+ * + 32 tokens that it packed in file order for a decoder-only model. */
+static const int recorded_lengths[][2] = {
+    {14, 11}, {12, 9},  {8, 5},   {39, 8},  {38, 9},  {16, 14}, {11, 12}, {20, 19}, {16, 16}, {36, 14},
+    {2, 2},   {16, 5},  {12, 1},  {2, 16},  {17, 9},  {27, 16}, {32, 7},  {22, 10}, {38, 8},  {36, 5},
+    {6, 13},  {35, 1},  {5, 2},   {3, 4},   {3, 11},  {23, 9},  {33, 9},  {5, 12},  {33, 11}, {21, 3},
+    {5, 3},   {38, 7},  {12, 14}, {10, 10}, {29, 9},  {27, 18}, {17, 19}, {20, 13}, {6, 15},  {13, 16},
+    {2, 6},   {8, 5},   {35, 10}, {2, 9},   {15, 9},  {6, 10},  {20, 13}, {4, 4},   {24, 14}, {21, 19},
+    {20, 12}, {18, 13}, {26, 18}, {6, 5},   {18, 16}, {30, 8},  {8, 1},   {31, 12}, {33, 6},  {14, 1},
+    {13, 16}, {33, 10}, {2, 10},  {21, 7},  {5, 12},  {34, 17}, {24, 18}, {37, 15}, {9, 9},   {27, 10},
+    {38, 8},  {18, 3},  {35, 3},  {22, 12}, {6, 6},   {19, 19}, {29, 3},  {19, 17}, {23, 16}, {14, 8},
+    {7, 2},   {10, 16}, {9, 4},
+};
+static const int recorded_targets[] = {87, 86, 63, 69, 111, 103, 83, 89, 51, 85};
+
+static sago_status recorded_draw(const void *context, uint64_t number, sago_example *out, bool *end) {
+    (void)context;
+    *end = number >= sizeof recorded_lengths / sizeof *recorded_lengths;
+    if (*end) return SAGO_OK;
+    sago_ids_clear(&out->inputs);
+    sago_ids_clear(&out->targets);
+    for (int i = 0; i < recorded_lengths[number][0]; i++) sago_ids_add(&out->inputs, 7);
+    for (int i = 0; i < recorded_lengths[number][1]; i++) sago_ids_add(&out->targets, 8);
+    return SAGO_OK;
+}
+
+static void packs_as_recorded(void **state) {
+    (void)state;
+    const sago_pack_options options = {.packing = true,
+                                       .sequential = true,
+                                       .window = 1,
+                                       .input_length = 64,
+                                       .target_length = 32,
+                                       .decoder_only = true};
+    sago_packer *packer;
+    assert_int_equal(sago_packer_open(&options, (sago_pack_source){recorded_draw, NULL}, &packer), SAGO_OK);
+    for (size_t step = 0; step < sizeof recorded_targets / sizeof *recorded_targets; step++) {
+        int64_t targets = 0;
+        for (int r = 0; r < 3; r++) {
+            sago_packed_row row;
+            assert_true(next(packer, &row));
+            targets += row.n_target_tokens;
+        }
+        assert_int_equal(targets, recorded_targets[step]);
+    }
+    sago_packer_close(packer);
+}
+
+static bool fits(const sago_pack_options *options, int64_t inputs, int64_t targets) {
+    return options->decoder_only ? inputs + targets <= options->input_length + options->target_length
+                                 : inputs <= options->input_length && targets <= options->target_length;
 }
 
 /* Walks a source to its end: every example exactly once and whole, and rows that hold what they are given. */
@@ -137,14 +254,13 @@ static void check_all_once(const sago_pack_options *options, const lengths *s) {
             inputs += e->inputs.length;
             targets += e->targets.length;
         }
-        assert_true(inputs <= options->input_length && targets <= options->target_length);
+        assert_true(fits(options, inputs, targets));
         assert_int_equal(row.n_input_tokens, inputs);
         assert_int_equal(row.n_target_tokens, targets);
         assert_true(row.longest_wait < options->window || !windowed);
         if (options->packing && options->sequential && last + 1 < s->n) {
-            bool fits = inputs + input_tokens(s, (uint64_t)last + 1) <= options->input_length &&
-                        targets + target_tokens(s, (uint64_t)last + 1) <= options->target_length;
-            assert_false(fits);
+            assert_false(fits(options, inputs + input_tokens(s, (uint64_t)last + 1),
+                              targets + target_tokens(s, (uint64_t)last + 1)));
         }
     }
     assert_int_equal(n_seen, s->n);
@@ -161,6 +277,7 @@ static void every_example_once_and_whole(void **state) {
         lengths s = {.key = k, .n = (int64_t)sago_below(sago_mix(k, 1), 400), .tiny = -1, .fail_at = -1};
         sago_pack_options o = {.packing = k % 5 != 0,
                                .sequential = k % 3 == 0,
+                               .decoder_only = k % 7 < 3,
                                .window = windows[k % 5],
                                .input_length = 16 + (int64_t)sago_below(sago_mix(k, 2), 200),
                                .target_length = 8 + (int64_t)sago_below(sago_mix(k, 3), 60)};
@@ -245,6 +362,17 @@ static void window_fills_rows(void **state) {
     assert_true(statistics.input_fill > 0.995);
     assert_true(statistics.examples > 1000);
     assert_true(statistics.longest_wait < options.window);
+    sago_packer_close(packer);
+
+    /* The other lengths of a decoder-only row count together. */
+    sago_pack_options joint = options;
+    joint.decoder_only = true;
+    packer = open_packer(&joint, &s);
+    assert_int_equal(sago_packer_measure(packer, 500, &statistics), SAGO_OK);
+    double tokens = (double)(statistics.input_tokens + statistics.target_tokens);
+    assert_true(statistics.fill > 0.999 && statistics.fill <= 1);
+    assert_true(fabs(statistics.fill - tokens / (500 * 640)) < 1e-12);
+    assert_true(statistics.input_fill == 0 && statistics.target_fill == 0);
     sago_packer_close(packer);
 }
 
@@ -344,10 +472,16 @@ static void failures_of_the_source(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(worked_example),     cmocka_unit_test(every_example_once_and_whole),
-        cmocka_unit_test(no_example_starves), cmocka_unit_test(fill_is_the_best_there_is),
-        cmocka_unit_test(window_fills_rows),  cmocka_unit_test(cursor_continues),
-        cmocka_unit_test(wrong_cursors),      cmocka_unit_test(failures_of_the_source),
+        cmocka_unit_test(worked_example),
+        cmocka_unit_test(every_example_once_and_whole),
+        cmocka_unit_test(no_example_starves),
+        cmocka_unit_test(fill_is_the_best_there_is),
+        cmocka_unit_test(window_fills_rows),
+        cmocka_unit_test(cursor_continues),
+        cmocka_unit_test(wrong_cursors),
+        cmocka_unit_test(failures_of_the_source),
+        cmocka_unit_test(worked_example_decoder_only),
+        cmocka_unit_test(packs_as_recorded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

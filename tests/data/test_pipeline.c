@@ -71,12 +71,15 @@ static const char *const orders[] = {
     "  order: sampled\n  packing: false\n",
     "  order: sequential\n  packing: true\n",
     "  order: sequential\n  packing: false\n",
+    "  order: sampled\n  packing: true\nmodel: {family: palm}\n",
+    "  order: sequential\n  packing: true\nmodel: {family: palm}\n",
 };
-enum { N_ORDERS = 4 };
+enum { N_ORDERS = 6 };
 
 static sago_data *open_rank(const sago_config *config, int rank, int size) {
     sago_data *data;
-    if (sago_data_open(config, NULL, VOCABULARY, rank, size, &data) != SAGO_OK)
+    bool decoder_only = strcmp(config->model.family, "palm") == 0;
+    if (sago_data_open(config, NULL, VOCABULARY, decoder_only, rank, size, &data) != SAGO_OK)
         fail_msg("%s", sago_message());
     return data;
 }
@@ -101,6 +104,8 @@ static void assert_rows_equal(const sago_batch *part, const sago_batch *whole) {
         assert_memory_equal(part->decoder_inputs + t, whole->decoder_inputs + u, targets * sizeof(int32_t));
         assert_memory_equal(part->target_segments + t, whole->target_segments + u, targets * sizeof(int32_t));
         assert_memory_equal(part->weights + t, whole->weights + u, targets * sizeof(float));
+        assert_int_equal(part->prefix == NULL, whole->prefix == NULL);
+        if (part->prefix) assert_memory_equal(part->prefix + t, whole->prefix + u, targets * sizeof(int32_t));
     }
 }
 
@@ -165,7 +170,7 @@ static int64_t drawn_examples(const sago_data *data) {
 static void cursor_continues(void **state) {
     (void)state;
     for (int o = 0; o < N_ORDERS; o++) {
-        char *deep = sago_format("%s  prefetch: 5\n", orders[o]);
+        char *deep = sago_format("  prefetch: 5\n%s", orders[o]);
         sago_config *config = load(two_parts, orders[o]), *other = load(two_parts, deep);
         for (int at = 0; at < 6; at++) {
             sago_data *whole = open_rank(config, 0, 1), *later = open_rank(other, 1, 2);
@@ -262,7 +267,7 @@ static void failure_arrives(void **state) {
     sago_config *config = load("    - {name: a, format: ids, path: broken.jsonl}\n", deep);
     sago_data *data;
     const sago_batch *batch;
-    sago_status status = sago_data_open(config, NULL, VOCABULARY, 0, 1, &data);
+    sago_status status = sago_data_open(config, NULL, VOCABULARY, false, 0, 1, &data);
     if (status == SAGO_OK) {
         for (int step = 0; step < 57 / GLOBAL_BATCH; step++) assert_non_null(next(data));
         status = sago_data_next(data, &batch);
@@ -274,6 +279,60 @@ static void failure_arrives(void **state) {
     assert_non_null(strstr(sago_message(), "77777"));
     sago_config_free(config);
     free(deep);
+}
+
+/* Lines without inputs are for decoder-only models alone: there the first target is given. */
+static void lines_without_inputs(void **state) {
+    (void)state;
+    static const char lines[] = "{\"input_ids\": [7, 8], \"target_ids\": [9, 1]}\n"
+                                "{\"input_ids\": [], \"target_ids\": [5, 6, 1]}\n";
+    char *path = sago_path_join(folder, "bare.jsonl");
+    assert_int_equal(sago_file_replace(path, lines, sizeof lines - 1), SAGO_OK);
+    sago_config *config = load("    - {name: bare, format: ids, path: bare.jsonl}\n", orders[3]);
+    sago_data *data;
+    for (int again = 0; again < 2; again++) { /* whatever the other kind of model has left in the cache */
+        assert_int_equal(sago_data_open(config, NULL, VOCABULARY, false, 0, 1, &data), SAGO_E_INPUT);
+        assert_non_null(strstr(sago_message(), "bare.jsonl:2: \"input_ids\" is empty"));
+        if (sago_data_open(config, NULL, VOCABULARY, true, 0, 1, &data) != SAGO_OK)
+            fail_msg("%s", sago_message());
+        const sago_batch *batch = next(data);
+        assert_int_equal(batch->n_examples, 2);
+        assert_int_equal(batch->n_input_tokens, 3);
+        assert_int_equal(batch->n_target_tokens, 4);
+        assert_int_equal(batch->global_target_tokens, 4);
+        sago_data_close(data);
+    }
+    sago_config_free(config);
+    free(path);
+}
+
+/* Text of an encoder's inputs ends with EOS; a decoder-only model reads on from them to the targets. */
+static void end_of_text(void **state) {
+    (void)state;
+    static const char line[] = "{\"inputs\": \"ab\", \"targets\": \"c\"}\n";
+    enum { A = 'a' + 3, B = 'b' + 3, C = 'c' + 3 }; /* bytes */
+    char *path = sago_path_join(folder, "text.jsonl");
+    assert_int_equal(sago_file_replace(path, line, sizeof line - 1), SAGO_OK);
+    sago_config *config = load("    - {name: text, format: jsonl, path: text.jsonl}\n", orders[3]);
+    sago_tokenizer *tokenizer;
+    sago_data *data;
+    assert_int_equal(sago_tokenizer_open("bytes", &tokenizer), SAGO_OK);
+    if (sago_data_open(config, tokenizer, VOCABULARY, false, 0, 1, &data) != SAGO_OK)
+        fail_msg("%s", sago_message());
+    const sago_batch *batch = next(data);
+    static const int32_t inputs[4] = {A, B, 1, 0}, targets[3] = {C, 1, 0}, sequence[5] = {A, B, C, 1, 0};
+    assert_memory_equal(batch->inputs, inputs, sizeof inputs);
+    assert_memory_equal(batch->targets, targets, sizeof targets);
+    sago_data_close(data);
+    if (sago_data_open(config, tokenizer, VOCABULARY, true, 0, 1, &data) != SAGO_OK)
+        fail_msg("%s", sago_message());
+    batch = next(data);
+    assert_memory_equal(batch->decoder_inputs, sequence, sizeof sequence);
+    assert_int_equal(batch->n_target_tokens, 2);
+    sago_data_close(data);
+    sago_tokenizer_close(tokenizer);
+    sago_config_free(config);
+    free(path);
 }
 
 static void closes_at_any_time(void **state) {
@@ -296,7 +355,7 @@ static void tokenizer_that_does_not_fit(void **state) {
     sago_tokenizer *tokenizer;
     sago_data *data;
     assert_int_equal(sago_tokenizer_open("bytes", &tokenizer), SAGO_OK);
-    assert_int_equal(sago_data_open(config, tokenizer, 258, 0, 1, &data), SAGO_E_CONFIG);
+    assert_int_equal(sago_data_open(config, tokenizer, 258, false, 0, 1, &data), SAGO_E_CONFIG);
     assert_null(data);
     sago_tokenizer_close(tokenizer);
     sago_config_free(config);
@@ -309,6 +368,8 @@ int main(void) {
         cmocka_unit_test(prefetch_depth_is_irrelevant),
         cmocka_unit_test(sequential_ends),
         cmocka_unit_test(failure_arrives),
+        cmocka_unit_test(lines_without_inputs),
+        cmocka_unit_test(end_of_text),
         cmocka_unit_test(closes_at_any_time),
         cmocka_unit_test(tokenizer_that_does_not_fit),
     };

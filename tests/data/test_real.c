@@ -53,7 +53,7 @@ static void opens_and_draws(void **state) {
     sago_mixture *mixture;
     for (int again = 0; again < 2; again++) {
         int64_t start = sago_now_ns();
-        sago_status status = sago_mixture_open(config, tokenizer, 0, &mixture);
+        sago_status status = sago_mixture_open(config, tokenizer, 0, false, &mixture);
         if (status != SAGO_OK) print_message("%s\n", sago_message());
         assert_int_equal(status, SAGO_OK);
         print_message("opened %d tasks in %.3f s\n", sago_mixture_tasks(mixture),
