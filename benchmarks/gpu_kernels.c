@@ -239,6 +239,17 @@ static sago_status geglu_backward(const bench_case *c, tensor_set *s) {
     return ops->geglu_backward(device, as_batch(s->t[W]), as_batch(s->t[Z]), as_batch(s->t[Z]),
                                as_batch(s->t[X]), as_batch(s->t[Y]), &none);
 }
+static sago_status swiglu_forward(const bench_case *c, tensor_set *s) {
+    (void)c;
+    const sago_dropout none = {0};
+    return ops->swiglu_forward(device, as_batch(s->t[Z]), as_batch(s->t[X]), as_batch(s->t[Y]), &none);
+}
+static sago_status swiglu_backward(const bench_case *c, tensor_set *s) {
+    (void)c;
+    const sago_dropout none = {0};
+    return ops->swiglu_backward(device, as_batch(s->t[W]), as_batch(s->t[Z]), as_batch(s->t[Z]),
+                                as_batch(s->t[X]), as_batch(s->t[Y]), &none);
+}
 static sago_status residual(const bench_case *c, tensor_set *s) {
     (void)c;
     const sago_dropout none = {0};
@@ -407,6 +418,8 @@ static const bench_case cases[] = {
     ROWS("layernorm backward", 32768, 4096, make_layer_norm_backward, layer_norm_backward),
     ROWS("geglu forward", 16384, 10240, make_rows, geglu_forward),
     ROWS("geglu backward", 16384, 10240, make_rows, geglu_backward),
+    ROWS("swiglu forward", 16384, 10240, make_rows, swiglu_forward),
+    ROWS("swiglu backward", 16384, 10240, make_rows, swiglu_backward),
     ROWS("residual", 32768, 4096, make_rows, residual),
     ROWS("residual with dropout", 32768, 4096, make_rows, residual_dropout),
     {"embedding forward", {32768, 4096, 32128}, FULL, 0, make_embedding, embedding_forward, NULL},
@@ -423,8 +436,10 @@ static double least_bytes(const bench_case *c, const tensor_set *s) {
     if (c->run == copy || c->run == norm_forward || c->run == layer_norm_forward) return 2 * rows;
     if (c->run == norm_backward || c->run == layer_norm_backward)
         return 4 * rows; /* d_y, x, d_x read and written */
-    if (c->run == geglu_forward || c->run == residual || c->run == residual_dropout) return 3 * rows;
-    if (c->run == geglu_backward) return 5 * rows;
+    if (c->run == geglu_forward || c->run == swiglu_forward || c->run == residual ||
+        c->run == residual_dropout)
+        return 3 * rows;
+    if (c->run == geglu_backward || c->run == swiglu_backward) return 5 * rows;
     if (c->run == embedding_forward) return 2 * rows;
     if (c->run == embedding_backward) return 5 * rows; /* bf16 in; fp32 sums read and written */
     if (c->run == adafactor)                           /* g three times, p (4 bytes) twice and written once */

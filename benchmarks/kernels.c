@@ -152,6 +152,12 @@ static sago_status geglu_drop(void) {
 static sago_status geglu_back(void) {
     return ops->geglu_backward(device, s.f[3], s.f[4], s.f[0], s.f[1], s.f[2], &s.none);
 }
+static sago_status swiglu(void) {
+    return ops->swiglu_forward(device, s.f[0], s.f[1], s.f[2], &s.none);
+}
+static sago_status swiglu_back(void) {
+    return ops->swiglu_backward(device, s.f[3], s.f[4], s.f[0], s.f[1], s.f[2], &s.none);
+}
 static sago_status embed(void) {
     return ops->embedding_forward(device, s.x, s.table, s.ids, 1);
 }
@@ -223,6 +229,8 @@ int main(int argc, char **argv) {
     against_copy("geglu forward", 3 * wide, geglu);
     against_copy("geglu forward with dropout", 3 * wide, geglu_drop);
     against_copy("geglu backward", 5 * wide, geglu_back);
+    against_copy("swiglu forward", 3 * wide, swiglu);
+    against_copy("swiglu backward", 5 * wide, swiglu_back);
     against_copy("embedding forward", 2 * narrow, embed);
     against_copy("embedding backward", 3 * narrow, embed_back);
     against_copy("cross-entropy forward", logits, loss);

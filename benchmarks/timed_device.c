@@ -83,6 +83,13 @@ TIMED(relu_backward, "activation backward",
 TIMED(geglu_forward, "activation forward",
       (device_t * device, tensor_t y, tensor_t gate, tensor_t linear, const sago_dropout *d), y, gate, linear,
       d)
+TIMED(swiglu_forward, "activation forward",
+      (device_t * device, tensor_t y, tensor_t gate, tensor_t linear, const sago_dropout *d), y, gate, linear,
+      d)
+TIMED(swiglu_backward, "activation backward",
+      (device_t * device, tensor_t d_gate, tensor_t d_linear, tensor_t d_y, tensor_t gate, tensor_t linear,
+       const sago_dropout *d),
+      d_gate, d_linear, d_y, gate, linear, d)
 TIMED(geglu_backward, "activation backward",
       (device_t * device, tensor_t d_gate, tensor_t d_linear, tensor_t d_y, tensor_t gate, tensor_t linear,
        const sago_dropout *d),
@@ -170,6 +177,8 @@ sago_device *timed_device_open(sago_device *device, int64_t vocabulary) {
     timed.ops.relu_backward = timed_relu_backward;
     timed.ops.geglu_forward = timed_geglu_forward;
     timed.ops.geglu_backward = timed_geglu_backward;
+    timed.ops.swiglu_forward = timed_swiglu_forward;
+    timed.ops.swiglu_backward = timed_swiglu_backward;
     timed.ops.embedding_forward = timed_embedding_forward;
     timed.ops.embedding_backward = timed_embedding_backward;
     timed.ops.attention_ranges = timed_attention_ranges;

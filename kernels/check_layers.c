@@ -108,6 +108,19 @@ sago_status sago_fits_geglu_backward(const sago_device *device, sago_tensor d_ga
                            dropout, SAGO_TENSORS(d_gate, d_linear, d_y, gate, linear));
 }
 
+sago_status sago_fits_swiglu_forward(const sago_device *device, sago_tensor y, sago_tensor gate,
+                                     sago_tensor linear, const sago_dropout *dropout) {
+    return fits_activation(device, "swiglu_forward", "y, gate, linear, each [B, S, F]", dropout,
+                           SAGO_TENSORS(y, gate, linear));
+}
+
+sago_status sago_fits_swiglu_backward(const sago_device *device, sago_tensor d_gate, sago_tensor d_linear,
+                                      sago_tensor d_y, sago_tensor gate, sago_tensor linear,
+                                      const sago_dropout *dropout) {
+    return fits_activation(device, "swiglu_backward", "d_gate, d_linear, d_y, gate, linear, each [B, S, F]",
+                           dropout, SAGO_TENSORS(d_gate, d_linear, d_y, gate, linear));
+}
+
 /* --- embedding
  * --------------------------------------------------------------------------------------------------- */
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * What the tensors of elementwise operations, dropout, activations, embeddings and norms must look like, on
- * every device: each takes an operation's own arguments and returns SAGO_OK or a line that names it
+ * What the tensors of elementwise operations, dropout, activations, embeddings and norms must look
+ * like, on every device: each takes an operation's own arguments and returns SAGO_OK or a line that names it
  * (check.h).
  */
 #ifndef SAGO_CHECK_LAYERS_H
@@ -32,6 +32,11 @@ sago_status sago_fits_geglu_forward(const sago_device *device, sago_tensor y, sa
 sago_status sago_fits_geglu_backward(const sago_device *device, sago_tensor d_gate, sago_tensor d_linear,
                                      sago_tensor d_y, sago_tensor gate, sago_tensor linear,
                                      const sago_dropout *dropout) SAGO_MUST_CHECK;
+sago_status sago_fits_swiglu_forward(const sago_device *device, sago_tensor y, sago_tensor gate,
+                                     sago_tensor linear, const sago_dropout *dropout) SAGO_MUST_CHECK;
+sago_status sago_fits_swiglu_backward(const sago_device *device, sago_tensor d_gate, sago_tensor d_linear,
+                                      sago_tensor d_y, sago_tensor gate, sago_tensor linear,
+                                      const sago_dropout *dropout) SAGO_MUST_CHECK;
 
 /** Shapes alone: what the ids say is for sago_check_ids, where the host can read them. */
 sago_status sago_fits_embedding_forward(const sago_device *device, sago_tensor y, sago_tensor table,

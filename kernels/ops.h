@@ -234,6 +234,12 @@ typedef struct sago_ops {
                                       float factor);
 
     /* --- attention --------------------------------------------------------------------------------------------- */
+    /** y = dropout(silu(gate) * linear), silu(x) = x / (1 + e^-x) (Shazeer 2020, SwiGLU) */
+    sago_status (*swiglu_forward)(sago_device *, sago_tensor y, sago_tensor gate, sago_tensor linear,
+                                  const sago_dropout *);
+    /** d_gate = , d_linear = ; either may be d_y */
+    sago_status (*swiglu_backward)(sago_device *, sago_tensor d_gate, sago_tensor d_linear, sago_tensor d_y,
+                                   sago_tensor gate, sago_tensor linear, const sago_dropout *);
     /**
      * Ranges of allowed keys: lo, hi = i32[B, Sq] from segment ids (0 is padding; ids of a row do not decrease but
      * for trailing padding). prefix: i32[B, Sk], nonzero where a key belongs to its segment's inputs; only for

@@ -36,6 +36,8 @@
     X(relu_backward)                                                                                         \
     X(geglu_forward)                                                                                         \
     X(geglu_backward)                                                                                        \
+    X(swiglu_forward)                                                                                        \
+    X(swiglu_backward)                                                                                       \
     X(embedding_forward)                                                                                     \
     X(embedding_backward)                                                                                    \
     X(attention_ranges)                                                                                      \

@@ -5,7 +5,7 @@
     gpu_peer.py [--rounds 31] [--only TEXT] [--small] [--device cuda|cpu] [--seconds 200]
 
 Peers: scaled_dot_product_attention with its flash and its cuDNN backend forced, FlexAttention (packed rows, T5 bias),
-torch.optim.Adafactor, compiled RMSNorm, LayerNorm, GEGLU and linear + cross-entropy, Liger's fused linear + cross-entropy where it can be
+torch.optim.Adafactor, compiled RMSNorm, LayerNorm, GEGLU, SwiGLU and linear + cross-entropy, Liger's fused linear + cross-entropy where it can be
 imported, and transformers' T5 compiled. A case that this machine's packages cannot run says why in "error" and costs
 nothing else. Cases stop when --seconds are over. --small --device cpu shrinks all shapes: it shows that the script runs.
 """
@@ -212,6 +212,9 @@ def row_cases():
     def geglu(gate, linear):
         return F.gelu(gate, approximate="tanh") * linear
 
+    def swiglu(gate, linear):
+        return F.silu(gate) * linear
+
     def case(n, d, function, make, moved, backward=False):
         def run():
             size = shrunk(n, 64) * shrunk(d, 256) * 2
@@ -234,6 +237,8 @@ def row_cases():
     yield "layernorm backward", case(32768, 4096, layer, with_scale(32768, 4096, True), 4, backward=True)
     yield "geglu forward", case(16384, 10240, geglu, rows(16384, 10240, 2), 3)
     yield "geglu backward", case(16384, 10240, geglu, rows(16384, 10240, 2, grad=True), 5, backward=True)
+    yield "swiglu forward", case(16384, 10240, swiglu, rows(16384, 10240, 2), 3)
+    yield "swiglu backward", case(16384, 10240, swiglu, rows(16384, 10240, 2, grad=True), 5, backward=True)
 
 
 def loss_case():

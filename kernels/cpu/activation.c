@@ -8,23 +8,34 @@
 
 enum { GRAIN = 4096 };
 
+/* An activation f at x, as gated layers use it. */
+typedef struct gate_parts {
+    float gate;  /* f(x) / x */
+    float slope; /* f'(x) */
+} gate_parts;
+typedef gate_parts gate_function(float x);
+
 /*
- * gelu(x) = x / 2 (1 + tanh u) = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3); sqrt(8 / pi) (1 + 3 *
- * 0.044715 x^2) is the derivative of 2 u. All comes from e = exp(-|2 u|): then nothing cancels and nothing
+ * f(x) = x sigmoid(u), u a function of x. All comes from e = exp(-|u|): then nothing cancels and nothing
  * overflows in either tail, and the sigmoid's slope is e / (1 + e)^2.
  */
-typedef struct gelu_parts {
-    float gate;  /* gelu(x) / x */
-    float slope; /* gelu'(x) */
-} gelu_parts;
-
-static inline gelu_parts gelu_of(float x) {
-    float square = x * x, twice = 1.59576912f * (x + 0.044715f * (x * square));
-    float e = sago_exp(-fabsf(twice)), inverse = 1.0f / (1.0f + e), other = e * inverse;
-    gelu_parts parts;
-    parts.gate = twice < 0.0f ? other : inverse;
-    parts.slope = parts.gate + x * (inverse * other) * (1.59576912f * (1.0f + 0.134145f * square));
+static inline gate_parts sigmoid_gate(float x, float u, float u_slope) {
+    float e = sago_exp(-fabsf(u)), inverse = 1.0f / (1.0f + e), other = e * inverse;
+    gate_parts parts;
+    parts.gate = u < 0.0f ? other : inverse;
+    parts.slope = parts.gate + x * (inverse * other) * u_slope;
     return parts;
+}
+
+/* gelu(x) = x / 2 (1 + tanh(u / 2)) = x sigmoid(u), u = sqrt(8 / pi) (x + 0.044715 x^3) */
+static inline gate_parts gelu_of(float x) {
+    float square = x * x;
+    return sigmoid_gate(x, 1.59576912f * (x + 0.044715f * (x * square)),
+                        1.59576912f * (1.0f + 0.134145f * square));
+}
+
+static inline gate_parts silu_of(float x) {
+    return sigmoid_gate(x, x, 1.0f);
 }
 
 static void relu_forward_piece(const sago_streams *s, int64_t at, const float *keep, int64_t count) {
@@ -57,22 +68,25 @@ static void relu_backward_piece(const sago_streams *s, int64_t at, const float *
     }
 }
 
-static void geglu_forward_piece(const sago_streams *s, int64_t at, const float *keep, int64_t count) {
+/* Inlined where the function is known, so that the loops are over its text. */
+static inline __attribute__((always_inline)) void
+gated_forward_piece(gate_function *f, const sago_streams *s, int64_t at, const float *keep, int64_t count) {
     float *y = s->out + at;
     const float *gate = s->a + at, *linear = s->b + at;
     if (keep) {
 #pragma omp simd
         for (int64_t i = 0; i < count; i++) {
-            float value = gate[i] * gelu_of(gate[i]).gate * linear[i];
+            float value = gate[i] * f(gate[i]).gate * linear[i];
             y[i] = keep[i] > 0.0f ? value * keep[i] : 0.0f;
         }
     } else {
 #pragma omp simd
-        for (int64_t i = 0; i < count; i++) y[i] = gate[i] * gelu_of(gate[i]).gate * linear[i];
+        for (int64_t i = 0; i < count; i++) y[i] = gate[i] * f(gate[i]).gate * linear[i];
     }
 }
 
-static void geglu_backward_piece(const sago_streams *s, int64_t at, const float *keep, int64_t count) {
+static inline __attribute__((always_inline)) void
+gated_backward_piece(gate_function *f, const sago_streams *s, int64_t at, const float *keep, int64_t count) {
     float *d_gate = s->out + at, *d_linear = s->out2 + at;
     const float *d_y = s->a + at, *gate = s->b + at, *linear = s->c + at;
     if (keep) {
@@ -80,19 +94,46 @@ static void geglu_backward_piece(const sago_streams *s, int64_t at, const float 
         for (int64_t i = 0; i < count; i++) {
             float d = keep[i] > 0.0f ? d_y[i] * keep[i] : 0.0f;
             float x = gate[i], l = linear[i];
-            gelu_parts gelu = gelu_of(x);
-            d_linear[i] = d * (x * gelu.gate);
-            d_gate[i] = d * l * gelu.slope;
+            gate_parts part = f(x);
+            d_linear[i] = d * (x * part.gate);
+            d_gate[i] = d * l * part.slope;
         }
     } else {
 #pragma omp simd
         for (int64_t i = 0; i < count; i++) {
             float d = d_y[i], x = gate[i], l = linear[i];
-            gelu_parts gelu = gelu_of(x);
-            d_linear[i] = d * (x * gelu.gate);
-            d_gate[i] = d * l * gelu.slope;
+            gate_parts part = f(x);
+            d_linear[i] = d * (x * part.gate);
+            d_gate[i] = d * l * part.slope;
         }
     }
+}
+
+static void geglu_forward_piece(const sago_streams *s, int64_t at, const float *keep, int64_t count) {
+    gated_forward_piece(gelu_of, s, at, keep, count);
+}
+static void geglu_backward_piece(const sago_streams *s, int64_t at, const float *keep, int64_t count) {
+    gated_backward_piece(gelu_of, s, at, keep, count);
+}
+static void swiglu_forward_piece(const sago_streams *s, int64_t at, const float *keep, int64_t count) {
+    gated_forward_piece(silu_of, s, at, keep, count);
+}
+static void swiglu_backward_piece(const sago_streams *s, int64_t at, const float *keep, int64_t count) {
+    gated_backward_piece(silu_of, s, at, keep, count);
+}
+
+static void run_gated_forward(const sago_device *device, sago_piece_function *piece, sago_tensor y,
+                              sago_tensor gate, sago_tensor linear, const sago_dropout *dropout) {
+    sago_streams s = {.out = y.data, .a = gate.data, .b = linear.data};
+    sago_mask_walk(device, piece, &s, y, dropout, GRAIN);
+}
+
+static void run_gated_backward(const sago_device *device, sago_piece_function *piece, sago_tensor d_gate,
+                               sago_tensor d_linear, sago_tensor d_y, sago_tensor gate, sago_tensor linear,
+                               const sago_dropout *dropout) {
+    sago_streams s = {
+        .out = d_gate.data, .out2 = d_linear.data, .a = d_y.data, .b = gate.data, .c = linear.data};
+    sago_mask_walk(device, piece, &s, gate, dropout, GRAIN);
 }
 
 sago_status SAGO_CPU(relu_forward)(sago_device *device, sago_tensor y, sago_tensor x,
@@ -114,8 +155,7 @@ sago_status SAGO_CPU(relu_backward)(sago_device *device, sago_tensor d_x, sago_t
 sago_status SAGO_CPU(geglu_forward)(sago_device *device, sago_tensor y, sago_tensor gate, sago_tensor linear,
                                     const sago_dropout *dropout) {
     SAGO_TRY(sago_fits_geglu_forward(device, y, gate, linear, dropout));
-    sago_streams s = {.out = y.data, .a = gate.data, .b = linear.data};
-    sago_mask_walk(device, geglu_forward_piece, &s, y, dropout, GRAIN);
+    run_gated_forward(device, geglu_forward_piece, y, gate, linear, dropout);
     return SAGO_OK;
 }
 
@@ -123,8 +163,21 @@ sago_status SAGO_CPU(geglu_backward)(sago_device *device, sago_tensor d_gate, sa
                                      sago_tensor d_y, sago_tensor gate, sago_tensor linear,
                                      const sago_dropout *dropout) {
     SAGO_TRY(sago_fits_geglu_backward(device, d_gate, d_linear, d_y, gate, linear, dropout));
-    sago_streams s = {
-        .out = d_gate.data, .out2 = d_linear.data, .a = d_y.data, .b = gate.data, .c = linear.data};
-    sago_mask_walk(device, geglu_backward_piece, &s, gate, dropout, GRAIN);
+    run_gated_backward(device, geglu_backward_piece, d_gate, d_linear, d_y, gate, linear, dropout);
+    return SAGO_OK;
+}
+
+sago_status SAGO_CPU(swiglu_forward)(sago_device *device, sago_tensor y, sago_tensor gate, sago_tensor linear,
+                                     const sago_dropout *dropout) {
+    SAGO_TRY(sago_fits_swiglu_forward(device, y, gate, linear, dropout));
+    run_gated_forward(device, swiglu_forward_piece, y, gate, linear, dropout);
+    return SAGO_OK;
+}
+
+sago_status SAGO_CPU(swiglu_backward)(sago_device *device, sago_tensor d_gate, sago_tensor d_linear,
+                                      sago_tensor d_y, sago_tensor gate, sago_tensor linear,
+                                      const sago_dropout *dropout) {
+    SAGO_TRY(sago_fits_swiglu_backward(device, d_gate, d_linear, d_y, gate, linear, dropout));
+    run_gated_backward(device, swiglu_backward_piece, d_gate, d_linear, d_y, gate, linear, dropout);
     return SAGO_OK;
 }

@@ -83,6 +83,11 @@ sago_status SAGO_CPU(geglu_forward)(sago_device *, sago_tensor y, sago_tensor ga
                                     const sago_dropout *);
 sago_status SAGO_CPU(geglu_backward)(sago_device *, sago_tensor d_gate, sago_tensor d_linear, sago_tensor d_y,
                                      sago_tensor gate, sago_tensor linear, const sago_dropout *);
+sago_status SAGO_CPU(swiglu_forward)(sago_device *, sago_tensor y, sago_tensor gate, sago_tensor linear,
+                                     const sago_dropout *);
+sago_status SAGO_CPU(swiglu_backward)(sago_device *, sago_tensor d_gate, sago_tensor d_linear,
+                                      sago_tensor d_y, sago_tensor gate, sago_tensor linear,
+                                      const sago_dropout *);
 sago_status SAGO_CPU(embedding_forward)(sago_device *, sago_tensor y, sago_tensor table, sago_tensor ids,
                                         float factor);
 sago_status SAGO_CPU(embedding_backward)(sago_device *, sago_tensor d_table, sago_tensor d_y, sago_tensor ids,

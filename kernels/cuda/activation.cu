@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Dropout, the residual sum, ReLU and GEGLU: one pass over memory each (elementwise.cuh);
+/* Dropout, the residual sum, ReLU, GEGLU and SwiGLU: one pass over memory each (elementwise.cuh);
  * docs/kernels/activations.md. */
 #include "elementwise.cuh"
 
@@ -45,45 +45,85 @@ static __device__ __forceinline__ float fast_inverse(float x) {
 #endif
 }
 
-/*
- * gelu(x) = x / 2 (1 + tanh u) = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3); sqrt(8 / pi) (1 + 3 *
- * 0.044715 x^2) is the derivative of 2 u. All comes from e = exp(-|2 u|): then nothing cancels and nothing
- * overflows in either tail, and the sigmoid's slope is e / (1 + e)^2.
- */
-struct gelu_parts {
-    float gate;  /* gelu(x) / x */
-    float slope; /* gelu'(x) */
+/* An activation f at x, as gated layers use it. */
+struct gate_parts {
+    float gate;  /* f(x) / x */
+    float slope; /* f'(x) */
 };
 
-template <typename T> static __device__ __forceinline__ gelu_parts gelu_of(float x) {
-    /* What the short forms lose is far below bf16's own rounding; f32 has the time for exp and a division. */
-    constexpr bool base2 = sizeof(T) == 2;
-    constexpr float one = 1.59576912f * (base2 ? 1.44269504f : 1.0f), cube = 0.044715f * one;
-    float square = x * x, twice = x * fmaf(cube, square, one);
-    float e = base2 ? fast_exp2(-fabsf(twice)) : expf(-fabsf(twice));
-    float inverse = base2 ? fast_inverse(1.0f + e) : 1.0f / (1.0f + e), other = e * inverse;
-    gelu_parts parts;
-    parts.gate = twice < 0.0f ? other : inverse;
-    parts.slope = parts.gate + x * (inverse * other) * fmaf(0.21406444f, square, 1.59576912f);
+/* What the short forms of exp and 1 / x lose is far below bf16's own rounding; f32 has the time for the long
+ * ones. */
+template <typename T> struct short_forms {
+    enum { USED = sizeof(T) == 2 };
+    static constexpr float unit = USED ? 1.44269504f : 1.0f; /* u in this unit: exp2 wants log2(e) u */
+};
+
+/*
+ * f(x) = x sigmoid(u), u a function of x in short_forms' unit, u_slope its derivative in 1. All comes from
+ * e = exp(-|u|): then nothing cancels and nothing overflows in either tail, and the sigmoid's slope is
+ * e / (1 + e)^2.
+ */
+template <typename T>
+static __device__ __forceinline__ gate_parts sigmoid_gate(float x, float u, float u_slope) {
+    constexpr bool shorter = short_forms<T>::USED;
+    float e = shorter ? fast_exp2(-fabsf(u)) : expf(-fabsf(u));
+    float inverse = shorter ? fast_inverse(1.0f + e) : 1.0f / (1.0f + e), other = e * inverse;
+    gate_parts parts;
+    parts.gate = u < 0.0f ? other : inverse;
+    parts.slope = parts.gate + x * (inverse * other) * u_slope;
     return parts;
 }
 
-template <typename T> struct geglu_forward {
-    enum { IN = 2, OUT = 1 };
-    __device__ __forceinline__ void element(float out[], const float in[], masked m) const {
-        out[0] = kept(in[0] * gelu_of<T>(in[0]).gate * in[1], m);
+/* gelu(x) = x / 2 (1 + tanh(u / 2)) = x sigmoid(u), u = sqrt(8 / pi) (x + 0.044715 x^3) */
+struct gelu {
+    template <typename T> static __device__ __forceinline__ gate_parts of(float x) {
+        constexpr float one = 1.59576912f * short_forms<T>::unit, cube = 0.044715f * one;
+        float square = x * x;
+        return sigmoid_gate<T>(x, x * fmaf(cube, square, one), fmaf(0.21406444f, square, 1.59576912f));
     }
 };
 
-template <typename T> struct geglu_backward {
+struct silu {
+    template <typename T> static __device__ __forceinline__ gate_parts of(float x) {
+        return sigmoid_gate<T>(x, x * short_forms<T>::unit, 1.0f);
+    }
+};
+
+template <typename F, typename T> struct gated_forward {
+    enum { IN = 2, OUT = 1 };
+    __device__ __forceinline__ void element(float out[], const float in[], masked m) const {
+        out[0] = kept(in[0] * F::template of<T>(in[0]).gate * in[1], m);
+    }
+};
+
+template <typename F, typename T> struct gated_backward {
     enum { IN = 3, OUT = 2 };
     __device__ __forceinline__ void element(float out[], const float in[], masked m) const {
         float d = kept(in[0], m), x = in[1];
-        gelu_parts gelu = gelu_of<T>(x);
-        out[0] = d * in[2] * gelu.slope;
-        out[1] = d * (x * gelu.gate);
+        gate_parts parts = F::template of<T>(x);
+        out[0] = d * in[2] * parts.slope;
+        out[1] = d * (x * parts.gate);
     }
 };
+
+template <typename F>
+static sago_status run_gated_forward(sago_device *device, sago_tensor y, sago_tensor gate, sago_tensor linear,
+                                     const sago_dropout *drops) {
+    streams s = {{y.data}, {gate.data, linear.data}};
+    SAGO_BY_DTYPE(
+        y, T,
+        return (run_masked<gated_forward<F, T>, T>(sago_gpu_of(device), gated_forward<F, T>(), s, y, drops)));
+}
+
+template <typename F>
+static sago_status run_gated_backward(sago_device *device, sago_tensor d_gate, sago_tensor d_linear,
+                                      sago_tensor d_y, sago_tensor gate, sago_tensor linear,
+                                      const sago_dropout *drops) {
+    streams s = {{d_gate.data, d_linear.data}, {d_y.data, gate.data, linear.data}};
+    SAGO_BY_DTYPE(gate, T,
+                  return (run_masked<gated_backward<F, T>, T>(sago_gpu_of(device), gated_backward<F, T>(), s,
+                                                              gate, drops)));
+}
 
 extern "C" {
 
@@ -121,18 +161,26 @@ sago_status SAGO_GPU(relu_backward)(sago_device *device, sago_tensor d_x, sago_t
 sago_status SAGO_GPU(geglu_forward)(sago_device *device, sago_tensor y, sago_tensor gate, sago_tensor linear,
                                     const sago_dropout *drops) {
     SAGO_TRY(sago_fits_geglu_forward(device, y, gate, linear, drops));
-    streams s = {{y.data}, {gate.data, linear.data}};
-    SAGO_BY_DTYPE(
-        y, T, return (run_masked<geglu_forward<T>, T>(sago_gpu_of(device), geglu_forward<T>(), s, y, drops)));
+    return run_gated_forward<gelu>(device, y, gate, linear, drops);
 }
 
 sago_status SAGO_GPU(geglu_backward)(sago_device *device, sago_tensor d_gate, sago_tensor d_linear,
                                      sago_tensor d_y, sago_tensor gate, sago_tensor linear,
                                      const sago_dropout *drops) {
     SAGO_TRY(sago_fits_geglu_backward(device, d_gate, d_linear, d_y, gate, linear, drops));
-    streams s = {{d_gate.data, d_linear.data}, {d_y.data, gate.data, linear.data}};
-    SAGO_BY_DTYPE(
-        gate, T,
-        return (run_masked<geglu_backward<T>, T>(sago_gpu_of(device), geglu_backward<T>(), s, gate, drops)));
+    return run_gated_backward<gelu>(device, d_gate, d_linear, d_y, gate, linear, drops);
+}
+
+sago_status SAGO_GPU(swiglu_forward)(sago_device *device, sago_tensor y, sago_tensor gate, sago_tensor linear,
+                                     const sago_dropout *drops) {
+    SAGO_TRY(sago_fits_swiglu_forward(device, y, gate, linear, drops));
+    return run_gated_forward<silu>(device, y, gate, linear, drops);
+}
+
+sago_status SAGO_GPU(swiglu_backward)(sago_device *device, sago_tensor d_gate, sago_tensor d_linear,
+                                      sago_tensor d_y, sago_tensor gate, sago_tensor linear,
+                                      const sago_dropout *drops) {
+    SAGO_TRY(sago_fits_swiglu_backward(device, d_gate, d_linear, d_y, gate, linear, drops));
+    return run_gated_backward<silu>(device, d_gate, d_linear, d_y, gate, linear, drops);
 }
 }
