@@ -260,6 +260,29 @@ static sago_status residual_dropout(const bench_case *c, tensor_set *s) {
     return ops->residual(device, as_batch(s->t[Y]), as_batch(s->t[Y]), as_batch(s->t[X]), &drop);
 }
 
+/* --- rotary position embedding: size = tokens, width of all heads
+ * ------------------------------------------------------ */
+
+enum { HEAD_WIDTH = 256 };
+
+static void make_rope(const bench_case *c, tensor_set *s) {
+    for (int i = 0; i < 2; i++)
+        add(s, sago_tensor_4d(NULL, SAGO_BF16, 1, rows_of(c), width_of(c) / HEAD_WIDTH, HEAD_WIDTH), 1);
+    add_ids(s, rows_of(c), 1000000);
+}
+static sago_status rope(tensor_set *s, sago_rope_style style) {
+    const sago_rope_args args = {.theta = 1e4, .style = style};
+    return ops->rope(device, s->t[Y], s->t[X], s->t[2], &args);
+}
+static sago_status rope_interleaved(const bench_case *c, tensor_set *s) {
+    (void)c;
+    return rope(s, SAGO_ROPE_INTERLEAVED);
+}
+static sago_status rope_halves(const bench_case *c, tensor_set *s) {
+    (void)c;
+    return rope(s, SAGO_ROPE_HALVES);
+}
+
 /* --- embedding: size = tokens, width, vocabulary
  * -------------------------------------------------------------------- */
 
@@ -420,6 +443,9 @@ static const bench_case cases[] = {
     ROWS("geglu backward", 16384, 10240, make_rows, geglu_backward),
     ROWS("swiglu forward", 16384, 10240, make_rows, swiglu_forward),
     ROWS("swiglu backward", 16384, 10240, make_rows, swiglu_backward),
+    ROWS("rope interleaved, 16 heads", 32768, 4096, make_rope, rope_interleaved),
+    ROWS("rope halves, 16 heads", 32768, 4096, make_rope, rope_halves),
+    ROWS("rope halves, 1 head", 262144, 256, make_rope, rope_halves),
     ROWS("residual", 32768, 4096, make_rows, residual),
     ROWS("residual with dropout", 32768, 4096, make_rows, residual_dropout),
     {"embedding forward", {32768, 4096, 32128}, FULL, 0, make_embedding, embedding_forward, NULL},
@@ -433,7 +459,9 @@ enum { N_CASES = sizeof cases / sizeof cases[0] };
  * it. */
 static double least_bytes(const bench_case *c, const tensor_set *s) {
     double rows = (double)sago_tensor_bytes(s->t[X]);
-    if (c->run == copy || c->run == norm_forward || c->run == layer_norm_forward) return 2 * rows;
+    if (c->run == copy || c->run == norm_forward || c->run == layer_norm_forward ||
+        c->run == rope_interleaved || c->run == rope_halves)
+        return 2 * rows;
     if (c->run == norm_backward || c->run == layer_norm_backward)
         return 4 * rows; /* d_y, x, d_x read and written */
     if (c->run == geglu_forward || c->run == swiglu_forward || c->run == residual ||

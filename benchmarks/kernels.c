@@ -29,6 +29,7 @@ enum {
     V = 32128,
     TARGETS = 512,
     BATCH = 8,
+    HEAD_WIDTH = 64,
     MAX_RUNS = 999
 };
 
@@ -158,6 +159,17 @@ static sago_status swiglu(void) {
 static sago_status swiglu_back(void) {
     return ops->swiglu_backward(device, s.f[3], s.f[4], s.f[0], s.f[1], s.f[2], &s.none);
 }
+static sago_status rotate(sago_rope_style style) {
+    const sago_rope_args args = {.theta = 1e4, .style = style};
+    const int64_t heads[] = {ROWS, TOKENS, D / HEAD_WIDTH, HEAD_WIDTH};
+    return ops->rope(device, sago_tensor_view(s.y, 4, heads), sago_tensor_view(s.x, 4, heads), s.ids, &args);
+}
+static sago_status rope_interleaved(void) {
+    return rotate(SAGO_ROPE_INTERLEAVED);
+}
+static sago_status rope_halves(void) {
+    return rotate(SAGO_ROPE_HALVES);
+}
 static sago_status embed(void) {
     return ops->embedding_forward(device, s.x, s.table, s.ids, 1);
 }
@@ -231,6 +243,8 @@ int main(int argc, char **argv) {
     against_copy("geglu backward", 5 * wide, geglu_back);
     against_copy("swiglu forward", 3 * wide, swiglu);
     against_copy("swiglu backward", 5 * wide, swiglu_back);
+    against_copy("rope interleaved", 2 * narrow, rope_interleaved);
+    against_copy("rope halves", 2 * narrow, rope_halves);
     against_copy("embedding forward", 2 * narrow, embed);
     against_copy("embedding backward", 3 * narrow, embed_back);
     against_copy("cross-entropy forward", logits, loss);

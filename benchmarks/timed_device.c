@@ -90,6 +90,9 @@ TIMED(swiglu_backward, "activation backward",
       (device_t * device, tensor_t d_gate, tensor_t d_linear, tensor_t d_y, tensor_t gate, tensor_t linear,
        const sago_dropout *d),
       d_gate, d_linear, d_y, gate, linear, d)
+TIMED(rope, "rotations",
+      (device_t * device, tensor_t out, tensor_t x, tensor_t positions, const sago_rope_args *args), out, x,
+      positions, args)
 TIMED(geglu_backward, "activation backward",
       (device_t * device, tensor_t d_gate, tensor_t d_linear, tensor_t d_y, tensor_t gate, tensor_t linear,
        const sago_dropout *d),
@@ -179,6 +182,7 @@ sago_device *timed_device_open(sago_device *device, int64_t vocabulary) {
     timed.ops.geglu_backward = timed_geglu_backward;
     timed.ops.swiglu_forward = timed_swiglu_forward;
     timed.ops.swiglu_backward = timed_swiglu_backward;
+    timed.ops.rope = timed_rope;
     timed.ops.embedding_forward = timed_embedding_forward;
     timed.ops.embedding_backward = timed_embedding_backward;
     timed.ops.attention_ranges = timed_attention_ranges;

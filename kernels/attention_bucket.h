@@ -5,15 +5,11 @@
 #ifndef SAGO_ATTENTION_BUCKET_H
 #define SAGO_ATTENTION_BUCKET_H
 
+#include "host_device.h"
+
 #include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
-
-#ifdef __CUDACC__
-#define SAGO_HOST_DEVICE __host__ __device__
-#else
-#define SAGO_HOST_DEVICE
-#endif
 
 /**
  * T5's bucket of a key that stands `relative` = key - query positions after its query (Raffel et al. 2020,

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "check_layers.h"
 #include "check.h"
+#include "rope.h"
 
+#include <math.h>
 #include <stdio.h>
 
 /* All f32, or all bf16 where the device stores it. */
@@ -119,6 +121,24 @@ sago_status sago_fits_swiglu_backward(const sago_device *device, sago_tensor d_g
                                       const sago_dropout *dropout) {
     return fits_activation(device, "swiglu_backward", "d_gate, d_linear, d_y, gate, linear, each [B, S, F]",
                            dropout, SAGO_TENSORS(d_gate, d_linear, d_y, gate, linear));
+}
+
+/* --- rotary position embedding
+ * ----------------------------------------------------------------------------------- */
+
+sago_status sago_fits_rope(const sago_device *device, sago_tensor out, sago_tensor x, sago_tensor positions,
+                           const sago_rope_args *args) {
+    int64_t width = sago_width(x);
+    bool fit = floats(device, SAGO_TENSORS(out, x)) && sago_all_dtype(SAGO_I32, SAGO_TENSORS(positions)) &&
+               x.n_dims == 4 && sago_tensor_same_shape(out, x) && width % 2 == 0 &&
+               width <= 2 * SAGO_ROPE_PAIRS && x.shape[2] <= INT32_MAX / (2 * SAGO_ROPE_PAIRS) &&
+               sago_tensor_count(positions) == x.shape[0] * x.shape[1];
+    SAGO_TRY(fits(fit, device, "rope",
+                  "out, x, each [B, S, H, E] with E even and at most 512, i32 positions[B, S]",
+                  SAGO_TENSORS(out, x, positions)));
+    if (args->theta >= 1.0 && isfinite(args->theta)) return SAGO_OK;
+    return sago_fail(SAGO_E_INTERNAL, "rope: a theta of %g is not a finite number of at least 1",
+                     args->theta);
 }
 
 /* --- embedding

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * What the tensors of elementwise operations, dropout, activations, embeddings and norms must look
+ * What the tensors of elementwise operations, dropout, activations, rotations, embeddings and norms must look
  * like, on every device: each takes an operation's own arguments and returns SAGO_OK or a line that names it
  * (check.h).
  */
@@ -37,6 +37,10 @@ sago_status sago_fits_swiglu_forward(const sago_device *device, sago_tensor y, s
 sago_status sago_fits_swiglu_backward(const sago_device *device, sago_tensor d_gate, sago_tensor d_linear,
                                       sago_tensor d_y, sago_tensor gate, sago_tensor linear,
                                       const sago_dropout *dropout) SAGO_MUST_CHECK;
+
+/** And theta, which is SAGO_E_INTERNAL. */
+sago_status sago_fits_rope(const sago_device *device, sago_tensor out, sago_tensor x, sago_tensor positions,
+                           const sago_rope_args *args) SAGO_MUST_CHECK;
 
 /** Shapes alone: what the ids say is for sago_check_ids, where the host can read them. */
 sago_status sago_fits_embedding_forward(const sago_device *device, sago_tensor y, sago_tensor table,

@@ -54,6 +54,15 @@ typedef struct sago_matmul_args {
     bool bf16; /* round A and B to bf16 before multiplying */
 } sago_matmul_args;
 
+/** Which elements of a head are a pair: 2i and 2i + 1 (GPT-J, Cohere), or i and i + E / 2 (GPT-NeoX, Llama). */
+typedef enum sago_rope_style { SAGO_ROPE_INTERLEAVED, SAGO_ROPE_HALVES } sago_rope_style;
+
+typedef struct sago_rope_args {
+    double theta; /* the base, at least 1 */
+    sago_rope_style style;
+    bool inverse; /* turn back: the backward pass */
+} sago_rope_args;
+
 typedef enum sago_attention_mode {
     SAGO_ATTEND_FULL,   /* every key of the query's segment: encoders, cross-attention */
     SAGO_ATTEND_CAUSAL, /* keys of the segment up to the query's own position */
@@ -225,6 +234,12 @@ typedef struct sago_ops {
     /** d_gate = , d_linear = ; either may be d_y */
     sago_status (*geglu_backward)(sago_device *, sago_tensor d_gate, sago_tensor d_linear, sago_tensor d_y,
                                   sago_tensor gate, sago_tensor linear, const sago_dropout *);
+    /** y = dropout(silu(gate) * linear), silu(x) = x / (1 + e^-x) (Shazeer 2020, SwiGLU) */
+    sago_status (*swiglu_forward)(sago_device *, sago_tensor y, sago_tensor gate, sago_tensor linear,
+                                  const sago_dropout *);
+    /** d_gate = , d_linear = ; either may be d_y */
+    sago_status (*swiglu_backward)(sago_device *, sago_tensor d_gate, sago_tensor d_linear, sago_tensor d_y,
+                                   sago_tensor gate, sago_tensor linear, const sago_dropout *);
 
     /* --- embedding --------------------------------------------------------------------------------------------- */
     /** y[N, D] = table[ids] * factor; id < 0 gives zeros. ids: i32[N] */
@@ -233,13 +248,17 @@ typedef struct sago_ops {
     sago_status (*embedding_backward)(sago_device *, sago_tensor d_table, sago_tensor d_y, sago_tensor ids,
                                       float factor);
 
+    /* --- rotary position embedding (Su et al. 2021) ------------------------------------------------------------- */
+    /**
+     * out = x[B, S, H, E] with each pair i of a head, (a, b), turned by the angle position * theta^(-2 i / E):
+     * (a cos - b sin, a sin + b cos), inverse by minus that angle. positions: i32[B, S]; below 0 (padding) the token
+     * stays as it is. out may be x. E even, at most 512. Angles are reduced exactly, and a position of a million is
+     * as good as the first (rope.h).
+     */
+    sago_status (*rope)(sago_device *, sago_tensor out, sago_tensor x, sago_tensor positions,
+                        const sago_rope_args *);
+
     /* --- attention --------------------------------------------------------------------------------------------- */
-    /** y = dropout(silu(gate) * linear), silu(x) = x / (1 + e^-x) (Shazeer 2020, SwiGLU) */
-    sago_status (*swiglu_forward)(sago_device *, sago_tensor y, sago_tensor gate, sago_tensor linear,
-                                  const sago_dropout *);
-    /** d_gate = , d_linear = ; either may be d_y */
-    sago_status (*swiglu_backward)(sago_device *, sago_tensor d_gate, sago_tensor d_linear, sago_tensor d_y,
-                                   sago_tensor gate, sago_tensor linear, const sago_dropout *);
     /**
      * Ranges of allowed keys: lo, hi = i32[B, Sq] from segment ids (0 is padding; ids of a row do not decrease but
      * for trailing padding). prefix: i32[B, Sk], nonzero where a key belongs to its segment's inputs; only for

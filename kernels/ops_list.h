@@ -40,6 +40,7 @@
     X(swiglu_backward)                                                                                       \
     X(embedding_forward)                                                                                     \
     X(embedding_backward)                                                                                    \
+    X(rope)                                                                                                  \
     X(attention_ranges)                                                                                      \
     X(attention_forward)                                                                                     \
     X(attention_backward)                                                                                    \

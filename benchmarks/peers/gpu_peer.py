@@ -5,9 +5,9 @@
     gpu_peer.py [--rounds 31] [--only TEXT] [--small] [--device cuda|cpu] [--seconds 200]
 
 Peers: scaled_dot_product_attention with its flash and its cuDNN backend forced, FlexAttention (packed rows, T5 bias),
-torch.optim.Adafactor, compiled RMSNorm, LayerNorm, GEGLU, SwiGLU and linear + cross-entropy, Liger's fused linear + cross-entropy where it can be
-imported, and transformers' T5 compiled. A case that this machine's packages cannot run says why in "error" and costs
-nothing else. Cases stop when --seconds are over. --small --device cpu shrinks all shapes: it shows that the script runs.
+torch.optim.Adafactor, compiled RMSNorm, LayerNorm, GEGLU, SwiGLU, rotations (with tables of cosines and sines) and linear +
+cross-entropy, Liger's fused linear + cross-entropy where it can be imported, and transformers' T5 compiled. A case
+that this machine's packages cannot run says why in "error" and costs nothing else. Cases stop when --seconds are over. --small --device cpu shrinks all shapes: it shows that the script runs.
 """
 import argparse
 import importlib
@@ -215,6 +215,23 @@ def row_cases():
     def swiglu(gate, linear):
         return F.silu(gate) * linear
 
+    def rope_tensors(n, heads):
+        def make():
+            tokens = shrunk(n, 64)
+            x = normal(tokens, shrunk(heads, 1), 256)
+            frequency = 1e4 ** (-torch.arange(128, device=args.device, dtype=torch.float64) / 128)
+            angle = torch.randint(0, 1000000, (tokens, 1), device=args.device) * frequency
+            return [x, angle.cos().float()[:, None], angle.sin().float()[:, None]]
+        return make
+
+    def rope_halves(x, cos, sin):
+        a, b = x.float().chunk(2, -1)
+        return torch.cat([a * cos - b * sin, a * sin + b * cos], -1).to(x.dtype)
+
+    def rope_interleaved(x, cos, sin):
+        a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+        return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2).to(x.dtype)
+
     def case(n, d, function, make, moved, backward=False):
         def run():
             size = shrunk(n, 64) * shrunk(d, 256) * 2
@@ -239,6 +256,9 @@ def row_cases():
     yield "geglu backward", case(16384, 10240, geglu, rows(16384, 10240, 2, grad=True), 5, backward=True)
     yield "swiglu forward", case(16384, 10240, swiglu, rows(16384, 10240, 2), 3)
     yield "swiglu backward", case(16384, 10240, swiglu, rows(16384, 10240, 2, grad=True), 5, backward=True)
+    yield "rope interleaved, 16 heads", case(32768, 4096, rope_interleaved, rope_tensors(32768, 16), 2)
+    yield "rope halves, 16 heads", case(32768, 4096, rope_halves, rope_tensors(32768, 16), 2)
+    yield "rope halves, 1 head", case(262144, 256, rope_halves, rope_tensors(262144, 1), 2)
 
 
 def loss_case():

@@ -92,6 +92,8 @@ sago_status SAGO_CPU(embedding_forward)(sago_device *, sago_tensor y, sago_tenso
                                         float factor);
 sago_status SAGO_CPU(embedding_backward)(sago_device *, sago_tensor d_table, sago_tensor d_y, sago_tensor ids,
                                          float factor);
+sago_status SAGO_CPU(rope)(sago_device *, sago_tensor out, sago_tensor x, sago_tensor positions,
+                           const sago_rope_args *);
 sago_status SAGO_CPU(attention_ranges)(sago_device *, sago_tensor lo, sago_tensor hi,
                                        sago_tensor query_segments, sago_tensor key_segments,
                                        sago_tensor prefix, sago_attention_mode);

@@ -35,6 +35,7 @@ const sago_ops SAGO_CPU(table) = {
     .swiglu_backward = SAGO_CPU(swiglu_backward),
     .embedding_forward = SAGO_CPU(embedding_forward),
     .embedding_backward = SAGO_CPU(embedding_backward),
+    .rope = SAGO_CPU(rope),
     .attention_ranges = SAGO_CPU(attention_ranges),
     .attention_forward = SAGO_CPU(attention_forward),
     .attention_backward = SAGO_CPU(attention_backward),

@@ -56,6 +56,13 @@ FAULTS = [
     dict(file="activation.cu", test="activations", why="the slope of silu lacks its second term",
          old="return sigmoid_gate<T>(x, x * short_forms<T>::unit, 1.0f);",
          new="return sigmoid_gate<T>(x, x * short_forms<T>::unit, 0.0f);"),
+    # --- rotary position embedding
+    dict(file="rope.cu", test="rope", why="padding is turned like a position",
+         old="if (position >= 0) part[a].rotate(r);", new="part[a].rotate(r);"),
+    dict(file="rope.cu", test="rope", why="pairs that lie apart take the frequencies of the first ones",
+         old="turns[k] = table.turns[place * N + k];", new="turns[k] = table.turns[place + k];"),
+    dict(file="rope.cu", test="rope", why="heads past the last one are written",
+         old="if (head + a < c.heads) { if (position", new="if (true) { if (position"),
     # --- Adafactor
     dict(file="adafactor_statistics.cu", test="adafactor", why="a barrier between writing and reading columns' sums removed",
          old="shared->column[warp][4 * lane + k * 4 * WARP + i] = column[k][i]; __syncthreads();",
