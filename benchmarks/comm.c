@@ -58,9 +58,9 @@ static json_t *summary(const double seconds[], int n, double *median) {
 }
 
 static void mesh_sum(float *x, int64_t count) {
-    sago_reduction *reduction;
+    sago_collective *reduction;
     check(sago_all_reduce_start(mesh, SAGO_WORLD_AXIS, x, count, &reduction));
-    check(sago_all_reduce_wait(mesh, reduction));
+    check(sago_collective_wait(mesh, reduction));
 }
 
 static json_t *measure_sums(int64_t count, int rounds, float *x) {
@@ -89,12 +89,12 @@ static json_t *measure_sums(int64_t count, int rounds, float *x) {
 
 /* A backward pass: a piece of computation, then a bucket that is ready to be summed, and so on. */
 static void step_with_mesh(int64_t loops, float *x, int64_t bucket) {
-    sago_reduction *reductions[N_BUCKETS];
+    sago_collective *reductions[N_BUCKETS];
     for (int b = 0; b < N_BUCKETS; b++) {
         compute(loops);
         check(sago_all_reduce_start(mesh, SAGO_WORLD_AXIS, x + b * bucket, bucket, &reductions[b]));
     }
-    for (int b = 0; b < N_BUCKETS; b++) check(sago_all_reduce_wait(mesh, reductions[b]));
+    for (int b = 0; b < N_BUCKETS; b++) check(sago_collective_wait(mesh, reductions[b]));
 }
 
 static void step_with_mpi(int64_t loops, float *x, int64_t bucket) {

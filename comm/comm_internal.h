@@ -32,7 +32,9 @@ typedef enum comm_kind {
     COMM_ALL_REDUCE, /* rank-order sum of many numbers: slices are exchanged, summed by one rank each, and
                         sent back */
     COMM_SMALL_SUM,  /* rank-order sum of few numbers: everybody gets everything and sums */
-    COMM_ALL_GATHER,
+    COMM_REDUCE_SCATTER,
+    COMM_ALL_GATHER,        /* of equal and small blocks, which double every round */
+    COMM_ALL_GATHER_PIECES, /* of any sizes: everybody sends its own to everybody */
     COMM_BROADCAST,
     COMM_GATHER,
     COMM_BARRIER,
@@ -46,18 +48,20 @@ typedef struct comm_group {
     int first, stride, size, me;
 } comm_group;
 
-/** A collective; sago_reduction is the name that callers know it by. */
-typedef struct sago_reduction comm_job;
-struct sago_reduction {
+/** A collective; sago_collective is the name that callers know it by. */
+typedef struct sago_collective comm_job;
+struct sago_collective {
     comm_kind kind;
     comm_group group;
     comm_dtype dtype;
     int root;             /* member, for broadcast and gather */
     char *buffer;         /* sums and broadcast: in and out; gather: out at root */
-    const char *input;    /* own bytes, for gathers */
-    char *output;         /* of an all-gather */
+    const char *input;    /* own bytes, for gathers; all numbers, for a reduce-scatter */
+    char *output;         /* of an all-gather, a reduce-scatter */
     int64_t count;        /* elements of a sum; bytes of a block or a broadcast */
     const int64_t *sizes; /* of a gather: bytes of each member */
+    int64_t *first; /* piece m is [first[m], first[m + 1]), in elements of a sum, else bytes; the job's own
+                       memory, kept with it */
 
     int channel;
     uint64_t sequence; /* of the channel, from 1 */
@@ -66,9 +70,9 @@ struct sago_reduction {
     int64_t source_offset; /* and where */
     int64_t output_offset;
     int64_t submitted_ns;
-    void *device_sum; /* the transport's, which then does all the work; kind is COMM_NONE */
-    bool complete;    /* guarded by comm.lock from here */
-    bool awaited;     /* a caller is blocked in the wait */
+    void *device_work; /* the transport's, which then does all the work; kind is COMM_NONE */
+    bool complete;     /* guarded by comm.lock from here */
+    bool awaited;      /* a caller is blocked in the wait */
     sago_status status;
     comm_job *next;
 };
@@ -118,9 +122,13 @@ typedef struct comm_identity {
     uint8_t cores[1024 / 8];
 } comm_identity;
 
+/** The first rank of a model axis that lies on several nodes; -1: there is none. */
+int comm_split_model_axis(const comm_identity identities[], int ranks, int model);
+
 struct sago_mesh_state {
-    int channel;                            /* -1: a mesh of one, which needs none */
-    bool background;                        /* its waits hold up no computation */
+    struct sago_device *device; /* asynchronous, and the buffers' own; NULL: they are in host memory */
+    int channel;                /* -1: a mesh of one, which needs none */
+    bool background;            /* its waits hold up no computation */
     const struct comm_transport *transport; /* of sums of device memory; NULL: none are made */
     void *transport_state;
 };
@@ -151,6 +159,8 @@ typedef struct comm_state {
 
 extern comm_state comm;
 
+/** What its caller calls it: a small sum is an all-reduce. */
+comm_kind comm_called_kind(comm_kind kind);
 const char *comm_kind_name(comm_kind kind);
 
 /* engine.c: jobs */

@@ -47,6 +47,7 @@ void comm_engine_close(void) {
     }
     while (comm.free_jobs) {
         comm_job *next = comm.free_jobs->next;
+        free(comm.free_jobs->first);
         free(comm.free_jobs);
         comm.free_jobs = next;
     }
@@ -61,7 +62,7 @@ void comm_submit(comm_job *job) {
     comm_channel *channel = &comm.channels[job->channel];
     job->submitted_ns = sago_now_ns();
     job->sequence = ++channel->submitted;
-    channel->newest = job->kind == COMM_SMALL_SUM ? COMM_ALL_REDUCE : job->kind;
+    channel->newest = comm_called_kind(job->kind);
     job->n_units = comm_unit_count(job);
     if (comm.failure.status != SAGO_OK || job->n_units == 0) {
         job->status = comm.failure.status;

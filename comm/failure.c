@@ -7,12 +7,19 @@
 #include <stdio.h>
 #include <unistd.h>
 
+comm_kind comm_called_kind(comm_kind kind) {
+    return kind == COMM_SMALL_SUM ? COMM_ALL_REDUCE : kind == COMM_ALL_GATHER_PIECES ? COMM_ALL_GATHER : kind;
+}
+
 const char *comm_kind_name(comm_kind kind) {
     switch (kind) {
     case COMM_ALL_REDUCE:
     case COMM_SMALL_SUM:
         return "all_reduce";
+    case COMM_REDUCE_SCATTER:
+        return "reduce_scatter";
     case COMM_ALL_GATHER:
+    case COMM_ALL_GATHER_PIECES:
         return "all_gather";
     case COMM_BROADCAST:
         return "broadcast";

@@ -193,7 +193,7 @@ static bool oldest_pending(int c, pending *out) {
     const comm_job *job = comm.channels[c].head;
     if (job) {
         int64_t moved = comm.channels[c].moved_ns;
-        *out = (pending){job->kind == COMM_SMALL_SUM ? COMM_ALL_REDUCE : job->kind, job->group, job->sequence,
+        *out = (pending){comm_called_kind(job->kind), job->group, job->sequence,
                          moved > job->submitted_ns ? moved : job->submitted_ns, job->awaited};
     }
     pthread_mutex_unlock(&comm.lock);

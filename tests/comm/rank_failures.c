@@ -41,9 +41,9 @@ static sago_status misbehave(sago_mesh *mesh, const char *what, double timeout) 
     if (!strcmp(what, "other-path")) return sago_barrier(mesh, SAGO_WORLD_AXIS);
     if (!strcmp(what, "other-size")) {
         float few[3] = {1, 2, 3};
-        sago_reduction *reduction;
+        sago_collective *reduction;
         SAGO_TRY(sago_all_reduce_start(mesh, SAGO_WORLD_AXIS, few, 3, &reduction));
-        return sago_all_reduce_wait(mesh, reduction);
+        return sago_collective_wait(mesh, reduction);
     }
     if (!strcmp(what, "busy")) compute_seconds(timeout * 2.5);
     return SAGO_OK;
@@ -51,7 +51,7 @@ static sago_status misbehave(sago_mesh *mesh, const char *what, double timeout) 
 
 static sago_status run(sago_mesh *mesh, const char *what, int rank, double timeout) {
     for (int round = 0; round < 2 * WHEN; round++) {
-        sago_reduction *reduction;
+        sago_collective *reduction;
         for (int i = 0; i < N; i++) numbers[i] = 1;
         sago_status status = SAGO_OK;
         if (round == WHEN && rank == mesh->rank) status = misbehave(mesh, what, timeout);
@@ -66,7 +66,7 @@ static sago_status run(sago_mesh *mesh, const char *what, int rank, double timeo
             return sago_fail(SAGO_E_IO, "disk of this test is full");
         if (round == WHEN && !strcmp(what, "error-while-busy")) sleep_seconds(600);
         SAGO_TRY(sago_all_reduce_start(mesh, SAGO_WORLD_AXIS, numbers, N, &reduction));
-        SAGO_TRY(sago_all_reduce_wait(mesh, reduction));
+        SAGO_TRY(sago_collective_wait(mesh, reduction));
         if (numbers[N - 1] != (float)mesh->size) return sago_fail(SAGO_E_INTERNAL, "a wrong sum");
     }
     return SAGO_OK;
