@@ -29,6 +29,8 @@ const char *comm_kind_name(comm_kind kind) {
         return "barrier";
     case COMM_AGREE:
         return "agree";
+    case COMM_CHECK:
+        return "check";
     default:
         return "no collective";
     }
@@ -71,6 +73,7 @@ void comm_die(int exit_code, const char *format, ...) {
     signal(SIGALRM, SIG_DFL);
     pthread_sigmask(SIG_UNBLOCK, &only_alarm, NULL);
     alarm(5);
+    comm_flight_dump(text, true);
     if (comm.started) MPI_Abort(MPI_COMM_WORLD, exit_code);
     _exit(exit_code);
 }

@@ -11,16 +11,16 @@
 #include <string.h>
 #include <unistd.h>
 
-static comm_group group_of(const sago_mesh *mesh, sago_mesh_axis axis) {
-    int m = mesh->axis_size[SAGO_MODEL_AXIS];
-    comm_group group = {.size = mesh->axis_size[axis], .me = mesh->axis_rank[axis], .stride = 1};
-    if (axis == SAGO_DATA_AXIS) {
-        group.first = mesh->rank % m;
-        group.stride = m;
-    } else if (axis == SAGO_MODEL_AXIS) {
-        group.first = mesh->rank / m * m;
+comm_group comm_group_of(int rank, sago_mesh_axis axis, int ranks, int model) {
+    switch (axis) {
+    case SAGO_DATA_AXIS:
+        return (comm_group){
+            .first = rank % model, .stride = model, .size = ranks / model, .me = rank / model};
+    case SAGO_MODEL_AXIS:
+        return (comm_group){.first = rank / model * model, .stride = 1, .size = model, .me = rank % model};
+    default:
+        return (comm_group){.first = 0, .stride = 1, .size = ranks, .me = rank};
     }
-    return group;
 }
 
 /* Jobs are kept for reuse, so that a step allocates nothing. */
@@ -33,23 +33,56 @@ static comm_job *new_job(const sago_mesh *mesh, sago_mesh_axis axis, comm_kind k
         job = sago_alloc(sizeof *job);
         job->first = sago_alloc((size_t)(comm.size + 1) * sizeof *job->first);
     }
-    *job = (comm_job){
-        .kind = kind, .group = group_of(mesh, axis), .channel = mesh->state->channel, .first = job->first};
+    *job = (comm_job){.kind = kind,
+                      .axis = axis,
+                      .group = comm_group_of(mesh->rank, axis, mesh->size, mesh->axis_size[SAGO_MODEL_AXIS]),
+                      .channel = mesh->state->channel,
+                      .first = job->first};
     return job;
+}
+
+static void keep_for_reuse(comm_job *job) {
+    if (!job) return;
+    job->next = comm.free_jobs;
+    comm.free_jobs = job;
 }
 
 static void give_back(comm_job *job) {
     pthread_mutex_lock(&comm.lock);
-    job->next = comm.free_jobs;
-    comm.free_jobs = job;
+    keep_for_reuse(job);
     pthread_mutex_unlock(&comm.lock);
 }
 
-static void begin(comm_job *job) {
-    if (job->channel >= 0)
-        comm_submit(job);
-    else
+/* A gate or a seal for a collective: what this rank says of it, to all ranks. */
+static comm_job *new_check(const sago_mesh *mesh, const comm_job *job, bool is_seal) {
+    comm_job *check = new_job(mesh, SAGO_WORLD_AXIS, COMM_CHECK);
+    comm_check_describe(check, job);
+    check->exclusive = true;
+    check->is_seal = is_seal;
+    check->subject = job;
+    check->model = mesh->axis_size[SAGO_MODEL_AXIS];
+    check->input = (const char *)&check->record;
+    check->count = sizeof check->record;
+    return check;
+}
+
+static void begin(sago_mesh *mesh, comm_job *job) {
+    if (job->channel < 0) {
         job->complete = true;
+        return;
+    }
+    if (mesh->state->check) {
+        job->exclusive = true;
+        job->gate = new_check(mesh, job, false);
+        if (comm_has_equal_result(job->kind)) job->seal = new_check(mesh, job, true);
+        comm_submit(job->gate);
+    }
+    comm_submit(job);
+    if (job->seal) comm_submit(job->seal);
+}
+
+static bool is_over(const comm_job *job) {
+    return job->complete && (!job->gate || job->gate->complete) && (!job->seal || job->seal->complete);
 }
 
 /* Waits for a job, gives it back, and makes its failure the caller's. */
@@ -57,24 +90,29 @@ static sago_status end(sago_mesh *mesh, comm_job *job) {
     sago_status status;
     sago_error failure = {.status = SAGO_OK};
     pthread_mutex_lock(&comm.lock);
-    if (!job->complete) {
+    if (!is_over(job)) {
         int64_t since = sago_now_ns();
         job->awaited = true;
+        if (job->gate) job->gate->awaited = true;
+        if (job->seal) job->seal->awaited = true;
         comm.n_waiting++;
-        while (!job->complete) pthread_cond_wait(&comm.done, &comm.lock);
+        while (!is_over(job)) pthread_cond_wait(&comm.done, &comm.lock);
         comm.n_waiting--;
         if (!mesh->state->background) comm.exposed_ns += sago_now_ns() - since;
     }
     status = job->status;
+    if (job->gate && job->gate->status != SAGO_OK) status = job->gate->status;
+    if (job->seal && job->seal->status != SAGO_OK) status = job->seal->status;
     if (status != SAGO_OK) failure = comm.failure;
-    job->next = comm.free_jobs;
-    comm.free_jobs = job;
+    keep_for_reuse(job->gate);
+    keep_for_reuse(job->seal);
+    keep_for_reuse(job);
     pthread_mutex_unlock(&comm.lock);
     return status == SAGO_OK ? SAGO_OK : sago_error_give(&failure);
 }
 
 static sago_status run(sago_mesh *mesh, comm_job *job) {
-    begin(job);
+    begin(mesh, job);
     return end(mesh, job);
 }
 
@@ -91,9 +129,11 @@ static sago_status exchange(sago_mesh *mesh, sago_mesh_axis axis, comm_kind kind
 /* Every view of the mesh takes a channel, so that all ranks number their collectives alike. */
 static sago_status new_view(const sago_mesh *like, sago_mesh **out) {
     sago_mesh *mesh = sago_alloc_zero(1, sizeof *mesh);
+    bool check = like->state && like->state->check;
     *mesh = *like;
     mesh->state = sago_alloc_zero(1, sizeof *mesh->state); /* a view has no transport of its own */
     mesh->state->channel = -1;
+    mesh->state->check = check;
     if (mesh->size > 1) {
         pthread_mutex_lock(&comm.lock);
         for (int c = 0; c < SAGO_MESH_CHANNELS && mesh->state->channel < 0; c++) {
@@ -199,6 +239,10 @@ const char *sago_mesh_transport(const sago_mesh *mesh) {
     return mesh->state->transport ? mesh->state->transport->name : "mpi";
 }
 
+void sago_mesh_check(sago_mesh *mesh, bool on) {
+    mesh->state->check = on;
+}
+
 void sago_mesh_close(sago_mesh *mesh) {
     if (!mesh) return;
     close_transport(mesh);
@@ -264,8 +308,26 @@ static sago_status start_sum(sago_mesh *mesh, sago_mesh_axis axis, comm_dtype dt
     job->dtype = dtype;
     job->buffer = values;
     job->count = count;
-    begin(job);
+    begin(mesh, job);
     *out = job;
+    return SAGO_OK;
+}
+
+/* What NCCL does is no job of a channel, but has a number there, and a gate where collectives are checked. */
+static sago_status enter_on_device(sago_mesh *mesh, const comm_request *request, comm_job *job) {
+    job->kind = request->kind == COMM_ALL_GATHER ? COMM_ALL_GATHER_PIECES : request->kind;
+    job->dtype = COMM_F32;
+    job->count = 0;
+    for (int m = 0; m < request->n_pieces; m++) {
+        job->first[m] = job->count;
+        job->first[m + 1] = job->count += request->sizes[m];
+    }
+    if (mesh->state->check) {
+        comm_job *gate = new_check(mesh, job, false);
+        comm_submit(gate);
+        SAGO_TRY(end(mesh, gate));
+    }
+    comm_enter(job);
     return SAGO_OK;
 }
 
@@ -273,7 +335,9 @@ static sago_status start_sum(sago_mesh *mesh, sago_mesh_axis axis, comm_dtype dt
 static sago_status start_on_device(sago_mesh *mesh, const comm_request *request, sago_collective **out) {
     struct sago_mesh_state *state = mesh->state;
     comm_job *job = new_job(mesh, request->axis, COMM_NONE);
-    sago_status status = state->transport->start(state->transport_state, request, &job->device_work);
+    sago_status status = state->transport == &comm_nccl ? enter_on_device(mesh, request, job) : SAGO_OK;
+    if (status == SAGO_OK)
+        status = state->transport->start(state->transport_state, request, &job->device_work);
     if (status == SAGO_OK)
         *out = job;
     else
@@ -338,7 +402,7 @@ static sago_status start_pieces(sago_mesh *mesh, const comm_request *request, sa
     job->count = kind == COMM_ALL_GATHER ? request->sizes[0] : total;
     job->first[0] = 0;
     for (int m = 0; m < n; m++) job->first[m + 1] = job->first[m] + request->sizes[m];
-    begin(job);
+    begin(mesh, job);
     *out = job;
     return SAGO_OK;
 }
@@ -360,6 +424,7 @@ sago_status sago_collective_wait(sago_mesh *mesh, sago_collective *collective) {
     if (!collective) return SAGO_OK;
     if (!collective->device_work) return end(mesh, collective);
     void *work = collective->device_work;
+    comm_flight_awaited(collective->recorded);
     give_back(collective);
     return state->transport->wait(state->transport_state, work);
 }

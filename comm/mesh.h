@@ -82,6 +82,24 @@ enum { SAGO_MESH_CHANNELS = 4 };
 sago_status sago_mesh_channel(const sago_mesh *mesh, sago_mesh **out) SAGO_MUST_CHECK;
 
 /**
+ * Checks every collective from now on: before it, that all ranks enter the same one with the same sizes as
+ * the same number in the order; after it, that results which must be equal are. Where ranks differ, all of
+ * them end with SAGO_E_COMM and the same message, which names the collective and the first rank that differs.
+ * Collectives then run one after another. Local, but every rank says the same, before its first collective; a
+ * channel opened later does as its mesh. Sums by NCCL: what is entered, not what comes of it.
+ */
+void sago_mesh_check(sago_mesh *mesh, bool on);
+
+/**
+ * From now on this rank's last 1000 collectives are written to DIR/rank-N.jsonl when the run fails (an error
+ * of any rank, a rank that died or stopped, an abort) or when sago_mesh_record_now asks for it. They are
+ * recorded in any case, which costs nothing to speak of. Collective. A file's first line says of which rank
+ * and run it is and why it was written; each further one is a collective, oldest first (docs/distributed.md).
+ */
+sago_status sago_mesh_record(sago_mesh *mesh, const char *dir) SAGO_MUST_CHECK;
+void sago_mesh_record_now(void); /* may be called by a signal handler; written within moments */
+
+/**
  * Cores that this rank may count as its own: what the launcher bound it to, or its even share of the node's
  * where the ranks of the node share cores. What threads: 0 means. At least 1.
  */

@@ -29,6 +29,33 @@ static bool is_sum(const comm_job *job) {
     return job->kind == COMM_ALL_REDUCE || job->kind == COMM_SMALL_SUM;
 }
 
+static bool has_pieces(const comm_job *job) {
+    return job->kind == COMM_REDUCE_SCATTER || job->kind == COMM_ALL_GATHER_PIECES;
+}
+
+static size_t piece_element(const comm_job *job) {
+    return job->kind == COMM_REDUCE_SCATTER ? comm_dtype_bytes(job->dtype) : 1;
+}
+
+int64_t comm_job_bytes(const comm_job *job) {
+    int64_t bytes = 0;
+    switch (job->kind) {
+    case COMM_ALL_REDUCE:
+    case COMM_SMALL_SUM:
+        return job->count * (int64_t)comm_dtype_bytes(job->dtype);
+    case COMM_REDUCE_SCATTER:
+    case COMM_ALL_GATHER_PIECES:
+        return job->first[job->group.size] * (int64_t)piece_element(job);
+    case COMM_BROADCAST:
+        return job->count;
+    case COMM_GATHER:
+        for (int m = 0; m < job->group.size; m++) bytes += job->sizes[m];
+        return bytes;
+    default:
+        return job->count * job->group.size;
+    }
+}
+
 /* Elements (of a sum) or bytes (of all else) of one unit. */
 static int64_t unit_capacity(const comm_job *job) {
     int64_t bytes = (int64_t)comm.chunk_bytes;
@@ -43,14 +70,6 @@ static int64_t unit_capacity(const comm_job *job) {
     default:
         return bytes / job->group.size;
     }
-}
-
-static bool has_pieces(const comm_job *job) {
-    return job->kind == COMM_REDUCE_SCATTER || job->kind == COMM_ALL_GATHER_PIECES;
-}
-
-static size_t piece_element(const comm_job *job) {
-    return job->kind == COMM_REDUCE_SCATTER ? comm_dtype_bytes(job->dtype) : 1;
 }
 
 /* Every unit takes the same share of every piece, so that all ranks are at work in all units. */

@@ -309,10 +309,12 @@ int main(int n_arguments, char **arguments) {
         cmocka_unit_test(test_wrong_size),  cmocka_unit_test(test_exposed),
     };
     int failures = 1;
-    if (sago_mesh_start() != SAGO_OK || sago_mesh_open(0, model, 45, &mesh) != SAGO_OK)
+    if (sago_mesh_start() != SAGO_OK || sago_mesh_open(0, model, 45, &mesh) != SAGO_OK) {
         fprintf(stderr, "%s\n", sago_message());
-    else
+    } else {
+        sago_mesh_check(mesh, n_arguments > 2 && strcmp(arguments[2], "check") == 0);
         failures = cmocka_run_group_tests(tests, NULL, NULL);
+    }
     sago_mesh_close(mesh);
     sago_mesh_finish(failures != 0);
     return failures != 0;
