@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Sums over ranks: mpirun -n N build/benchmarks/bench_comm [rounds]
+ * Collectives over ranks: mpirun -n N build/benchmarks/bench_comm [rounds]
  *
- * Prints one JSON object: for each size, the time of a blocking sum by the mesh and by MPI_Allreduce,
- * interleaved in the same run, and for a step of computation with sums alongside: how long the computation
- * takes alone, with the mesh's sums, and with MPI_Iallreduce. kept = alone / with sums: 1 when the sums cost
- * the computation nothing.
+ * Prints one JSON object: for each of the collectives that training uses and each size, the time of a
+ * blocking one by the mesh (sums in rank order) and by MPI's own (in whatever order), interleaved in the same
+ * run, and their ratio round by round; and for a step of computation with sums alongside: how long the
+ * computation takes alone, with the mesh's sums, and with MPI_Iallreduce. kept = alone / with sums: 1 when
+ * the sums cost the computation nothing.
  */
 #include "json.h"
 #include "log.h"
@@ -17,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ROUNDS = 101, N_BUCKETS = 8 };
+enum { MAX_ROUNDS = 101, MAX_RANKS = 64, N_BUCKETS = 8 };
 
 static sago_mesh *mesh;
 static MPI_Comm peers;
@@ -57,44 +58,80 @@ static json_t *summary(const double seconds[], int n, double *median) {
                      slowest[n * 3 / 4]);
 }
 
-static void mesh_sum(float *x, int64_t count) {
-    sago_reduction *reduction;
-    check(sago_all_reduce_start(mesh, SAGO_WORLD_AXIS, x, count, &reduction));
-    check(sago_all_reduce_wait(mesh, reduction));
+/* The collectives that training uses, in place of a vector of so many elements, whose pieces are even. */
+typedef enum operation { ALL_REDUCE, REDUCE_SCATTER, ALL_GATHER, N_OPERATIONS } operation;
+
+static const char *const operation_names[] = {"all_reduce", "reduce_scatter", "all_gather"};
+static const char *const peer_names[] = {"MPI_Allreduce", "MPI_Reduce_scatter_block", "MPI_Allgather"};
+
+static void by_mesh(operation what, float *x, float *piece, int64_t count) {
+    int64_t counts[MAX_RANKS], n = count / mesh->size;
+    size_t bytes[MAX_RANKS];
+    sago_collective *started;
+    for (int r = 0; r < mesh->size; r++) counts[r] = n, bytes[r] = (size_t)n * sizeof *x;
+    if (what == ALL_REDUCE)
+        check(sago_all_reduce_start(mesh, SAGO_WORLD_AXIS, x, count, &started));
+    else if (what == REDUCE_SCATTER)
+        check(sago_reduce_scatter_start(mesh, SAGO_WORLD_AXIS, x, piece, counts, &started));
+    else
+        check(sago_all_gather_start(mesh, SAGO_WORLD_AXIS, piece, x, bytes, &started));
+    check(sago_collective_wait(mesh, started));
 }
 
-static json_t *measure_sums(int64_t count, int rounds, float *x) {
-    double ours[MAX_ROUNDS], theirs[MAX_ROUNDS], median, peer;
-    for (int r = -2; r < rounds; r++) { /* two to warm up */
-        MPI_Barrier(peers);
-        int64_t at = sago_now_ns();
-        mesh_sum(x, count);
-        if (r >= 0) ours[r] = seconds_since(at);
-        MPI_Barrier(peers);
-        at = sago_now_ns();
+static void by_mpi(operation what, float *x, float *piece, int64_t count) {
+    int n = (int)(count / mesh->size);
+    if (what == ALL_REDUCE)
         MPI_Allreduce(MPI_IN_PLACE, x, (int)count, MPI_FLOAT, MPI_SUM, peers);
-        if (r >= 0) theirs[r] = seconds_since(at);
-        memset(x, 0, (size_t)count * sizeof *x);
+    else if (what == REDUCE_SCATTER)
+        MPI_Reduce_scatter_block(x, piece, n, MPI_FLOAT, MPI_SUM, peers);
+    else
+        MPI_Allgather(piece, n, MPI_FLOAT, x, n, MPI_FLOAT, peers);
+}
+
+static double timed(void (*run)(operation, float *, float *, int64_t), operation what, float *x, float *piece,
+                    int64_t count) {
+    memset(x, 0, (size_t)count * sizeof *x); /* sums of sums would grow without end */
+    MPI_Barrier(peers);
+    int64_t at = sago_now_ns();
+    run(what, x, piece, count);
+    return seconds_since(at);
+}
+
+/* The ratio is taken round by round, of neighbours in time, with the order of the two changing. */
+static json_t *measure(operation what, int64_t count, int rounds, float *x, float *piece) {
+    double ours[MAX_ROUNDS], theirs[MAX_ROUNDS], ratios[MAX_ROUNDS], slowest[2][MAX_ROUNDS], median, peer;
+    for (int r = -2; r < rounds; r++) { /* two to warm up */
+        double mine = 0;
+        if (r % 2) mine = timed(by_mesh, what, x, piece, count);
+        double its = timed(by_mpi, what, x, piece, count);
+        if (r % 2 == 0) mine = timed(by_mesh, what, x, piece, count);
+        if (r >= 0) ours[r] = mine, theirs[r] = its;
     }
-    json_t *all = json_object();
+    MPI_Allreduce(ours, slowest[0], rounds, MPI_DOUBLE, MPI_MAX, peers);
+    MPI_Allreduce(theirs, slowest[1], rounds, MPI_DOUBLE, MPI_MAX, peers);
+    for (int r = 0; r < rounds; r++) ratios[r] = slowest[1][r] / slowest[0][r];
+    qsort(ratios, (size_t)rounds, sizeof *ratios, by_value);
     double bytes = (double)count * sizeof *x;
-    json_object_set_new(all, "bytes", json_integer((json_int_t)bytes));
+    json_t *all = json_pack("{s:s, s:s, s:I}", "operation", operation_names[what], "peer", peer_names[what],
+                            "bytes", (json_int_t)bytes);
     json_object_set_new(all, "mesh_seconds", summary(ours, rounds, &median));
-    json_object_set_new(all, "mpi_allreduce_seconds", summary(theirs, rounds, &peer));
+    json_object_set_new(all, "peer_seconds", summary(theirs, rounds, &peer));
     json_object_set_new(all, "mesh_bytes_per_second", json_real(bytes / median));
-    json_object_set_new(all, "mpi_allreduce_bytes_per_second", json_real(bytes / peer));
-    json_object_set_new(all, "mesh_over_mpi", json_real(peer / median));
+    json_object_set_new(all, "peer_bytes_per_second", json_real(bytes / peer));
+    json_object_set_new(all, "mesh_over_peer",
+                        json_pack("{s:f, s:f, s:f}", "median", ratios[rounds / 2], "low", ratios[rounds / 4],
+                                  "high", ratios[rounds * 3 / 4]));
     return all;
 }
 
 /* A backward pass: a piece of computation, then a bucket that is ready to be summed, and so on. */
 static void step_with_mesh(int64_t loops, float *x, int64_t bucket) {
-    sago_reduction *reductions[N_BUCKETS];
+    sago_collective *reductions[N_BUCKETS];
     for (int b = 0; b < N_BUCKETS; b++) {
         compute(loops);
         check(sago_all_reduce_start(mesh, SAGO_WORLD_AXIS, x + b * bucket, bucket, &reductions[b]));
     }
-    for (int b = 0; b < N_BUCKETS; b++) check(sago_all_reduce_wait(mesh, reductions[b]));
+    for (int b = 0; b < N_BUCKETS; b++) check(sago_collective_wait(mesh, reductions[b]));
 }
 
 static void step_with_mpi(int64_t loops, float *x, int64_t bucket) {
@@ -154,20 +191,22 @@ int main(int n_arguments, char **arguments) {
         return 1;
     }
     int64_t most = 64 << 20;
-    float *x = sago_alloc_zero(1, (size_t)most);
+    float *x = sago_alloc_zero(1, (size_t)most), *piece = sago_alloc_zero(1, (size_t)most);
+    if (mesh->size > MAX_RANKS) sago_mesh_abort(mesh, 2);
     char text[256];
     sago_mesh_describe(mesh, text);
-    json_t *all = json_object(), *sums = json_array(), *overlaps = json_array();
+    json_t *all = json_object(), *collectives = json_array(), *overlaps = json_array();
     json_object_set_new(all, "benchmark", json_string("comm"));
     json_object_set_new(all, "command", json_sprintf("mpirun -n %d bench_comm %d", mesh->size, rounds));
     json_object_set_new(all, "device", json_string(text));
     json_object_set_new(all, "rounds", json_integer(rounds));
-    for (int64_t bytes = 64; bytes <= most; bytes *= 16)
-        json_array_append_new(sums, measure_sums(bytes / (int64_t)sizeof *x, rounds, x));
-    json_array_append_new(sums, measure_sums(most / (int64_t)sizeof *x, rounds, x));
+    for (int what = 0; what < N_OPERATIONS; what++)
+        for (int64_t bytes = 1 << 10; bytes <= most; bytes *= 4)
+            json_array_append_new(collectives,
+                                  measure((operation)what, bytes / (int64_t)sizeof *x, rounds, x, piece));
     json_array_append_new(overlaps, measure_overlap(.5, 16 << 20, rounds, x));
     json_array_append_new(overlaps, measure_overlap(.5, most, rounds, x));
-    json_object_set_new(all, "sums", sums);
+    json_object_set_new(all, "collectives", collectives);
     json_object_set_new(all, "overlap", overlaps);
     if (mesh->rank == 0) {
         char *line = json_dumps(all, JSON_INDENT(2) | JSON_REAL_PRECISION(4));
@@ -176,6 +215,7 @@ int main(int n_arguments, char **arguments) {
     }
     json_decref(all);
     free(x);
+    free(piece);
     sago_mesh_close(mesh);
     sago_mesh_finish(0);
     MPI_Comm_free(&peers);

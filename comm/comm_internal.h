@@ -32,11 +32,14 @@ typedef enum comm_kind {
     COMM_ALL_REDUCE, /* rank-order sum of many numbers: slices are exchanged, summed by one rank each, and
                         sent back */
     COMM_SMALL_SUM,  /* rank-order sum of few numbers: everybody gets everything and sums */
-    COMM_ALL_GATHER,
+    COMM_REDUCE_SCATTER,
+    COMM_ALL_GATHER,        /* of equal and small blocks, which double every round */
+    COMM_ALL_GATHER_PIECES, /* of any sizes: everybody sends its own to everybody */
     COMM_BROADCAST,
     COMM_GATHER,
     COMM_BARRIER,
-    COMM_AGREE
+    COMM_AGREE,
+    COMM_CHECK /* of comm.check: all ranks' records to all */
 } comm_kind;
 
 typedef enum comm_dtype { COMM_F32, COMM_F64, COMM_I64 } comm_dtype;
@@ -46,29 +49,48 @@ typedef struct comm_group {
     int first, stride, size, me;
 } comm_group;
 
-/** A collective; sago_reduction is the name that callers know it by. */
-typedef struct sago_reduction comm_job;
-struct sago_reduction {
+/** What a rank says of a collective in comm.check. */
+typedef struct comm_record {
+    int32_t kind, axis, dtype, root;
+    int64_t bytes;
+    uint64_t sequence, hash; /* hash: of all sizes, before; of the result, after */
+} comm_record;
+
+/** A collective; sago_collective is the name that callers know it by. */
+typedef struct sago_collective comm_job;
+struct sago_collective {
     comm_kind kind;
+    sago_mesh_axis axis;
     comm_group group;
     comm_dtype dtype;
     int root;             /* member, for broadcast and gather */
     char *buffer;         /* sums and broadcast: in and out; gather: out at root */
-    const char *input;    /* own bytes, for gathers */
-    char *output;         /* of an all-gather */
+    const char *input;    /* own bytes, for gathers; all numbers, for a reduce-scatter */
+    char *output;         /* of an all-gather, a reduce-scatter */
     int64_t count;        /* elements of a sum; bytes of a block or a broadcast */
     const int64_t *sizes; /* of a gather: bytes of each member */
+    int64_t *first; /* piece m is [first[m], first[m + 1]), in elements of a sum, else bytes; the job's own
+                       memory, kept with it */
+
+    /* comm.check (check.c) */
+    comm_job *gate, *seal; /* NULL: the collective is not checked */
+    bool exclusive;        /* runs when all before it are complete */
+    bool is_seal;
+    const comm_job *subject; /* of a seal */
+    int model;               /* of a gate or seal: ranks of a model axis */
+    comm_record record, *table;
 
     int channel;
-    uint64_t sequence; /* of the channel, from 1 */
+    uint64_t sequence; /* of the channel, from 1; that of their collective, for gate and seal */
+    uint64_t recorded; /* by the flight recorder */
     int64_t n_units, next_unit, finished_units;
     int source;            /* gather: the member that the next unit takes from */
     int64_t source_offset; /* and where */
     int64_t output_offset;
     int64_t submitted_ns;
-    void *device_sum; /* the transport's, which then does all the work; kind is COMM_NONE */
-    bool complete;    /* guarded by comm.lock from here */
-    bool awaited;     /* a caller is blocked in the wait */
+    void *device_work; /* the transport's, which then does all the work; kind is COMM_NONE */
+    bool complete;     /* guarded by comm.lock from here */
+    bool awaited;      /* a caller is blocked in the wait */
     sago_status status;
     comm_job *next;
 };
@@ -93,6 +115,7 @@ typedef struct comm_channel {
     bool used;
     uint64_t submitted;    /* sequence number of the newest job */
     comm_kind newest;      /* and its kind */
+    comm_record *table;    /* of the check that is under way, one a rank */
     comm_job *head, *tail; /* in order, until complete; guarded by comm.lock */
     comm_job *starting;    /* the first whose units have not all been started; guarded by comm.lock */
     int64_t moved_ns;      /* when a unit last ended; the thread's own */
@@ -118,9 +141,14 @@ typedef struct comm_identity {
     uint8_t cores[1024 / 8];
 } comm_identity;
 
+/** The first rank of a model axis that lies on several nodes; -1: there is none. */
+int comm_split_model_axis(const comm_identity identities[], int ranks, int model);
+
 struct sago_mesh_state {
-    int channel;                            /* -1: a mesh of one, which needs none */
-    bool background;                        /* its waits hold up no computation */
+    bool check;                 /* comm.check */
+    struct sago_device *device; /* asynchronous, and the buffers' own; NULL: they are in host memory */
+    int channel;                /* -1: a mesh of one, which needs none */
+    bool background;            /* its waits hold up no computation */
     const struct comm_transport *transport; /* of sums of device memory; NULL: none are made */
     void *transport_state;
 };
@@ -151,7 +179,13 @@ typedef struct comm_state {
 
 extern comm_state comm;
 
+/** What its caller calls it: a small sum is an all-reduce. */
+comm_kind comm_called_kind(comm_kind kind);
 const char *comm_kind_name(comm_kind kind);
+/** Of all members' pieces together; what the buffer of a sum has. */
+int64_t comm_job_bytes(const comm_job *job);
+/** The ranks of an axis that this rank of a world of `ranks` belongs to. */
+comm_group comm_group_of(int rank, sago_mesh_axis axis, int ranks, int model);
 
 /* engine.c: jobs */
 sago_status comm_engine_open(void);
@@ -159,6 +193,7 @@ void comm_engine_close(void);
 bool comm_engine_poll(void); /* moves what can move; true when something did */
 bool comm_engine_busy(void);
 void comm_submit(comm_job *job);
+void comm_enter(comm_job *job); /* numbers and records what a transport does without the engine */
 /** Fails all jobs, present and future. */
 void comm_fail_jobs(const sago_error *failure);
 
@@ -192,6 +227,26 @@ int64_t comm_idle_ms(int64_t now_ns);
 /** A thread begins or ends to wait for a device: its rank is at work meanwhile, however still its processors
  * are. */
 void comm_device_wait(bool begins);
+
+/* check.c: comm.check, on the communication thread but for the first two */
+bool comm_has_equal_result(comm_kind kind);
+void comm_check_describe(comm_job *check, const comm_job *job);
+void comm_check_seal(comm_job *seal); /* the result is there: its hash */
+/** Judges a complete gate or seal; fails all jobs and returns false when ranks differ. */
+bool comm_check_passes(const comm_job *job);
+
+/* flight.c: the last collectives of this rank */
+const char *comm_axis_name(sago_mesh_axis axis);
+/** Under comm.lock: a collective begins; the ticket is for its end. */
+uint64_t comm_flight_begin(const comm_job *job, int64_t now_ns);
+void comm_flight_end(uint64_t ticket, int64_t now_ns);
+/** Takes comm.lock itself; 0 is fine. What a GPU does is awaited by its further work: the host does not see
+ * it end. */
+void comm_flight_awaited(uint64_t ticket);
+/** Writes this rank's file, where sago_mesh_record has named a folder. Not under comm.lock. */
+void comm_flight_dump(const char *reason, bool failed);
+void comm_flight_dump_once(const char *reason); /* unless a failure has written it before */
+void comm_flight_poll(void);                    /* writes it where somebody has asked */
 
 /* failure.c */
 /** Prints one line and ends every rank. */

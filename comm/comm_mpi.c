@@ -87,6 +87,7 @@ static void *communicate(void *unused) {
         pthread_mutex_unlock(&comm.lock);
         if (abort_code >= 0)
             comm_die(abort_code, "this rank ends the run on all ranks, with exit code %d", abort_code);
+        comm_flight_poll();
         bool moved = comm_engine_poll();
         comm_heartbeat_poll(sago_now_ns());
         empty_polls = moved ? 0 : empty_polls + 1;
@@ -241,8 +242,10 @@ sago_status sago_mesh_start(void) {
 
 void sago_mesh_finish(int exit_code) {
     if (comm.has_thread) {
+        bool failed = exit_code != 0 && exit_code != sago_status_exit_code(SAGO_E_INTERRUPTED);
+        if (failed) comm_flight_dump_once(sago_message());
         pthread_mutex_lock(&comm.lock);
-        comm.leaving = exit_code == 0 || exit_code == sago_status_exit_code(SAGO_E_INTERRUPTED) ? 1 : 2;
+        comm.leaving = failed ? 2 : 1;
         pthread_cond_signal(&comm.work);
         pthread_mutex_unlock(&comm.lock);
         pthread_join(comm.thread, NULL);

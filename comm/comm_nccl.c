@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Sums of device memory by NCCL, where every rank has a GPU of its own. NCCL itself stands in libsago_cuda.so
- * (kernels/cuda_library.h); here is what the ranks have to agree on, and what becomes of a sum whose peer is
- * gone.
+ * Collectives on device memory by NCCL, where every rank has a GPU of its own. NCCL itself stands in
+ * libsago_cuda.so (kernels/cuda_library.h); here is what the ranks have to agree on, and what becomes of a
+ * sum whose peer is gone.
  *
  * NCCL knows no ranks' names and does not notice a peer that stands still. So the heartbeats judge, as for
  * MPI's sums: the communication thread ends NCCL's sums when a rank has failed, which frees the device's work
@@ -27,10 +27,10 @@ typedef struct nccl_state {
     bool aborted;                   /* under the lock below */
 } nccl_state;
 
-typedef struct nccl_sum {
+typedef struct nccl_work {
     sago_mesh_axis axis;
     uint64_t ticket;
-} nccl_sum;
+} nccl_work;
 
 /* What the communication thread watches: one mesh at a time has its sums on GPUs. */
 static pthread_mutex_t watched_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -160,23 +160,35 @@ static sago_status nccl_open(sago_mesh *mesh, sago_device *device, void **state)
     return SAGO_OK;
 }
 
-static sago_status nccl_start(void *state, sago_mesh_axis axis, float *buffer, int64_t count, void **out) {
+static sago_status call(nccl_state *s, const comm_request *r, uint64_t *ticket) {
+    sago_nccl *group = s->groups[r->axis];
+    switch (r->kind) {
+    case COMM_REDUCE_SCATTER:
+        return s->cuda->nccl_reduce_scatter(group, r->in, r->out, r->sizes, ticket);
+    case COMM_ALL_GATHER:
+        return s->cuda->nccl_all_gather(group, r->in, r->out, r->sizes, ticket);
+    default:
+        return s->cuda->nccl_sum(group, r->out, r->sizes[0], ticket);
+    }
+}
+
+static sago_status nccl_start(void *state, const comm_request *request, void **out) {
     nccl_state *s = state;
     uint64_t ticket;
     SAGO_TRY(known_failure());
-    SAGO_TRY(explain(s->cuda->nccl_sum(s->groups[axis], buffer, count, &ticket)));
-    nccl_sum *sum = sago_alloc(sizeof *sum);
-    *sum = (nccl_sum){axis, ticket};
-    *out = sum;
+    SAGO_TRY(explain(call(s, request, &ticket)));
+    nccl_work *work = sago_alloc(sizeof *work);
+    *work = (nccl_work){request->axis, ticket};
+    *out = work;
     return SAGO_OK;
 }
 
 static sago_status nccl_wait(void *state, void *handle) {
     nccl_state *s = state;
-    nccl_sum sum = *(nccl_sum *)handle;
+    nccl_work work = *(nccl_work *)handle;
     free(handle);
     SAGO_TRY(known_failure());
-    return explain(s->cuda->nccl_join(s->groups[sum.axis], sum.ticket));
+    return explain(s->cuda->nccl_join(s->groups[work.axis], work.ticket));
 }
 
 static double nccl_exposed_seconds(void *state) {

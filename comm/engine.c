@@ -35,6 +35,8 @@ static void open_units(comm_channel *channel) {
 
 void comm_engine_close(void) {
     for (int c = 0; c < SAGO_MESH_CHANNELS; c++) {
+        free(comm.channels[c].table);
+        comm.channels[c].table = NULL;
         for (int u = 0; u < UNITS_IN_FLIGHT; u++) {
             comm_unit *unit = &comm.channels[c].units[u];
             free(unit->scratch);
@@ -47,6 +49,7 @@ void comm_engine_close(void) {
     }
     while (comm.free_jobs) {
         comm_job *next = comm.free_jobs->next;
+        free(comm.free_jobs->first);
         free(comm.free_jobs);
         comm.free_jobs = next;
     }
@@ -56,16 +59,34 @@ void comm_engine_close(void) {
     finished_statuses = NULL;
 }
 
+/* Under the lock. */
+static void enter(comm_job *job) {
+    comm_channel *channel = &comm.channels[job->channel];
+    job->sequence = ++channel->submitted;
+    channel->newest = comm_called_kind(job->kind);
+    if (comm.failure.status == SAGO_OK) job->recorded = comm_flight_begin(job, sago_now_ns());
+}
+
+void comm_enter(comm_job *job) {
+    pthread_mutex_lock(&comm.lock);
+    enter(job);
+    pthread_mutex_unlock(&comm.lock);
+}
+
 void comm_submit(comm_job *job) {
     pthread_mutex_lock(&comm.lock);
     comm_channel *channel = &comm.channels[job->channel];
     job->submitted_ns = sago_now_ns();
-    job->sequence = ++channel->submitted;
-    channel->newest = job->kind == COMM_SMALL_SUM ? COMM_ALL_REDUCE : job->kind;
+    if (job->kind == COMM_CHECK)
+        job->sequence = channel->submitted + !job->is_seal;
+    else
+        enter(job);
+    job->record.sequence = job->sequence;
     job->n_units = comm_unit_count(job);
     if (comm.failure.status != SAGO_OK || job->n_units == 0) {
         job->status = comm.failure.status;
         job->complete = true;
+        if (job->status == SAGO_OK) comm_flight_end(job->recorded, job->submitted_ns);
     } else {
         if (channel->tail)
             channel->tail->next = job;
@@ -92,17 +113,28 @@ static void complete(comm_job *job, sago_status status) {
     job->next = NULL;
     job->status = status;
     job->complete = true;
+    if (status == SAGO_OK) comm_flight_end(job->recorded, sago_now_ns());
     pthread_cond_broadcast(&comm.done);
     pthread_mutex_unlock(&comm.lock);
+}
+
+/* Gates and seals come one at a time, so that a channel needs one table of records. */
+static void open_check(comm_channel *channel, comm_job *job) {
+    if (!channel->table) channel->table = sago_alloc_zero((size_t)comm.size, sizeof *channel->table);
+    if (job->is_seal) comm_check_seal(job);
+    job->table = channel->table;
+    job->output = (char *)channel->table;
 }
 
 /* The next unit to start, in the order of submission. */
 static bool start_unit(comm_channel *channel, comm_unit *unit) {
     pthread_mutex_lock(&comm.lock);
     comm_job *job = channel->starting;
+    bool waits = job && job->exclusive && job != channel->head;
     pthread_mutex_unlock(&comm.lock);
-    if (!job) return false;
+    if (!job || waits) return false;
     if (!unit->scratch) open_units(channel);
+    if (job->kind == COMM_CHECK) open_check(channel, job);
     unit->job = job;
     comm_unit_begin(unit);
     if (++job->next_unit == job->n_units) {
@@ -151,7 +183,8 @@ static bool move_unit(comm_channel *channel, comm_unit *unit) {
         comm_job *job = unit->job;
         unit->job = NULL;
         channel->moved_ns = sago_now_ns();
-        if (++job->finished_units == job->n_units) complete(job, SAGO_OK);
+        if (++job->finished_units == job->n_units && (job->kind != COMM_CHECK || comm_check_passes(job)))
+            complete(job, SAGO_OK);
         break;
     }
     return moved;
@@ -197,6 +230,7 @@ void comm_fail_jobs(const sago_error *failure) {
     pthread_mutex_lock(&comm.lock);
     if (comm.failure.status == SAGO_OK) comm.failure = *failure;
     pthread_mutex_unlock(&comm.lock);
+    comm_flight_dump_once(failure->message);
     bool open = true;
     for (int attempt = 0; open && attempt < 2000; attempt++) {
         open = false;

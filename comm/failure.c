@@ -7,12 +7,19 @@
 #include <stdio.h>
 #include <unistd.h>
 
+comm_kind comm_called_kind(comm_kind kind) {
+    return kind == COMM_SMALL_SUM ? COMM_ALL_REDUCE : kind == COMM_ALL_GATHER_PIECES ? COMM_ALL_GATHER : kind;
+}
+
 const char *comm_kind_name(comm_kind kind) {
     switch (kind) {
     case COMM_ALL_REDUCE:
     case COMM_SMALL_SUM:
         return "all_reduce";
+    case COMM_REDUCE_SCATTER:
+        return "reduce_scatter";
     case COMM_ALL_GATHER:
+    case COMM_ALL_GATHER_PIECES:
         return "all_gather";
     case COMM_BROADCAST:
         return "broadcast";
@@ -22,6 +29,8 @@ const char *comm_kind_name(comm_kind kind) {
         return "barrier";
     case COMM_AGREE:
         return "agree";
+    case COMM_CHECK:
+        return "check";
     default:
         return "no collective";
     }
@@ -64,6 +73,7 @@ void comm_die(int exit_code, const char *format, ...) {
     signal(SIGALRM, SIG_DFL);
     pthread_sigmask(SIG_UNBLOCK, &only_alarm, NULL);
     alarm(5);
+    comm_flight_dump(text, true);
     if (comm.started) MPI_Abort(MPI_COMM_WORLD, exit_code);
     _exit(exit_code);
 }

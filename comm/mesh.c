@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "comm_internal.h"
 #include "log.h"
+#include "ops.h"
 #include "str.h"
 #include "transport.h"
 
@@ -10,16 +11,16 @@
 #include <string.h>
 #include <unistd.h>
 
-static comm_group group_of(const sago_mesh *mesh, sago_mesh_axis axis) {
-    int m = mesh->axis_size[SAGO_MODEL_AXIS];
-    comm_group group = {.size = mesh->axis_size[axis], .me = mesh->axis_rank[axis], .stride = 1};
-    if (axis == SAGO_DATA_AXIS) {
-        group.first = mesh->rank % m;
-        group.stride = m;
-    } else if (axis == SAGO_MODEL_AXIS) {
-        group.first = mesh->rank / m * m;
+comm_group comm_group_of(int rank, sago_mesh_axis axis, int ranks, int model) {
+    switch (axis) {
+    case SAGO_DATA_AXIS:
+        return (comm_group){
+            .first = rank % model, .stride = model, .size = ranks / model, .me = rank / model};
+    case SAGO_MODEL_AXIS:
+        return (comm_group){.first = rank / model * model, .stride = 1, .size = model, .me = rank % model};
+    default:
+        return (comm_group){.first = 0, .stride = 1, .size = ranks, .me = rank};
     }
-    return group;
 }
 
 /* Jobs are kept for reuse, so that a step allocates nothing. */
@@ -28,23 +29,60 @@ static comm_job *new_job(const sago_mesh *mesh, sago_mesh_axis axis, comm_kind k
     comm_job *job = comm.free_jobs;
     if (job) comm.free_jobs = job->next;
     pthread_mutex_unlock(&comm.lock);
-    if (!job) job = sago_alloc(sizeof *job);
-    *job = (comm_job){.kind = kind, .group = group_of(mesh, axis), .channel = mesh->state->channel};
+    if (!job) {
+        job = sago_alloc(sizeof *job);
+        job->first = sago_alloc((size_t)(comm.size + 1) * sizeof *job->first);
+    }
+    *job = (comm_job){.kind = kind,
+                      .axis = axis,
+                      .group = comm_group_of(mesh->rank, axis, mesh->size, mesh->axis_size[SAGO_MODEL_AXIS]),
+                      .channel = mesh->state->channel,
+                      .first = job->first};
     return job;
+}
+
+static void keep_for_reuse(comm_job *job) {
+    if (!job) return;
+    job->next = comm.free_jobs;
+    comm.free_jobs = job;
 }
 
 static void give_back(comm_job *job) {
     pthread_mutex_lock(&comm.lock);
-    job->next = comm.free_jobs;
-    comm.free_jobs = job;
+    keep_for_reuse(job);
     pthread_mutex_unlock(&comm.lock);
 }
 
-static void begin(comm_job *job) {
-    if (job->channel >= 0)
-        comm_submit(job);
-    else
+/* A gate or a seal for a collective: what this rank says of it, to all ranks. */
+static comm_job *new_check(const sago_mesh *mesh, const comm_job *job, bool is_seal) {
+    comm_job *check = new_job(mesh, SAGO_WORLD_AXIS, COMM_CHECK);
+    comm_check_describe(check, job);
+    check->exclusive = true;
+    check->is_seal = is_seal;
+    check->subject = job;
+    check->model = mesh->axis_size[SAGO_MODEL_AXIS];
+    check->input = (const char *)&check->record;
+    check->count = sizeof check->record;
+    return check;
+}
+
+static void begin(sago_mesh *mesh, comm_job *job) {
+    if (job->channel < 0) {
         job->complete = true;
+        return;
+    }
+    if (mesh->state->check) {
+        job->exclusive = true;
+        job->gate = new_check(mesh, job, false);
+        if (comm_has_equal_result(job->kind)) job->seal = new_check(mesh, job, true);
+        comm_submit(job->gate);
+    }
+    comm_submit(job);
+    if (job->seal) comm_submit(job->seal);
+}
+
+static bool is_over(const comm_job *job) {
+    return job->complete && (!job->gate || job->gate->complete) && (!job->seal || job->seal->complete);
 }
 
 /* Waits for a job, gives it back, and makes its failure the caller's. */
@@ -52,30 +90,35 @@ static sago_status end(sago_mesh *mesh, comm_job *job) {
     sago_status status;
     sago_error failure = {.status = SAGO_OK};
     pthread_mutex_lock(&comm.lock);
-    if (!job->complete) {
+    if (!is_over(job)) {
         int64_t since = sago_now_ns();
         job->awaited = true;
+        if (job->gate) job->gate->awaited = true;
+        if (job->seal) job->seal->awaited = true;
         comm.n_waiting++;
-        while (!job->complete) pthread_cond_wait(&comm.done, &comm.lock);
+        while (!is_over(job)) pthread_cond_wait(&comm.done, &comm.lock);
         comm.n_waiting--;
         if (!mesh->state->background) comm.exposed_ns += sago_now_ns() - since;
     }
     status = job->status;
+    if (job->gate && job->gate->status != SAGO_OK) status = job->gate->status;
+    if (job->seal && job->seal->status != SAGO_OK) status = job->seal->status;
     if (status != SAGO_OK) failure = comm.failure;
-    job->next = comm.free_jobs;
-    comm.free_jobs = job;
+    keep_for_reuse(job->gate);
+    keep_for_reuse(job->seal);
+    keep_for_reuse(job);
     pthread_mutex_unlock(&comm.lock);
     return status == SAGO_OK ? SAGO_OK : sago_error_give(&failure);
 }
 
 static sago_status run(sago_mesh *mesh, comm_job *job) {
-    begin(job);
+    begin(mesh, job);
     return end(mesh, job);
 }
 
 static sago_status exchange(sago_mesh *mesh, sago_mesh_axis axis, comm_kind kind, const void *block,
                             size_t bytes, void *out) {
-    if (mesh->axis_size[axis] == 1) memcpy(out, block, bytes);
+    if (mesh->axis_size[axis] == 1 && bytes) memmove(out, block, bytes);
     comm_job *job = new_job(mesh, axis, kind);
     job->input = block;
     job->output = out;
@@ -86,9 +129,11 @@ static sago_status exchange(sago_mesh *mesh, sago_mesh_axis axis, comm_kind kind
 /* Every view of the mesh takes a channel, so that all ranks number their collectives alike. */
 static sago_status new_view(const sago_mesh *like, sago_mesh **out) {
     sago_mesh *mesh = sago_alloc_zero(1, sizeof *mesh);
+    bool check = like->state && like->state->check;
     *mesh = *like;
     mesh->state = sago_alloc_zero(1, sizeof *mesh->state); /* a view has no transport of its own */
     mesh->state->channel = -1;
+    mesh->state->check = check;
     if (mesh->size > 1) {
         pthread_mutex_lock(&comm.lock);
         for (int c = 0; c < SAGO_MESH_CHANNELS && mesh->state->channel < 0; c++) {
@@ -110,6 +155,26 @@ static sago_status new_view(const sago_mesh *like, sago_mesh **out) {
 static sago_status shared_failure(sago_status status) {
     comm_share_message(sago_message());
     return status;
+}
+
+int comm_split_model_axis(const comm_identity identities[], int ranks, int model) {
+    for (int r = 0; r < ranks; r++)
+        if (identities[r].node != identities[r / model * model].node) return r / model * model;
+    return -1;
+}
+
+/* Works, but not well: a model axis exchanges activations in every layer, a data axis once a step. */
+static void warn_of_split_axis(const sago_mesh *mesh) {
+    int model = mesh->axis_size[SAGO_MODEL_AXIS];
+    int first = comm.identities ? comm_split_model_axis(comm.identities, mesh->size, model) : -1,
+        other = first;
+    if (first < 0 || mesh->rank != 0) return;
+    while (comm.identities[other].node == comm.identities[first].node) other++;
+    sago_warn(
+        "mesh.model=%d: ranks %d to %d lie on several nodes (%s, %s), so that every layer waits for the "
+        "network between them: start the ranks of a node one after another (mpirun --map-by slot or "
+        "ppr:N:node), and let mesh.model divide their number",
+        model, first, first + model - 1, comm.identities[first].host, comm.identities[other].host);
 }
 
 sago_status sago_mesh_open(int64_t data, int64_t model, double timeout_seconds, sago_mesh **out) {
@@ -135,6 +200,7 @@ sago_status sago_mesh_open(int64_t data, int64_t model, double timeout_seconds, 
                       .local_rank = comm.local_rank,
                       .local_size = comm.local_size};
     SAGO_TRY(new_view(&like, out));
+    warn_of_split_axis(*out);
     if (timeout_seconds > 0) {
         pthread_mutex_lock(&comm.lock);
         comm.timeout_seconds = timeout_seconds;
@@ -152,11 +218,14 @@ static void close_transport(sago_mesh *mesh) {
     if (mesh->state->transport) mesh->state->transport->close(mesh->state->transport_state);
     mesh->state->transport = NULL;
     mesh->state->transport_state = NULL;
+    mesh->state->device = NULL;
 }
 
 sago_status sago_mesh_use_device(sago_mesh *mesh, struct sago_device *device) {
     close_transport(mesh);
-    if (!device || !device->asynchronous || mesh->size == 1) return SAGO_OK;
+    if (!device || !device->asynchronous) return SAGO_OK;
+    mesh->state->device = device;
+    if (mesh->size == 1) return SAGO_OK;
     const comm_transport *transport;
     SAGO_TRY(comm_transport_choose(mesh, device, &transport));
     sago_status opened = transport->open(mesh, device, &mesh->state->transport_state);
@@ -168,6 +237,10 @@ sago_status sago_mesh_use_device(sago_mesh *mesh, struct sago_device *device) {
 
 const char *sago_mesh_transport(const sago_mesh *mesh) {
     return mesh->state->transport ? mesh->state->transport->name : "mpi";
+}
+
+void sago_mesh_check(sago_mesh *mesh, bool on) {
+    mesh->state->check = on;
 }
 
 void sago_mesh_close(sago_mesh *mesh) {
@@ -235,35 +308,125 @@ static sago_status start_sum(sago_mesh *mesh, sago_mesh_axis axis, comm_dtype dt
     job->dtype = dtype;
     job->buffer = values;
     job->count = count;
-    begin(job);
+    begin(mesh, job);
     *out = job;
     return SAGO_OK;
 }
 
-sago_status sago_all_reduce_start(sago_mesh *mesh, sago_mesh_axis axis, float *buffer, int64_t count,
-                                  sago_reduction **out) {
+/* What NCCL does is no job of a channel, but has a number there, and a gate where collectives are checked. */
+static sago_status enter_on_device(sago_mesh *mesh, const comm_request *request, comm_job *job) {
+    job->kind = request->kind == COMM_ALL_GATHER ? COMM_ALL_GATHER_PIECES : request->kind;
+    job->dtype = COMM_F32;
+    job->count = 0;
+    for (int m = 0; m < request->n_pieces; m++) {
+        job->first[m] = job->count;
+        job->first[m + 1] = job->count += request->sizes[m];
+    }
+    if (mesh->state->check) {
+        comm_job *gate = new_check(mesh, job, false);
+        comm_submit(gate);
+        SAGO_TRY(end(mesh, gate));
+    }
+    comm_enter(job);
+    return SAGO_OK;
+}
+
+/* Hands a collective to the transport, where device memory has one of its own. */
+static sago_status start_on_device(sago_mesh *mesh, const comm_request *request, sago_collective **out) {
     struct sago_mesh_state *state = mesh->state;
-    if (state->transport && mesh->axis_size[axis] > 1 && count > 0) {
-        comm_job *job = new_job(mesh, axis, COMM_NONE);
-        sago_status status =
-            state->transport->start(state->transport_state, axis, buffer, count, &job->device_sum);
-        if (status != SAGO_OK) {
-            give_back(job);
-            return status;
-        }
+    comm_job *job = new_job(mesh, request->axis, COMM_NONE);
+    sago_status status = state->transport == &comm_nccl ? enter_on_device(mesh, request, job) : SAGO_OK;
+    if (status == SAGO_OK)
+        status = state->transport->start(state->transport_state, request, &job->device_work);
+    if (status == SAGO_OK)
         *out = job;
-        return SAGO_OK;
+    else
+        give_back(job);
+    return status;
+}
+
+sago_status sago_all_reduce_start(sago_mesh *mesh, sago_mesh_axis axis, float *buffer, int64_t count,
+                                  sago_collective **out) {
+    if (mesh->state->transport && mesh->axis_size[axis] > 1 && count > 0) {
+        comm_request request = {.kind = COMM_ALL_REDUCE,
+                                .axis = axis,
+                                .in = buffer,
+                                .out = buffer,
+                                .n_pieces = 1,
+                                .sizes = &count};
+        return start_on_device(mesh, &request, out);
     }
     return start_sum(mesh, axis, COMM_F32, buffer, count, out);
 }
 
-sago_status sago_all_reduce_wait(sago_mesh *mesh, sago_reduction *reduction) {
+/* The one piece of an axis of one rank, in the order of the device's work where it is a device's. */
+static sago_status copy_alone(const sago_mesh *mesh, void *to, const void *from, int64_t bytes) {
+    sago_device *device = mesh->state->device;
+    if (bytes == 0 || to == from) return SAGO_OK;
+    if (!device) {
+        memmove(to, from, (size_t)bytes);
+        return SAGO_OK;
+    }
+    bool words = (((uintptr_t)to | (uintptr_t)from | (uintptr_t)bytes) & 3) == 0;
+    int64_t element = words ? 4 : 2;
+    if (bytes % element != 0)
+        return sago_fail(SAGO_E_INTERNAL, "all_gather of an odd number of a device's bytes");
+    sago_dtype dtype = words ? SAGO_F32 : SAGO_BF16;
+    return device->ops->copy(device, sago_tensor_1d(to, dtype, bytes / element),
+                             sago_tensor_1d((void *)from, dtype, bytes / element));
+}
+
+/* What reduce-scatter and all-gather have in common. The sizes are copied: they need not outlive the start.
+ */
+static sago_status start_pieces(sago_mesh *mesh, const comm_request *request, sago_collective **out) {
+    int n = request->n_pieces;
+    bool gathers = request->kind == COMM_ALL_GATHER, even = true;
+    int64_t element = gathers ? 1 : (int64_t)sizeof(float), total = 0;
+    *out = NULL;
+    for (int m = 0; m < n; m++) {
+        if (request->sizes[m] < 0)
+            return sago_fail(SAGO_E_INTERNAL, "%s: piece %d has %lld elements", comm_kind_name(request->kind),
+                             m, (long long)request->sizes[m]);
+        total += request->sizes[m];
+        even &= request->sizes[m] == request->sizes[0];
+    }
+    if (mesh->state->transport && n > 1 && total > 0) return start_on_device(mesh, request, out);
+    if (n == 1) SAGO_TRY(copy_alone(mesh, request->out, request->in, total * element));
+    comm_kind kind = !gathers                           ? COMM_REDUCE_SCATTER
+                     : even && total <= SMALL_SUM_BYTES ? COMM_ALL_GATHER
+                                                        : COMM_ALL_GATHER_PIECES;
+    comm_job *job = new_job(mesh, request->axis, kind);
+    job->dtype = COMM_F32;
+    job->input = request->in;
+    job->output = request->out;
+    job->count = kind == COMM_ALL_GATHER ? request->sizes[0] : total;
+    job->first[0] = 0;
+    for (int m = 0; m < n; m++) job->first[m + 1] = job->first[m] + request->sizes[m];
+    begin(mesh, job);
+    *out = job;
+    return SAGO_OK;
+}
+
+sago_status sago_reduce_scatter_start(sago_mesh *mesh, sago_mesh_axis axis, const float *in, float *out,
+                                      const int64_t counts[], sago_collective **collective) {
+    comm_request request = {COMM_REDUCE_SCATTER, axis, in, out, mesh->axis_size[axis], counts};
+    return start_pieces(mesh, &request, collective);
+}
+
+sago_status sago_all_gather_start(sago_mesh *mesh, sago_mesh_axis axis, const void *in, void *out,
+                                  const size_t bytes[], sago_collective **collective) {
+    comm_request request = {COMM_ALL_GATHER, axis, in, out, mesh->axis_size[axis], (const int64_t *)bytes};
+    return start_pieces(mesh, &request, collective);
+}
+
+sago_status sago_collective_wait(sago_mesh *mesh, sago_collective *collective) {
     struct sago_mesh_state *state = mesh->state;
-    if (!reduction) return SAGO_OK;
-    if (!reduction->device_sum) return end(mesh, reduction);
-    void *sum = reduction->device_sum;
-    give_back(reduction);
-    return state->transport->wait(state->transport_state, sum);
+    if (!collective) return SAGO_OK;
+    if (!collective->device_work) return end(mesh, collective);
+    void *work = collective->device_work;
+    comm_flight_awaited(collective->recorded);
+    give_back(collective);
+    return state->transport->wait(state->transport_state, work);
 }
 
 sago_status sago_all_reduce_f64(sago_mesh *mesh, sago_mesh_axis axis, double *values, int64_t count) {
@@ -286,6 +449,11 @@ sago_status sago_broadcast(sago_mesh *mesh, sago_mesh_axis axis, void *bytes, si
     job->count = (int64_t)size;
     job->root = root;
     return run(mesh, job);
+}
+
+sago_status sago_all_gather(sago_mesh *mesh, sago_mesh_axis axis, const void *block, size_t bytes,
+                            void *out) {
+    return exchange(mesh, axis, COMM_ALL_GATHER, block, bytes, out);
 }
 
 sago_status sago_all_gather_i64(sago_mesh *mesh, sago_mesh_axis axis, int64_t value, int64_t out[]) {

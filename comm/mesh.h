@@ -12,7 +12,7 @@
  *     main:     print the error, if any; sago_mesh_finish(exit_code); return exit_code;
  *
  * Rules. Every rank calls the same collectives in the same order, from one thread a mesh (a second thread
- * takes a sago_mesh_channel). Every reduction that was started is waited for, on error paths too, before its
+ * takes a sago_mesh_channel). Every collective that was started is waited for, on error paths too, before its
  * buffer is freed; a wait always returns. A rank that fails alone just returns its error up to main: the
  * others' collectives end with SAGO_E_COMM naming it as soon as it is in sago_mesh_finish, and a rank that
  * keeps computing is ended 20 s later.
@@ -82,6 +82,24 @@ enum { SAGO_MESH_CHANNELS = 4 };
 sago_status sago_mesh_channel(const sago_mesh *mesh, sago_mesh **out) SAGO_MUST_CHECK;
 
 /**
+ * Checks every collective from now on: before it, that all ranks enter the same one with the same sizes as
+ * the same number in the order; after it, that results which must be equal are. Where ranks differ, all of
+ * them end with SAGO_E_COMM and the same message, which names the collective and the first rank that differs.
+ * Collectives then run one after another. Local, but every rank says the same, before its first collective; a
+ * channel opened later does as its mesh. Sums by NCCL: what is entered, not what comes of it.
+ */
+void sago_mesh_check(sago_mesh *mesh, bool on);
+
+/**
+ * From now on this rank's last 1000 collectives are written to DIR/rank-N.jsonl when the run fails (an error
+ * of any rank, a rank that died or stopped, an abort) or when sago_mesh_record_now asks for it. They are
+ * recorded in any case, which costs nothing to speak of. Collective. A file's first line says of which rank
+ * and run it is and why it was written; each further one is a collective, oldest first (docs/distributed.md).
+ */
+sago_status sago_mesh_record(sago_mesh *mesh, const char *dir) SAGO_MUST_CHECK;
+void sago_mesh_record_now(void); /* may be called by a signal handler; written within moments */
+
+/**
  * Cores that this rank may count as its own: what the launcher bound it to, or its even share of the node's
  * where the ranks of the node share cores. What threads: 0 means. At least 1.
  */
@@ -94,25 +112,45 @@ int sago_mesh_cores(const sago_mesh *mesh);
  */
 sago_status sago_agree(sago_mesh *mesh, sago_status mine) SAGO_MUST_CHECK;
 
-/** A sum over an axis in rank order (bitwise the same on every rank and in every run), while the caller
- * computes. */
-typedef struct sago_reduction sago_reduction;
+/**
+ * A collective under way while the caller computes. Sums are in rank order: bitwise the same on every rank
+ * and in every run. No buffer may be written before the wait, nor may what a collective writes be read;
+ * arrays of counts are copied by the start.
+ */
+typedef struct sago_collective sago_collective;
 
 /**
- * Where the buffers of sago_all_reduce_start lie from now on: in memory of this device, or of the host again
- * (NULL). A device that is not asynchronous has the host's memory, and nothing changes. Sums then take what
- * the work handed to the device before their start leaves, and work handed over after their wait finds them.
- * Collective; to be undone before the device is closed. Channels of the mesh stay as they were.
+ * Where the buffers of sago_*_start lie from now on: in memory of this device, or of the host again (NULL). A
+ * device that is not asynchronous has the host's memory, and nothing changes. Collectives then take what the
+ * work handed to the device before their start leaves, and work handed over after their wait finds their
+ * results. Collective; to be undone before the device is closed. Channels of the mesh stay as they were.
  */
 struct sago_device;
 sago_status sago_mesh_use_device(sago_mesh *mesh, struct sago_device *device) SAGO_MUST_CHECK;
-/** How sums of sago_all_reduce_start travel: "mpi", "nccl". */
+/** How sago_*_start travels: "mpi", "nccl". */
 const char *sago_mesh_transport(const sago_mesh *mesh);
 
-/** Starts buffer[i] = sum over ranks; the buffer must not be touched before the wait. */
+/** Starts buffer[i] = sum over ranks. */
 sago_status sago_all_reduce_start(sago_mesh *mesh, sago_mesh_axis axis, float *buffer, int64_t count,
-                                  sago_reduction **out) SAGO_MUST_CHECK;
-sago_status sago_all_reduce_wait(sago_mesh *mesh, sago_reduction *reduction) SAGO_MUST_CHECK;
+                                  sago_collective **out) SAGO_MUST_CHECK;
+
+/**
+ * Starts out = this rank's piece of the sum of `in` over the ranks of the axis. `in` holds the pieces of all
+ * members one after another, counts[m] elements for member m (any, also 0; the same on every rank); out holds
+ * counts[own place]. out may be this rank's own piece of `in`; else `in` stays as it is.
+ */
+sago_status sago_reduce_scatter_start(sago_mesh *mesh, sago_mesh_axis axis, const float *in, float *out,
+                                      const int64_t counts[], sago_collective **collective) SAGO_MUST_CHECK;
+
+/**
+ * Starts out = the pieces of all ranks of the axis, one after another: bytes[m] of member m (any, also 0; the
+ * same on every rank; even in a device's memory). `in` is this rank's piece; it may be its own place in out.
+ */
+sago_status sago_all_gather_start(sago_mesh *mesh, sago_mesh_axis axis, const void *in, void *out,
+                                  const size_t bytes[], sago_collective **collective) SAGO_MUST_CHECK;
+
+/** Waits for what one of the starts gave; NULL is fine. The handle is gone after it. */
+sago_status sago_collective_wait(sago_mesh *mesh, sago_collective *collective) SAGO_MUST_CHECK;
 
 /** Blocking sums of a few numbers, in rank order. */
 sago_status sago_all_reduce_f64(sago_mesh *mesh, sago_mesh_axis axis, double *values,
@@ -124,6 +162,12 @@ sago_status sago_all_reduce_i64(sago_mesh *mesh, sago_mesh_axis axis, int64_t *v
 sago_status sago_broadcast(sago_mesh *mesh, sago_mesh_axis axis, void *bytes, size_t size,
                            int root) SAGO_MUST_CHECK;
 
+/**
+ * Blocking, of host memory: out = the blocks of all ranks of the axis, one after another, each of this size.
+ * For a few statistics of every rank, such as (max, sum of exponentials, target) of a chunk of logits.
+ */
+sago_status sago_all_gather(sago_mesh *mesh, sago_mesh_axis axis, const void *block, size_t bytes,
+                            void *out) SAGO_MUST_CHECK;
 /** out[r] = value of rank r, on every rank. */
 sago_status sago_all_gather_i64(sago_mesh *mesh, sago_mesh_axis axis, int64_t value,
                                 int64_t out[]) SAGO_MUST_CHECK;

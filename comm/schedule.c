@@ -29,6 +29,33 @@ static bool is_sum(const comm_job *job) {
     return job->kind == COMM_ALL_REDUCE || job->kind == COMM_SMALL_SUM;
 }
 
+static bool has_pieces(const comm_job *job) {
+    return job->kind == COMM_REDUCE_SCATTER || job->kind == COMM_ALL_GATHER_PIECES;
+}
+
+static size_t piece_element(const comm_job *job) {
+    return job->kind == COMM_REDUCE_SCATTER ? comm_dtype_bytes(job->dtype) : 1;
+}
+
+int64_t comm_job_bytes(const comm_job *job) {
+    int64_t bytes = 0;
+    switch (job->kind) {
+    case COMM_ALL_REDUCE:
+    case COMM_SMALL_SUM:
+        return job->count * (int64_t)comm_dtype_bytes(job->dtype);
+    case COMM_REDUCE_SCATTER:
+    case COMM_ALL_GATHER_PIECES:
+        return job->first[job->group.size] * (int64_t)piece_element(job);
+    case COMM_BROADCAST:
+        return job->count;
+    case COMM_GATHER:
+        for (int m = 0; m < job->group.size; m++) bytes += job->sizes[m];
+        return bytes;
+    default:
+        return job->count * job->group.size;
+    }
+}
+
 /* Elements (of a sum) or bytes (of all else) of one unit. */
 static int64_t unit_capacity(const comm_job *job) {
     int64_t bytes = (int64_t)comm.chunk_bytes;
@@ -45,9 +72,19 @@ static int64_t unit_capacity(const comm_job *job) {
     }
 }
 
+/* Every unit takes the same share of every piece, so that all ranks are at work in all units. */
+static int64_t count_piece_units(const comm_job *job) {
+    int64_t largest = 0;
+    for (int m = 0; m < job->group.size; m++)
+        if (job->first[m + 1] - job->first[m] > largest) largest = job->first[m + 1] - job->first[m];
+    int64_t share = (int64_t)(comm.chunk_bytes / piece_element(job)) / job->group.size;
+    return (largest + share - 1) / share;
+}
+
 int64_t comm_unit_count(const comm_job *job) {
     int64_t capacity = unit_capacity(job);
     if (job->group.size == 1) return 0;
+    if (has_pieces(job)) return count_piece_units(job);
     if (job->kind != COMM_GATHER) return (job->count + capacity - 1) / capacity;
     int64_t n = 0;
     for (int m = 0; m < job->group.size; m++)
@@ -75,6 +112,7 @@ void comm_unit_begin(comm_unit *unit) {
         job->source_offset += unit->count;
         return;
     }
+    if (has_pieces(job)) return;
     unit->offset = unit->index * capacity;
     unit->count = job->count - unit->offset < capacity ? job->count - unit->offset : capacity;
 }
@@ -126,6 +164,64 @@ static bool advance_all_reduce(comm_unit *unit) {
         return true;
     }
     return false;
+}
+
+/* The share of piece m that a unit moves begins here, in elements from the first of all pieces. */
+static int64_t share_begin(const comm_unit *unit, int m) {
+    const comm_job *job = unit->job;
+    int64_t length = job->first[m + 1] - job->first[m], n = job->n_units;
+    return job->first[m] + length / n * unit->index + length % n * unit->index / n;
+}
+
+static size_t share_bytes(const comm_unit *unit, int m) {
+    comm_unit next = *unit;
+    next.index++;
+    return (size_t)(share_begin(&next, m) - share_begin(unit, m)) * piece_element(unit->job);
+}
+
+/* The first half of an all-reduce, with pieces of any size for slices; what comes in is summed into the
+ * output. */
+static bool advance_reduce_scatter(comm_unit *unit) {
+    comm_job *job = unit->job;
+    comm_group *group = &job->group;
+    size_t element = piece_element(job), mine = share_bytes(unit, group->me);
+    if (unit->round == 0) {
+        for (int i = 1; i < group->size && mine; i++) {
+            int m = (group->me + group->size - i) % group->size;
+            post_receive(unit, m, unit->scratch + (size_t)m * mine, mine);
+        }
+        for (int i = 1; i < group->size; i++) {
+            int m = (group->me + i) % group->size;
+            size_t bytes = share_bytes(unit, m);
+            if (bytes) post_send(unit, m, job->input + (size_t)share_begin(unit, m) * element, bytes);
+        }
+        return true;
+    }
+    int64_t at = share_begin(unit, group->me);
+    for (int m = 0; m < group->size; m++)
+        unit->parts[m] =
+            m == group->me ? job->input + (size_t)at * element : unit->scratch + (size_t)m * mine;
+    comm_sum(job->dtype, job->output + (size_t)(at - job->first[group->me]) * element, unit->parts,
+             group->size, (int64_t)(mine / element));
+    return false;
+}
+
+/* The second half of one: everybody's piece goes straight to its place. */
+static bool advance_all_gather_pieces(comm_unit *unit) {
+    comm_job *job = unit->job;
+    comm_group *group = &job->group;
+    if (unit->round) return false;
+    int64_t at = share_begin(unit, group->me);
+    const char *from = job->input + (at - job->first[group->me]);
+    size_t mine = share_bytes(unit, group->me);
+    for (int i = 1; i < group->size; i++) {
+        int m = (group->me + group->size - i) % group->size;
+        size_t bytes = share_bytes(unit, m);
+        if (bytes) post_receive(unit, m, job->output + share_begin(unit, m), bytes);
+    }
+    for (int i = 1; i < group->size && mine; i++) post_send(unit, (group->me + i) % group->size, from, mine);
+    if (mine && from != job->output + at) memcpy(job->output + at, from, mine);
+    return true;
 }
 
 /* Bruck's all-gather: the i-th block of scratch is that of member me + i; what is held doubles every round.
@@ -198,6 +294,12 @@ bool comm_unit_advance(comm_unit *unit) {
     switch (unit->job->kind) {
     case COMM_ALL_REDUCE:
         more = advance_all_reduce(unit);
+        break;
+    case COMM_REDUCE_SCATTER:
+        more = advance_reduce_scatter(unit);
+        break;
+    case COMM_ALL_GATHER_PIECES:
+        more = advance_all_gather_pieces(unit);
         break;
     case COMM_BROADCAST:
         more = advance_broadcast(unit);

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Sums of device memory through the host. A sum is cut into pieces; piece i goes through slot i mod SLOTS of
- * pinned memory. One thread copies pieces down, each when its mark has passed and its slot is free, and
- * starts their sum on a channel of the mesh's own; a second one waits for the sums in the same order and
- * copies them back. So copies down, messages, and copies up of neighbouring pieces overlap with one another
- * and with the device's work.
+ * Collectives on device memory through the host. Each is cut into rounds, every one with the same share of
+ * every piece; round i goes through slot i mod SLOTS of pinned memory. One thread copies what this rank gives
+ * down, each round when its mark has passed and its slot is free, and starts its collective on a channel of
+ * the mesh's own; a second one waits for those in the same order and copies what they gave back. So copies
+ * down, messages, and copies up of neighbouring rounds overlap with one another and with the device's work.
  */
-#include "comm_internal.h"
 #include "log.h"
 #include "ops.h"
 #include "str.h"
@@ -16,23 +15,28 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SLOTS = 4, PIECE_ELEMENTS = 4 << 20 };
+enum { SLOTS = 4, SLOT_BYTES = 16 << 20 };
 
-typedef struct staged_sum {
-    float *buffer; /* on the device */
-    int64_t count, n_pieces, n_fetched, n_put;
+typedef struct staged_work {
+    comm_kind kind;
     sago_mesh_axis axis;
+    const char *in; /* both on the device */
+    char *out;
+    int n_pieces, own; /* the own piece; all-reduce: 0 of 1 */
+    int64_t *first;    /* piece m is [first[m], first[m + 1]), in elements */
+    size_t element;    /* bytes of one */
+    int64_t n_rounds, n_fetched, n_put;
     sago_mark mark;
     bool complete;
     sago_error failure; /* status SAGO_OK: none */
-    struct staged_sum *next;
-} staged_sum;
+    struct staged_work *next;
+} staged_work;
 
 typedef struct slot {
-    float *memory;
-    staged_sum *sum;
-    int64_t first, count;
-    sago_reduction *reduction; /* NULL: failed before it was started */
+    char *memory; /* the round's shares of all pieces, one after another */
+    staged_work *work;
+    int64_t round, *sizes;       /* of each share */
+    sago_collective *collective; /* NULL: failed before it was started */
 } slot;
 
 typedef struct staged {
@@ -45,31 +49,66 @@ typedef struct staged {
 
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    staged_sum *to_fetch, *last; /* sums whose pieces have not all been fetched, in order */
-    int64_t n_down, n_up;        /* pieces that have passed each thread */
+    staged_work *to_fetch, *last; /* those whose rounds have not all been fetched, in order */
+    int64_t n_down, n_up;         /* rounds that have passed each thread */
     bool closing;
     sago_error failure; /* the first; what comes after it is not begun */
 } staged;
 
-static int64_t piece_count(int64_t count) {
-    return (count + PIECE_ELEMENTS - 1) / PIECE_ELEMENTS;
+/* Where the share of piece m in a round begins, in elements from the first piece. */
+static int64_t share_begin(const staged_work *work, int m, int64_t round) {
+    int64_t length = work->first[m + 1] - work->first[m], n = work->n_rounds;
+    return work->first[m] + length / n * round + length % n * round / n;
+}
+
+/* Copies the round's share of a piece between the slot and the device, where its piece may lie alone. */
+static sago_status copy_share(staged *s, const slot *at, int m, bool down) {
+    const staged_work *work = at->work;
+    int64_t from = share_begin(work, m, at->round), before = 0;
+    size_t bytes = (size_t)at->sizes[m] * work->element;
+    bool alone = m == work->own && work->kind == (down ? COMM_ALL_GATHER : COMM_REDUCE_SCATTER);
+    for (int p = 0; p < m; p++) before += at->sizes[p];
+    char *host = at->memory + (size_t)before * work->element;
+    size_t offset = (size_t)(alone ? from - work->first[m] : from) * work->element;
+    if (bytes == 0) return SAGO_OK;
+    return down ? s->device->ops->fetch(s->device, host, work->in + offset, bytes, work->mark)
+                : s->device->ops->put(s->device, work->out + offset, host, bytes);
 }
 
 /* Under the lock. */
-static void note_failure(staged *s, staged_sum *sum, sago_status status) {
+static void note_failure(staged *s, staged_work *work, sago_status status) {
     if (status == SAGO_OK) return;
-    sago_error_take(status, &sum->failure);
-    if (s->failure.status == SAGO_OK) s->failure = sum->failure;
+    sago_error_take(status, &work->failure);
+    if (s->failure.status == SAGO_OK) s->failure = work->failure;
 }
 
-static sago_status begin_piece(staged *s, slot *at, sago_mark mark, sago_mesh_axis axis) {
-    size_t bytes = (size_t)at->count * sizeof(float);
+/* Also a rank that gives nothing waits for the mark: what it gets may be in use until then. */
+static sago_status fetch_round(staged *s, const slot *at) {
+    const staged_work *work = at->work;
+    SAGO_TRY(s->device->ops->await(s->device, work->mark));
+    for (int m = 0; m < work->n_pieces; m++)
+        if (work->kind != COMM_ALL_GATHER || m == work->own) SAGO_TRY(copy_share(s, at, m, true));
+    return SAGO_OK;
+}
+
+static sago_status begin_round(staged *s, slot *at) {
+    const staged_work *work = at->work;
+    float *numbers = (float *)at->memory;
+    int64_t before = 0;
+    for (int m = 0; m < work->n_pieces; m++)
+        at->sizes[m] = share_begin(work, m, at->round + 1) - share_begin(work, m, at->round);
     comm_device_wait(true);
-    sago_status status =
-        s->device->ops->fetch(s->device, at->memory, at->sum->buffer + at->first, bytes, mark);
+    sago_status status = fetch_round(s, at);
     comm_device_wait(false);
     SAGO_TRY(status);
-    return sago_all_reduce_start(s->mesh, axis, at->memory, at->count, &at->reduction);
+    if (work->kind == COMM_ALL_REDUCE)
+        return sago_all_reduce_start(s->mesh, work->axis, numbers, at->sizes[0], &at->collective);
+    for (int m = 0; m < work->own; m++) before += at->sizes[m];
+    if (work->kind == COMM_REDUCE_SCATTER)
+        return sago_reduce_scatter_start(s->mesh, work->axis, numbers, numbers + before, at->sizes,
+                                         &at->collective);
+    return sago_all_gather_start(s->mesh, work->axis, at->memory + before, at->memory,
+                                 (const size_t *)at->sizes, &at->collective);
 }
 
 static void *copy_down(void *argument) {
@@ -77,36 +116,36 @@ static void *copy_down(void *argument) {
     pthread_setname_np(pthread_self(), "sago-down");
     pthread_mutex_lock(&s->lock);
     for (;;) {
-        staged_sum *sum = s->to_fetch;
-        if (!sum && s->closing) break;
-        if (!sum || s->n_down - s->n_up == SLOTS) {
+        staged_work *work = s->to_fetch;
+        if (!work && s->closing) break;
+        if (!work || s->n_down - s->n_up == SLOTS) {
             pthread_cond_wait(&s->changed, &s->lock);
             continue;
         }
         slot *at = &s->slots[s->n_down % SLOTS];
-        at->sum = sum, at->reduction = NULL;
-        at->first = sum->n_fetched * PIECE_ELEMENTS;
-        at->count = sum->count - at->first < PIECE_ELEMENTS ? sum->count - at->first : PIECE_ELEMENTS;
+        at->work = work, at->round = work->n_fetched, at->collective = NULL;
         sago_status status = s->failure.status == SAGO_OK ? SAGO_OK : sago_error_give(&s->failure);
         if (status == SAGO_OK) {
             pthread_mutex_unlock(&s->lock);
-            status = begin_piece(s, at, sum->mark, sum->axis);
+            status = begin_round(s, at);
             pthread_mutex_lock(&s->lock);
         }
-        note_failure(s, sum, status);
+        note_failure(s, work, status);
         s->n_down++;
-        if (++sum->n_fetched == sum->n_pieces) s->to_fetch = sum->next;
+        if (++work->n_fetched == work->n_rounds) s->to_fetch = work->next;
         pthread_cond_broadcast(&s->changed);
     }
     pthread_mutex_unlock(&s->lock);
     return NULL;
 }
 
-static sago_status end_piece(staged *s, const slot *at) {
-    if (!at->reduction) return SAGO_OK; /* the failure is noted already */
-    SAGO_TRY(sago_all_reduce_wait(s->mesh, at->reduction));
-    return s->device->ops->put(s->device, at->sum->buffer + at->first, at->memory,
-                               (size_t)at->count * sizeof(float));
+static sago_status end_round(staged *s, const slot *at) {
+    const staged_work *work = at->work;
+    if (!at->collective) return SAGO_OK; /* the failure is noted already */
+    SAGO_TRY(sago_collective_wait(s->mesh, at->collective));
+    for (int m = 0; m < work->n_pieces; m++)
+        if (work->kind != COMM_REDUCE_SCATTER || m == work->own) SAGO_TRY(copy_share(s, at, m, false));
+    return SAGO_OK;
 }
 
 static void *copy_up(void *argument) {
@@ -121,10 +160,10 @@ static void *copy_up(void *argument) {
         }
         slot *at = &s->slots[s->n_up % SLOTS];
         pthread_mutex_unlock(&s->lock);
-        sago_status status = end_piece(s, at);
+        sago_status status = end_round(s, at);
         pthread_mutex_lock(&s->lock);
-        note_failure(s, at->sum, status);
-        if (++at->sum->n_put == at->sum->n_pieces) at->sum->complete = true;
+        note_failure(s, at->work, status);
+        if (++at->work->n_put == at->work->n_rounds) at->work->complete = true;
         s->n_up++;
         pthread_cond_broadcast(&s->changed);
     }
@@ -140,7 +179,10 @@ static void staged_close(void *state) {
     pthread_mutex_unlock(&s->lock);
     if (s->n_threads > 0) pthread_join(s->down, NULL);
     if (s->n_threads > 1) pthread_join(s->up, NULL);
-    for (int i = 0; i < SLOTS; i++) s->device->ops->release_host(s->device, s->slots[i].memory);
+    for (int i = 0; i < SLOTS; i++) {
+        s->device->ops->release_host(s->device, s->slots[i].memory);
+        free(s->slots[i].sizes);
+    }
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->changed);
     sago_mesh_close(s->mesh);
@@ -157,9 +199,9 @@ static sago_status start_threads(staged *s) {
     if (!failed) failed = pthread_create(&s->up, NULL, copy_up, s);
     s->n_threads += !failed;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return failed
-               ? sago_fail(SAGO_E_COMM, "no thread could be started to copy gradients: %s", strerror(failed))
-               : SAGO_OK;
+    return failed ? sago_fail(SAGO_E_COMM, "no thread could be started to copy to and from the device: %s",
+                              strerror(failed))
+                  : SAGO_OK;
 }
 
 static sago_status staged_open(sago_mesh *mesh, sago_device *device, void **state) {
@@ -170,9 +212,10 @@ static sago_status staged_open(sago_mesh *mesh, sago_device *device, void **stat
     sago_status status;
     SAGO_TRY_TO(failed, sago_mesh_channel(mesh, &s->mesh));
     s->mesh->state->background = true;
-    for (int i = 0; i < SLOTS; i++)
-        SAGO_TRY_TO(failed, device->ops->allocate_host(device, (void **)&s->slots[i].memory,
-                                                       PIECE_ELEMENTS * sizeof(float)));
+    for (int i = 0; i < SLOTS; i++) {
+        s->slots[i].sizes = sago_alloc((size_t)mesh->size * sizeof(int64_t));
+        SAGO_TRY_TO(failed, device->ops->allocate_host(device, (void **)&s->slots[i].memory, SLOT_BYTES));
+    }
     SAGO_TRY_TO(failed, start_threads(s));
     *state = s;
     return SAGO_OK;
@@ -181,37 +224,62 @@ failed:
     return status;
 }
 
-static sago_status staged_start(void *state, sago_mesh_axis axis, float *buffer, int64_t count, void **out) {
+/* The pieces of a request, and as many rounds as its shares need to fit into a slot, rounded up each. */
+static staged_work *new_work(const staged *s, const comm_request *request) {
+    int n = request->n_pieces;
+    staged_work *work = sago_alloc_zero(1, sizeof *work);
+    *work = (staged_work){.kind = request->kind,
+                          .axis = request->axis,
+                          .in = request->in,
+                          .out = request->out,
+                          .n_pieces = n,
+                          .own = n == 1 ? 0 : s->mesh->axis_rank[request->axis],
+                          .first = sago_alloc_zero((size_t)n + 1, sizeof *work->first),
+                          .element = request->kind == COMM_ALL_GATHER ? 1 : sizeof(float)};
+    int64_t largest = 0, share = SLOT_BYTES / (int64_t)work->element / n;
+    for (int m = 0; m < n; m++) {
+        work->first[m + 1] = work->first[m] + request->sizes[m];
+        if (request->sizes[m] > largest) largest = request->sizes[m];
+    }
+    work->n_rounds = (largest + share - 1) / share;
+    return work;
+}
+
+static void free_work(staged_work *work) {
+    free(work->first);
+    free(work);
+}
+
+static sago_status staged_start(void *state, const comm_request *request, void **out) {
     staged *s = state;
-    staged_sum *sum = sago_alloc_zero(1, sizeof *sum);
-    *sum = (staged_sum){.buffer = buffer, .count = count, .n_pieces = piece_count(count), .axis = axis};
-    sago_status status = s->device->ops->mark(s->device, &sum->mark);
+    staged_work *work = new_work(s, request);
+    sago_status status = s->device->ops->mark(s->device, &work->mark);
     if (status != SAGO_OK) {
-        free(sum);
+        free_work(work);
         return status;
     }
     pthread_mutex_lock(&s->lock);
     if (s->to_fetch)
-        s->last->next = sum;
+        s->last->next = work;
     else
-        s->to_fetch = sum;
-    s->last = sum;
+        s->to_fetch = work;
+    s->last = work;
     pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->lock);
-    *out = sum;
+    *out = work;
     return SAGO_OK;
 }
 
 static sago_status staged_wait(void *state, void *handle) {
     staged *s = state;
-    staged_sum *sum = handle;
+    staged_work *work = handle;
     int64_t since = sago_now_ns();
     pthread_mutex_lock(&s->lock);
-    while (!sum->complete) pthread_cond_wait(&s->changed, &s->lock);
+    while (!work->complete) pthread_cond_wait(&s->changed, &s->lock);
     pthread_mutex_unlock(&s->lock);
     s->exposed_ns += sago_now_ns() - since;
-    sago_status status = sum->failure.status == SAGO_OK ? SAGO_OK : sago_error_give(&sum->failure);
-    free(sum);
+    sago_status status = work->failure.status == SAGO_OK ? SAGO_OK : sago_error_give(&work->failure);
+    free_work(work);
     return status;
 }
 

@@ -95,8 +95,12 @@ int64_t comm_idle_ms(int64_t now_ns) {
     return (now_ns - watch.active_ns) / 1000000;
 }
 
-/* Lower ranks that still beat see what this rank sees, and speak first. */
+/* Lower ranks that still beat see what this rank sees, and speak first; they may end this process meanwhile.
+ */
 static void let_lower_ranks_speak(int64_t now_ns, int subject, int64_t wait_ns) {
+    char text[128], reason[256];
+    snprintf(reason, sizeof reason, "%s has gone wrong", comm_rank_text(subject, text));
+    comm_flight_dump_once(reason);
     for (int r = 0; r < comm.rank; r++) {
         if (r == subject || comm_beats[r].left || now_ns - comm_heard_ns[r] > 3000000000) continue;
         nanosleep(&(struct timespec){wait_ns / 1000000000, wait_ns % 1000000000}, NULL);
@@ -185,7 +189,7 @@ typedef struct pending { /* the oldest collective of a channel */
     comm_group group;
     uint64_t sequence;
     int64_t since_ns;
-    bool awaited;
+    bool awaited, compares; /* compares: a gate, whose verdict says more than what is seen from here */
 } pending;
 
 static bool oldest_pending(int c, pending *out) {
@@ -193,8 +197,11 @@ static bool oldest_pending(int c, pending *out) {
     const comm_job *job = comm.channels[c].head;
     if (job) {
         int64_t moved = comm.channels[c].moved_ns;
-        *out = (pending){job->kind == COMM_SMALL_SUM ? COMM_ALL_REDUCE : job->kind, job->group, job->sequence,
-                         moved > job->submitted_ns ? moved : job->submitted_ns, job->awaited};
+        bool check = job->kind == COMM_CHECK;
+        comm_kind kind = check ? (comm_kind)job->record.kind : comm_called_kind(job->kind);
+        *out = (pending){kind,          job->group,
+                         job->sequence, moved > job->submitted_ns ? moved : job->submitted_ns,
+                         job->awaited,  check};
     }
     pthread_mutex_unlock(&comm.lock);
     return job != NULL;
@@ -219,7 +226,7 @@ static void watch_paths(int64_t now_ns, int c, const pending *job) {
             if (watch.failed_rank < 0) watch.failed_rank = r, watch.failed_ns = now_ns;
             return;
         }
-        if (now_ns - job->since_ns > 2000000000 && its->entered[c] == job->sequence &&
+        if (!job->compares && now_ns - job->since_ns > 2000000000 && its->entered[c] == job->sequence &&
             its->kind[c] != (int32_t)job->kind) {
             let_lower_ranks_speak(now_ns, r, 1500000000);
             comm_die(1,

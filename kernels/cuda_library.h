@@ -34,7 +34,7 @@ typedef struct sago_cuda_entry {
     /** The PCI address of the device's GPU, which two ranks of a node share or do not. */
     sago_status (*gpu_address)(sago_device *device, char address[SAGO_GPU_ADDRESS_BYTES]);
 
-    /** NCCL: sums between GPUs; NULL where the build had no NCCL header, and so is gpu_address. All of these
+    /** NCCL: sums and pieces between GPUs; NULL where the build had no NCCL header, and so is gpu_address. All of these
      * are local but nccl_open; poll and abort may come from any thread. */
     sago_status (*nccl_id)(char id[SAGO_NCCL_ID_BYTES]); /* on one rank; also tells whether NCCL is there */
     /** Every rank of a group at once, with the same id. Returns within the timeout. */
@@ -44,7 +44,16 @@ typedef struct sago_cuda_entry {
     /** buffer = sum over ranks, once the device's work so far is done, on a stream of its own. *ticket is for
      * join. */
     sago_status (*nccl_sum)(sago_nccl *nccl, float *buffer, int64_t count, uint64_t *ticket);
-    /** The device's further work waits for that sum; the host does not. */
+    /**
+     * Likewise. out = own piece of the sum of in, counts[m] elements for member m one after another; out may be
+     * the own piece of in. The counts of all members; they are read during the call alone.
+     */
+    sago_status (*nccl_reduce_scatter)(sago_nccl *nccl, const float *in, float *out, const int64_t counts[],
+                                       uint64_t *ticket);
+    /** out = the pieces of all, bytes[m] of member m one after another; in may be its own place in out. */
+    sago_status (*nccl_all_gather)(sago_nccl *nccl, const void *in, void *out, const int64_t bytes[],
+                                   uint64_t *ticket);
+    /** The device's further work waits for what has this ticket; the host does not. */
     sago_status (*nccl_join)(sago_nccl *nccl, uint64_t ticket);
     sago_status (*nccl_poll)(sago_nccl *nccl); /* what NCCL has found wrong meanwhile */
     void (*nccl_abort)(sago_nccl *nccl); /* ends sums that would never end; then nothing but close is left */

@@ -122,6 +122,10 @@ typedef struct sago_config {
     } mesh;
 
     struct {
+        bool check; /* compares collectives across ranks */
+    } comm;
+
+    struct {
         int64_t every, keep, keep_every; /* keep_every: steps whose multiples stay for good; 0: none */
         bool background;
     } checkpoint;

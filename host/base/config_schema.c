@@ -32,6 +32,7 @@ const config_section config_sections[] = {
      "The rule of PaLM for loss spikes: go back some steps, skip the batches around the spike, go on."},
     {"optimizer", "Adafactor, in the form of T5X, and the learning rate."},
     {"mesh", "Ranks of `mpirun -n N` and how they talk."},
+    {"comm", "Looking for faults between ranks."},
     {"checkpoint", "When the state of a run is saved, and what stays."},
     {"eval", "How `sago eval` asks and scores, and evaluation during training."},
     {NULL},
@@ -230,6 +231,10 @@ const config_key config_keys[] = {
         "Gradients are summed over ranks in pieces of this size, while backward goes on."),
     TEXTS("mesh.rules", mesh.rules, CHANGES,
           "Which logical axis lies on which mesh axis, as \"heads: model\"."),
+
+    BOOL("comm.check", comm.check, "false", CHANGES,
+         "Compares what ranks enter before every collective and equal results after it, and names the first rank that "
+         "differs. Slow."),
 
     INT("checkpoint.every", checkpoint.every, "1000", 0, CONFIG_LARGEST, CHANGES,
         "Steps between saves; the last step is always saved. 0: that one alone."),

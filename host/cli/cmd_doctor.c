@@ -38,12 +38,12 @@ static sago_status check_sums(sago_mesh *mesh, json_t *findings) {
     }
     small = median(seconds, SMALL_ROUNDS);
     for (int i = 0; i < LARGE_ROUNDS; i++) {
-        sago_reduction *reduction;
+        sago_collective *reduction;
         for (int64_t j = 0; j < LARGE_COUNT; j++) x[j] = (float)(j % 1000 + mesh->rank);
         SAGO_TRY_TO(done, sago_barrier(mesh, SAGO_WORLD_AXIS));
         int64_t at = sago_now_ns();
         SAGO_TRY_TO(done, sago_all_reduce_start(mesh, SAGO_WORLD_AXIS, x, LARGE_COUNT, &reduction));
-        SAGO_TRY_TO(done, sago_all_reduce_wait(mesh, reduction));
+        SAGO_TRY_TO(done, sago_collective_wait(mesh, reduction));
         seconds[i] = (double)(sago_now_ns() - at) * 1e-9;
         int64_t ranks = (int64_t)mesh->size * (mesh->size - 1) / 2;
         for (int64_t j = 0; j < LARGE_COUNT; j++) right &= x[j] == (float)(j % 1000 * mesh->size + ranks);

@@ -76,6 +76,7 @@ static sago_status run(const sago_arguments *arguments) {
     SAGO_TRY_TO(done, load_config(arguments, &config));
     SAGO_TRY_TO(done, choose_tasks(config, sago_argument(arguments, "--tasks")));
     SAGO_TRY_TO(done, sago_mesh_open(0, 1, (double)config->mesh.timeout_seconds, &mesh));
+    sago_mesh_check(mesh, config->comm.check);
     sago_eval_args args = {
         .config = config,
         .mesh = mesh,

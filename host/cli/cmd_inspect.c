@@ -2,6 +2,7 @@
 #include "cli.h"
 
 #include "ckpt.h"
+#include "flight.h"
 #include "json.h"
 #include "tensor.h"
 
@@ -95,6 +96,10 @@ static sago_status list(sago_ckpt *ckpt, sago_ckpt_tensor *tensors, int n, json_
 
 static sago_status run(const sago_arguments *arguments) {
     sago_ckpt *ckpt;
+    const char *flight = sago_argument(arguments, "--flight");
+    if (!flight == !arguments->n_positional)
+        return sago_fail(SAGO_E_USAGE, "inspect: needs either a checkpoint or --flight DIR");
+    if (flight) return sago_flight_print(flight, sago_argument_switch(arguments, "--json"));
     SAGO_TRY(sago_ckpt_open(arguments->positional[0], false, &ckpt));
     int n = sago_ckpt_count(ckpt);
     sago_ckpt_tensor *tensors = sago_alloc((size_t)n * sizeof *tensors);
@@ -122,19 +127,24 @@ static sago_status run(const sago_arguments *arguments) {
 
 static const sago_option options[] = {
     {"--json", NULL, "print one JSON object, with the meta of the checkpoint", false},
+    {"--flight", "DIR", "read the flight records of a run (RUN/flight): which rank missed which collective", false},
     {0},
 };
 
 const sago_command sago_command_inspect = {
     .name = "inspect",
-    .summary = "list the tensors of a checkpoint",
-    .usage = "sago inspect STEP_DIR|RUN|CKPT [--json]",
+    .summary = "list the tensors of a checkpoint, or say what its ranks were doing when a run failed",
+    .usage = "sago inspect STEP_DIR|RUN|CKPT [--json] | sago inspect --flight DIR [--json]",
     .details = "Prints step, model shape and every tensor: name, dtype, shape, pieces, L2 norm (which reads "
                "and so checks "
-               "its bytes). A run stands for its newest checkpoint whose MANIFEST holds.",
+               "its bytes). A run stands for its newest checkpoint whose MANIFEST holds. With --flight, reads "
+               "what the ranks "
+               "of a run on several ranks wrote when it failed (or on SIGUSR2), and prints which rank missed "
+               "which "
+               "collective, which entered another one, and where each rank was.",
     .example = "sago inspect runs/first --json",
     .options = options,
-    .min_positional = 1,
+    .min_positional = 0,
     .max_positional = 1,
     .run = run,
 };

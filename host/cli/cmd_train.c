@@ -41,15 +41,20 @@ static sago_status evaluate(void *context, sago_trainer *t) {
 static sago_status run(const sago_arguments *arguments) {
     sago_config *config = NULL;
     sago_mesh *mesh = NULL;
+    char *flight = NULL;
     sago_status status;
     SAGO_TRY_TO(done, sago_argument_config(arguments, arguments->positional[0], &config));
     SAGO_TRY_TO(done, sago_mesh_open(config->mesh.data, config->mesh.model,
                                      (double)config->mesh.timeout_seconds, &mesh));
+    sago_mesh_check(mesh, config->comm.check);
+    flight = sago_path_join(config->run.dir, "flight");
+    SAGO_TRY_TO(done, sago_mesh_record(mesh, flight));
     const sago_train_hooks hooks = {evaluate, config};
     SAGO_TRY_TO(done, sago_train(config, mesh, &hooks));
 done:
     sago_mesh_close(mesh);
     sago_config_free(config);
+    free(flight);
     return status;
 }
 

@@ -9,7 +9,7 @@
 typedef struct bucket {
     int first_block, end_block;
     int64_t first, end; /* elements of the flat buffer */
-    sago_reduction *reduction;
+    sago_collective *reduction;
 } bucket;
 
 struct sago_reducer {
@@ -45,7 +45,7 @@ sago_status sago_reducer_open(const sago_registry *registry, sago_mesh *mesh, in
 static sago_status wait_started(sago_reducer *r) {
     sago_status first = SAGO_OK;
     for (; r->n_waited < r->n_started; r->n_waited++) {
-        sago_status status = sago_all_reduce_wait(r->mesh, r->buckets[r->n_waited].reduction);
+        sago_status status = sago_collective_wait(r->mesh, r->buckets[r->n_waited].reduction);
         if (first == SAGO_OK) first = status;
     }
     return first;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "signals.h"
 
+#include "mesh.h"
+
 #include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
@@ -12,6 +14,11 @@ static void on_signal(int number) {
     static volatile sig_atomic_t count;
     received = number;
     if (++count >= 3) _exit(128 + number);
+}
+
+static void on_record(int number) {
+    (void)number;
+    sago_mesh_record_now();
 }
 
 static void *wait_for_signals(void *unused) {
@@ -29,10 +36,14 @@ static void *wait_for_signals(void *unused) {
  */
 void sago_signals_watch(void) {
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    struct sigaction record = {.sa_handler = on_record, .sa_flags = SA_RESTART};
     const int numbers[] = {SIGTERM, SIGINT,
-                           SIGUSR1}; /* USR1 is what mpirun passes on without killing the ranks */
+                           SIGUSR1}; /* USR1 is what mpirun passes on without killing the ranks; USR2 too */
     sigset_t watched;
     sigemptyset(&watched);
+    sigaddset(&watched, SIGUSR2);
+    sigemptyset(&record.sa_mask);
+    sigaction(SIGUSR2, &record, NULL);
     sigemptyset(&action.sa_mask);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         sigaddset(&watched, numbers[i]);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * SIGTERM, SIGINT and SIGUSR1 ask a run to save and leave; a third one ends it at once.
+ * SIGTERM, SIGINT and SIGUSR1 ask a run to save and leave; a third one ends it at once. SIGUSR2 has this rank write
+ * its flight record (sago_mesh_record).
  */
 #ifndef SAGO_SIGNALS_H
 #define SAGO_SIGNALS_H

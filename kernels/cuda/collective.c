@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Sums between GPUs by NCCL, on a stream of their own: a sum waits, on the device, for the work handed over
- * before it, and work waits for a sum only from the join on. The host waits nowhere.
+ * Collectives between GPUs by NCCL, on a stream of their own: one waits, on the device, for the work handed
+ * over before it, and work waits for it only from the join on. The host waits nowhere.
  *
  * The communicator is non-blocking: a call that would wait for a peer comes back, and is asked for its
  * outcome until it has one or the time is over. So a peer that never comes is an error here, and not a
@@ -33,6 +33,14 @@ static struct {
     ncclResult_t (*async_error)(ncclComm_t, ncclResult_t *);
     ncclResult_t (*all_reduce)(const void *, void *, size_t, ncclDataType_t, ncclRedOp_t, ncclComm_t,
                                cudaStream_t);
+    ncclResult_t (*reduce_scatter)(const void *, void *, size_t, ncclDataType_t, ncclRedOp_t, ncclComm_t,
+                                   cudaStream_t);
+    ncclResult_t (*all_gather)(const void *, void *, size_t, ncclDataType_t, ncclComm_t, cudaStream_t);
+    ncclResult_t (*reduce)(const void *, void *, size_t, ncclDataType_t, ncclRedOp_t, int, ncclComm_t,
+                           cudaStream_t);
+    ncclResult_t (*broadcast)(const void *, void *, size_t, ncclDataType_t, int, ncclComm_t, cudaStream_t);
+    ncclResult_t (*group_start)(void);
+    ncclResult_t (*group_end)(void);
     ncclResult_t (*abort)(ncclComm_t);
     ncclResult_t (*destroy)(ncclComm_t);
     ncclResult_t (*finalize)(ncclComm_t);
@@ -43,6 +51,7 @@ static struct {
 struct sago_nccl {
     sago_gpu *gpu;
     ncclComm_t communicator;
+    int rank, size;
     double timeout_seconds;
     pthread_mutex_t lock; /* of the communicator: the thread that computes and the one that watches */
     bool aborted;
@@ -59,11 +68,22 @@ static sago_status find_library(void) {
         const char *name;
         void *to;
     } calls[] = {
-        {"ncclGetVersion", &lib.version},      {"ncclGetUniqueId", &lib.unique_id},
-        {"ncclCommInitRankConfig", &lib.init}, {"ncclCommGetAsyncError", &lib.async_error},
-        {"ncclAllReduce", &lib.all_reduce},    {"ncclCommAbort", &lib.abort},
-        {"ncclCommDestroy", &lib.destroy},     {"ncclCommFinalize", &lib.finalize},
-        {"ncclGetErrorString", &lib.error},    {"ncclGetLastError", &lib.last_error},
+        {"ncclGetVersion", &lib.version},
+        {"ncclGetUniqueId", &lib.unique_id},
+        {"ncclCommInitRankConfig", &lib.init},
+        {"ncclCommGetAsyncError", &lib.async_error},
+        {"ncclAllReduce", &lib.all_reduce},
+        {"ncclCommAbort", &lib.abort},
+        {"ncclCommDestroy", &lib.destroy},
+        {"ncclCommFinalize", &lib.finalize},
+        {"ncclGetErrorString", &lib.error},
+        {"ncclGetLastError", &lib.last_error},
+        {"ncclReduceScatter", &lib.reduce_scatter},
+        {"ncclAllGather", &lib.all_gather},
+        {"ncclReduce", &lib.reduce},
+        {"ncclBroadcast", &lib.broadcast},
+        {"ncclGroupStart", &lib.group_start},
+        {"ncclGroupEnd", &lib.group_end},
     };
     void *library = dlopen("libnccl.so.2", RTLD_NOW | RTLD_LOCAL);
     if (!library) return sago_fail(SAGO_E_DEVICE, "nccl: %s", dlerror());
@@ -150,6 +170,8 @@ sago_status sago_cuda_nccl_open(sago_device *device, const char id[SAGO_NCCL_ID_
     memcpy(&unique, id, sizeof unique);
     pthread_mutex_init(&nccl->lock, NULL);
     nccl->gpu = sago_gpu_of(device);
+    nccl->rank = rank;
+    nccl->size = size;
     nccl->timeout_seconds = timeout_seconds;
     SAGO_TRY_TO(failed, SAGO_GPU(rt_stream_open)(&nccl->stream));
     SAGO_TRY_TO(failed,
@@ -204,21 +226,97 @@ static sago_status check_open(const sago_nccl *nccl) {
     return nccl->aborted ? sago_fail(SAGO_E_COMM, "nccl: sums were ended because a rank failed") : SAGO_OK;
 }
 
-sago_status sago_cuda_nccl_sum(sago_nccl *nccl, float *buffer, int64_t count, uint64_t *ticket) {
+/* The stream of collectives waits for the work handed to the device so far. */
+static sago_status follow_compute(sago_nccl *nccl) {
     cudaStream_t compute = (cudaStream_t)nccl->gpu->compute, stream = (cudaStream_t)nccl->stream;
     SAGO_TRY(cuda_check(cudaEventRecord(nccl->ready, compute), "recording an event"));
-    SAGO_TRY(cuda_check(cudaStreamWaitEvent(stream, nccl->ready, 0), "making a stream wait"));
+    return cuda_check(cudaStreamWaitEvent(stream, nccl->ready, 0), "making a stream wait");
+}
+
+static sago_status take_ticket(sago_nccl *nccl, uint64_t *ticket) {
+    *ticket = ++nccl->newest;
+    return cuda_check(cudaEventRecord(nccl->done[*ticket % SUMS], (cudaStream_t)nccl->stream),
+                      "recording an event");
+}
+
+sago_status sago_cuda_nccl_sum(sago_nccl *nccl, float *buffer, int64_t count, uint64_t *ticket) {
+    SAGO_TRY(follow_compute(nccl));
     pthread_mutex_lock(&nccl->lock);
     sago_status status = check_open(nccl);
     if (status == SAGO_OK)
-        status = settle(
-            nccl,
-            lib.all_reduce(buffer, buffer, (size_t)count, ncclFloat, ncclSum, nccl->communicator, stream),
-            "all-reduce");
+        status = settle(nccl,
+                        lib.all_reduce(buffer, buffer, (size_t)count, ncclFloat, ncclSum, nccl->communicator,
+                                       (cudaStream_t)nccl->stream),
+                        "all-reduce");
     pthread_mutex_unlock(&nccl->lock);
     SAGO_TRY(status);
-    *ticket = ++nccl->newest;
-    return cuda_check(cudaEventRecord(nccl->done[*ticket % SUMS], stream), "recording an event");
+    return take_ticket(nccl, ticket);
+}
+
+static bool are_even(const sago_nccl *nccl, const int64_t sizes[]) {
+    for (int m = 1; m < nccl->size; m++)
+        if (sizes[m] != sizes[0]) return false;
+    return true;
+}
+
+/* NCCL has no collective of uneven pieces: one with a root each stands for it, all in one group, which starts
+ * them together. A call inside a group of a non-blocking communicator says nothing final; the group's end
+ * does. Under the lock. */
+static ncclResult_t reduce_pieces(sago_nccl *nccl, const float *in, float *out, const int64_t counts[]) {
+    ncclResult_t result = lib.group_start(), ended;
+    for (int m = 0; m < nccl->size && (result == ncclSuccess || result == ncclInProgress); m++) {
+        if (counts[m])
+            result = lib.reduce(in, out, (size_t)counts[m], ncclFloat, ncclSum, m, nccl->communicator,
+                                (cudaStream_t)nccl->stream);
+        in += counts[m];
+    }
+    ended = lib.group_end();
+    return result == ncclSuccess || result == ncclInProgress ? ended : result;
+}
+
+static ncclResult_t broadcast_pieces(sago_nccl *nccl, const char *in, char *out, const int64_t bytes[]) {
+    ncclResult_t result = lib.group_start(), ended;
+    for (int m = 0; m < nccl->size && (result == ncclSuccess || result == ncclInProgress); m++) {
+        if (bytes[m])
+            result = lib.broadcast(m == nccl->rank ? in : out, out, (size_t)bytes[m], ncclUint8, m,
+                                   nccl->communicator, (cudaStream_t)nccl->stream);
+        out += bytes[m];
+    }
+    ended = lib.group_end();
+    return result == ncclSuccess || result == ncclInProgress ? ended : result;
+}
+
+sago_status sago_cuda_nccl_reduce_scatter(sago_nccl *nccl, const float *in, float *out,
+                                          const int64_t counts[], uint64_t *ticket) {
+    SAGO_TRY(follow_compute(nccl));
+    pthread_mutex_lock(&nccl->lock);
+    sago_status status = check_open(nccl);
+    if (status == SAGO_OK)
+        status =
+            settle(nccl,
+                   are_even(nccl, counts) ? lib.reduce_scatter(in, out, (size_t)counts[0], ncclFloat, ncclSum,
+                                                               nccl->communicator, (cudaStream_t)nccl->stream)
+                                          : reduce_pieces(nccl, in, out, counts),
+                   "reduce-scatter");
+    pthread_mutex_unlock(&nccl->lock);
+    SAGO_TRY(status);
+    return take_ticket(nccl, ticket);
+}
+
+sago_status sago_cuda_nccl_all_gather(sago_nccl *nccl, const void *in, void *out, const int64_t bytes[],
+                                      uint64_t *ticket) {
+    SAGO_TRY(follow_compute(nccl));
+    pthread_mutex_lock(&nccl->lock);
+    sago_status status = check_open(nccl);
+    if (status == SAGO_OK)
+        status = settle(nccl,
+                        are_even(nccl, bytes) ? lib.all_gather(in, out, (size_t)bytes[0], ncclUint8,
+                                                               nccl->communicator, (cudaStream_t)nccl->stream)
+                                              : broadcast_pieces(nccl, in, out, bytes),
+                        "all-gather");
+    pthread_mutex_unlock(&nccl->lock);
+    SAGO_TRY(status);
+    return take_ticket(nccl, ticket);
 }
 
 sago_status sago_cuda_nccl_join(sago_nccl *nccl, uint64_t ticket) {
@@ -240,7 +338,7 @@ sago_status sago_cuda_nccl_poll(sago_nccl *nccl) {
     if (!nccl->aborted)
         status = check(lib.async_error(nccl->communicator, &found), NULL, "asking for errors");
     if (status == SAGO_OK && found != ncclSuccess && found != ncclInProgress)
-        status = check(found, nccl->communicator, "summing gradients");
+        status = check(found, nccl->communicator, "a collective");
     pthread_mutex_unlock(&nccl->lock);
     return status;
 }

@@ -36,6 +36,8 @@ __attribute__((visibility("default"))) const sago_cuda_entry sago_cuda_library_e
     .nccl_open = sago_cuda_nccl_open,
     .nccl_close = sago_cuda_nccl_close,
     .nccl_sum = sago_cuda_nccl_sum,
+    .nccl_reduce_scatter = sago_cuda_nccl_reduce_scatter,
+    .nccl_all_gather = sago_cuda_nccl_all_gather,
     .nccl_join = sago_cuda_nccl_join,
     .nccl_poll = sago_cuda_nccl_poll,
     .nccl_abort = sago_cuda_nccl_abort,

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * A libsago_cuda.so for machines without CUDA: its GPU is the device sim under another name, and its NCCL
- * multiplies by the number of ranks, which is the sum where all ranks have the same numbers. FAKE_CUDA says
- * how it behaves: "shared" GPU, "refuses" to connect on rank 1, "errs" from the first sum on.
+ * multiplies by the number of ranks, which is the sum where all ranks have the same numbers, and gathers a
+ * rank's own piece from everywhere. FAKE_CUDA says how it behaves: "shared" GPU, "refuses" to connect on rank
+ * 1, "errs" from the first sum on.
  */
 #include "cuda_library.h"
 #include "ops.h"
@@ -14,7 +15,7 @@
 
 struct sago_nccl {
     sago_device *device;
-    int size;
+    int rank, size;
     uint64_t sums;
     bool aborted;
 };
@@ -68,7 +69,7 @@ static sago_status connect(sago_device *device, const char id[SAGO_NCCL_ID_BYTES
         return sago_fail(SAGO_E_INTERNAL, "the id, the rank or the timeout is wrong");
     if (behaves("refuses") && rank == 1) return sago_fail(SAGO_E_COMM, "nccl: connecting the GPUs: no route");
     *out = sago_alloc_zero(1, sizeof **out);
-    **out = (sago_nccl){.device = device, .size = size};
+    **out = (sago_nccl){.device = device, .rank = rank, .size = size};
     return SAGO_OK;
 }
 
@@ -81,6 +82,32 @@ static sago_status sum(sago_nccl *nccl, float *buffer, int64_t count, uint64_t *
     if (behaves("errs")) return sago_fail(SAGO_E_COMM, "nccl: all-reduce: a remote process has exited");
     *ticket = ++nccl->sums;
     return nccl->device->ops->scale(nccl->device, sago_tensor_1d(buffer, SAGO_F32, count), (float)nccl->size);
+}
+
+static sago_status reduce_scatter(sago_nccl *nccl, const float *in, float *out, const int64_t counts[],
+                                  uint64_t *ticket) {
+    int64_t n = counts[nccl->rank];
+    for (int m = 0; m < nccl->rank; m++) in += counts[m];
+    if (nccl->aborted) return sago_fail(SAGO_E_COMM, "nccl: aborted");
+    *ticket = ++nccl->sums;
+    SAGO_TRY(nccl->device->ops->copy(nccl->device, sago_tensor_1d(out, SAGO_F32, n),
+                                     sago_tensor_1d((void *)in, SAGO_F32, n)));
+    return nccl->device->ops->scale(nccl->device, sago_tensor_1d(out, SAGO_F32, n), (float)nccl->size);
+}
+
+/* Every piece is taken to be as this rank's, of which there is enough for the longest. */
+static sago_status all_gather(sago_nccl *nccl, const void *in, void *out, const int64_t bytes[],
+                              uint64_t *ticket) {
+    float *to = out;
+    if (nccl->aborted) return sago_fail(SAGO_E_COMM, "nccl: aborted");
+    *ticket = ++nccl->sums;
+    for (int m = 0; m < nccl->size; m++) {
+        int64_t n = bytes[m] / (int64_t)sizeof(float);
+        SAGO_TRY(nccl->device->ops->copy(nccl->device, sago_tensor_1d(to, SAGO_F32, n),
+                                         sago_tensor_1d((void *)in, SAGO_F32, n)));
+        to += n;
+    }
+    return SAGO_OK;
 }
 
 static sago_status join(sago_nccl *nccl, uint64_t ticket) {
@@ -111,6 +138,8 @@ __attribute__((visibility("default"))) const sago_cuda_entry sago_cuda_library_e
     .nccl_open = connect,
     .nccl_close = disconnect,
     .nccl_sum = sum,
+    .nccl_reduce_scatter = reduce_scatter,
+    .nccl_all_gather = all_gather,
     .nccl_join = join,
     .nccl_poll = poll,
     .nccl_abort = end_sums,

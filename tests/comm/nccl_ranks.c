@@ -18,16 +18,43 @@ static sago_mesh *mesh;
 static sago_device *device;
 
 static sago_status sum_once(float *memory, float *host) {
-    sago_reduction *reduction;
+    sago_collective *reduction;
     for (int i = 0; i < N; i++) host[i] = (float)(i % 77);
     SAGO_TRY(device->ops->upload(device, memory, host, N * sizeof *host));
     SAGO_TRY(sago_all_reduce_start(mesh, SAGO_DATA_AXIS, memory, N, &reduction));
-    SAGO_TRY(sago_all_reduce_wait(mesh, reduction));
+    SAGO_TRY(sago_collective_wait(mesh, reduction));
     SAGO_TRY(device->ops->scale(device, sago_tensor_1d(memory, SAGO_F32, N), 0.5f));
     SAGO_TRY(device->ops->download(device, host, memory, N * sizeof *host));
     for (int i = 0; i < N; i++)
         if (host[i] != (float)(i % 77) * (float)mesh->size / 2)
             return sago_fail(SAGO_E_INTERNAL, "element %d is %g", i, (double)host[i]);
+    return SAGO_OK;
+}
+
+/* Pieces of a third and two thirds, of numbers that are the same on both ranks; a gather of what came of
+ * them. */
+static sago_status piece_once(float *memory, float *host) {
+    const int64_t counts[2] = {N / 5, 2 * N / 5};
+    const size_t bytes[2] = {counts[0] * sizeof(float), counts[1] * sizeof(float)};
+    int64_t first = mesh->rank ? counts[0] : 0;
+    sago_collective *started;
+    float *piece = memory + 3 * N / 5;
+    for (int i = 0; i < N; i++) host[i] = (float)(i % 77);
+    SAGO_TRY(device->ops->upload(device, memory, host, N * sizeof *host));
+    SAGO_TRY(sago_reduce_scatter_start(mesh, SAGO_DATA_AXIS, memory, piece, counts, &started));
+    SAGO_TRY(sago_collective_wait(mesh, started));
+    SAGO_TRY(device->ops->download(device, host, piece, (size_t)counts[mesh->rank] * sizeof *host));
+    for (int64_t i = 0; i < counts[mesh->rank]; i++)
+        if (host[i] != (float)((first + i) % 77 * mesh->size))
+            return sago_fail(SAGO_E_INTERNAL, "element %d of the piece is %g", (int)i, (double)host[i]);
+    for (int i = 0; i < N; i++) host[i] = (float)(i % 100);
+    SAGO_TRY(device->ops->upload(device, piece, host, 2 * N / 5 * sizeof *host));
+    SAGO_TRY(sago_all_gather_start(mesh, SAGO_DATA_AXIS, piece, memory, bytes, &started));
+    SAGO_TRY(sago_collective_wait(mesh, started));
+    SAGO_TRY(device->ops->download(device, host, memory, 3 * N / 5 * sizeof *host));
+    for (int64_t i = 0; i < 3 * N / 5; i++)
+        if (host[i] != (float)((i < counts[0] ? i : i - counts[0]) % 100))
+            return sago_fail(SAGO_E_INTERNAL, "element %d of the whole is %g", (int)i, (double)host[i]);
     return SAGO_OK;
 }
 
@@ -67,6 +94,7 @@ static sago_status run(const char *how, float *memory, float *host) {
         return expect(status == SAGO_E_COMM && strstr(sago_message(), "rank 1 (host ") &&
                           strstr(sago_message(), "has failed and left the run"),
                       "rank 0 says that rank 1 has failed");
+    SAGO_TRY(piece_once(memory, host));
     if (strcmp(how, "sums") == 0)
         SAGO_TRY(expect(sago_mesh_exposed_seconds(mesh) >= 0.25 * ROUNDS, "exposed seconds are NCCL's"));
     return sago_mesh_use_device(mesh, NULL);

@@ -32,6 +32,15 @@ CASES = {
     "absent": (None, TIMEOUT, r"error: rank {r} \(host \S+, pid \d+\) has not entered all_reduce #31.*does nothing"),
     "other-path": (None, 0, r"error: rank \d \(host \S+, pid \d+\) (sent (fewer|more) bytes|entered \w+ as collective #31)"),
     "other-size": (None, 0, r"error: rank \d \(host \S+, pid \d+\) (sent (fewer|more) bytes|entered \w+ as collective #31)"),
+    "check-none": (0, 0, None),
+    "check-size": (1, 0, r"error: comm.check: collective #31: rank {r} \(host \S+, pid \d+\) entered all_reduce over world of 799996 bytes, "
+                   r"where rank \d entered all_reduce over world of 800000 bytes"),
+    "check-operation": (1, 0, r"error: comm.check: collective #31: rank {r} \(host \S+, pid \d+\) entered barrier over world of 3 bytes, "
+                        r"where rank \d entered all_reduce over world of 800000 bytes"),
+    "check-axis": (1, 0, r"error: comm.check: collective #31: rank {r} \(host \S+, pid \d+\) entered all_reduce over data of 800000 bytes, "
+                   r"where rank \d entered all_reduce over world of 800000 bytes"),
+    "check-buffer": (1, 0, r"error: comm.check: collective #31, all_reduce over world of 8192 bytes: rank {r} \(host \S+, pid \d+\) "
+                     r"has another result than rank \d"),
 }
 
 
@@ -79,7 +88,7 @@ def check(mpirun, program, what, rank, more=()):
         wrong.append(f"took {seconds:.1f} s, not {least} to {least + SPARE}")
     if want_line and not re.search(want_line.format(r=rank), output):
         wrong.append("no line like: " + want_line.format(r=rank))
-    if what in ("agree", "wrong-size") and len(re.findall(r"^sago: .*error", output, re.M)) != 1:
+    if (what in ("agree", "wrong-size") or what.startswith("check-") and want_line) and len(re.findall(r"^sago: .*error", output, re.M)) != 1:
         wrong.append("more than one line of sago's")
     if left:
         wrong.append(f"processes left over: {left}")

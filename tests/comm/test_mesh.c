@@ -1,57 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Collectives of the mesh on however many ranks mpirun gives, and on one without it. */
 #include "device.h"
-#include "mesh.h"
+#include "numbers.h"
 #include "ops.h"
-#include "rng.h"
-#include "str.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-
-#include <cmocka.h>
-
-static sago_mesh *mesh;
 static const int64_t counts[] = {0, 1, 2, 3, 7, 4096, 10007, 262144, 1000003};
 enum { N_COUNTS = sizeof counts / sizeof *counts };
-
-#define assert_status_ok(expression)                                                                         \
-    do {                                                                                                     \
-        sago_status status_ = (expression);                                                                  \
-        if (status_ != SAGO_OK) fail_msg("%s: %s", #expression, sago_message());                             \
-    } while (0)
-
-/* A number that any rank can compute for any other, with bits enough that the order of additions shows. */
-static float value_of(int rank, int64_t i, uint64_t salt) {
-    return (float)((sago_unit(sago_mix(sago_mix(salt, (uint64_t)rank), (uint64_t)i)) - .5) *
-                   (double)(1 << (i % 20)));
-}
-
-static int world_rank(sago_mesh_axis axis, int member) {
-    int m = mesh->axis_size[SAGO_MODEL_AXIS];
-    if (axis == SAGO_DATA_AXIS) return member * m + mesh->rank % m;
-    if (axis == SAGO_MODEL_AXIS) return mesh->rank / m * m + member;
-    return member;
-}
-
-static float rank_order_sum(sago_mesh_axis axis, int64_t i, uint64_t salt) {
-    float sum = value_of(world_rank(axis, 0), i, salt);
-    for (int m = 1; m < mesh->axis_size[axis]; m++) {
-        volatile float next = sum + value_of(world_rank(axis, m), i, salt);
-        sum = next;
-    }
-    return sum;
-}
-
-/* Ranks come to collectives at different times: the result may not depend on it. */
-static void dawdle(uint64_t salt) {
-    uint64_t ns = sago_below(sago_mix(salt, (uint64_t)mesh->rank), 3000000);
-    nanosleep(&(struct timespec){.tv_nsec = (long)ns}, NULL);
-}
 
 static void test_place(void **unused) {
     (void)unused;
@@ -75,9 +29,9 @@ static void test_all_reduce(void **unused) {
             for (int64_t i = 0; i < n; i++) x[i] = value_of(mesh->rank, i, salt);
             x[n] = 12345;
             dawdle(salt);
-            sago_reduction *reduction;
+            sago_collective *reduction;
             assert_status_ok(sago_all_reduce_start(mesh, (sago_mesh_axis)axis, x, n, &reduction));
-            assert_status_ok(sago_all_reduce_wait(mesh, reduction));
+            assert_status_ok(sago_collective_wait(mesh, reduction));
             for (int64_t i = 0; i < n; i++) {
                 float expected = rank_order_sum((sago_mesh_axis)axis, i, salt);
                 if (memcmp(&expected, &x[i], sizeof expected) != 0)
@@ -95,7 +49,7 @@ static void test_overlap(void **unused) {
     (void)unused;
     enum { MANY = 40 };
     float *x[MANY];
-    sago_reduction *reductions[MANY];
+    sago_collective *reductions[MANY];
     for (int j = 0; j < MANY; j++) {
         int64_t n = 1 + (j * 7919) % 300000;
         x[j] = sago_alloc((size_t)n * sizeof **x);
@@ -108,7 +62,7 @@ static void test_overlap(void **unused) {
     for (int j = MANY - 1; j >= 0; j--) {
         int64_t n = 1 + (j * 7919) % 300000;
         sago_mesh_axis axis = (sago_mesh_axis)(j % SAGO_N_AXES);
-        assert_status_ok(sago_all_reduce_wait(mesh, reductions[j]));
+        assert_status_ok(sago_collective_wait(mesh, reductions[j]));
         int64_t ranks = 0;
         for (int m = 0; m < mesh->axis_size[axis]; m++) ranks += world_rank(axis, m) + 1;
         for (int64_t i = 0; i < n; i++)
@@ -134,7 +88,7 @@ static void test_device_sums(void **unused) {
     device.asynchronous = true;
     const sago_ops *ops = device.ops;
     float *on_device[MANY];
-    sago_reduction *reductions[MANY];
+    sago_collective *reductions[MANY];
     assert_status_ok(sago_mesh_use_device(mesh, &device));
     for (int round = 0; round < 2; round++) {
         for (int j = 0; j < MANY; j++) {
@@ -155,7 +109,7 @@ static void test_device_sums(void **unused) {
         for (int j = MANY - 1; j >= 0; j--) {
             size_t bytes = (size_t)lengths[j] * sizeof(float);
             float *x = sago_alloc(bytes);
-            assert_status_ok(sago_all_reduce_wait(mesh, reductions[j]));
+            assert_status_ok(sago_collective_wait(mesh, reductions[j]));
             assert_status_ok(ops->scale(&device, sago_tensor_1d(on_device[j], SAGO_F32, lengths[j]), 0.5f));
             assert_status_ok(ops->download(&device, x, on_device[j], bytes));
             for (int64_t i = 0; i < lengths[j]; i++) {
@@ -188,11 +142,11 @@ static void test_device_fails(void **unused) {
     sago_device device = *opened;
     device.ops = &ops, device.asynchronous = true;
     float x[8] = {0};
-    sago_reduction *reduction;
+    sago_collective *reduction;
     assert_status_ok(sago_mesh_use_device(mesh, &device));
     for (int again = 0; again < 2 && mesh->axis_size[SAGO_DATA_AXIS] > 1; again++) {
         assert_status_ok(sago_all_reduce_start(mesh, SAGO_DATA_AXIS, x, 8, &reduction));
-        assert_int_equal(sago_all_reduce_wait(mesh, reduction), SAGO_E_DEVICE);
+        assert_int_equal(sago_collective_wait(mesh, reduction), SAGO_E_DEVICE);
         assert_string_equal(sago_message(), "the bus is on fire");
     }
     assert_status_ok(sago_mesh_use_device(mesh, NULL));
@@ -303,13 +257,13 @@ static void test_channel(void **unused) {
     assert_status_ok(sago_mesh_channel(mesh, &other));
     /* Odd and even ranks use the two in opposite orders, which one channel would not survive. */
     float a[3] = {1, 2, 3}, b[2] = {(float)mesh->rank, 1};
-    sago_reduction *ra, *rb;
+    sago_collective *ra, *rb;
     if (mesh->rank % 2) assert_status_ok(sago_all_reduce_start(other, SAGO_WORLD_AXIS, b, 2, &rb));
-    if (mesh->rank % 2) assert_status_ok(sago_all_reduce_wait(other, rb));
+    if (mesh->rank % 2) assert_status_ok(sago_collective_wait(other, rb));
     assert_status_ok(sago_all_reduce_start(mesh, SAGO_WORLD_AXIS, a, 3, &ra));
     if (mesh->rank % 2 == 0) assert_status_ok(sago_all_reduce_start(other, SAGO_WORLD_AXIS, b, 2, &rb));
-    assert_status_ok(sago_all_reduce_wait(mesh, ra));
-    if (mesh->rank % 2 == 0) assert_status_ok(sago_all_reduce_wait(other, rb));
+    assert_status_ok(sago_collective_wait(mesh, ra));
+    if (mesh->rank % 2 == 0) assert_status_ok(sago_collective_wait(other, rb));
     assert_true(a[2] == 3 * (float)mesh->size);
     assert_true(b[0] == (float)(mesh->size * (mesh->size - 1) / 2) && b[1] == (float)mesh->size);
     sago_mesh_close(other);
@@ -355,10 +309,12 @@ int main(int n_arguments, char **arguments) {
         cmocka_unit_test(test_wrong_size),  cmocka_unit_test(test_exposed),
     };
     int failures = 1;
-    if (sago_mesh_start() != SAGO_OK || sago_mesh_open(0, model, 45, &mesh) != SAGO_OK)
+    if (sago_mesh_start() != SAGO_OK || sago_mesh_open(0, model, 45, &mesh) != SAGO_OK) {
         fprintf(stderr, "%s\n", sago_message());
-    else
+    } else {
+        sago_mesh_check(mesh, n_arguments > 2 && strcmp(arguments[2], "check") == 0);
         failures = cmocka_run_group_tests(tests, NULL, NULL);
+    }
     sago_mesh_close(mesh);
     sago_mesh_finish(failures != 0);
     return failures != 0;

@@ -13,7 +13,7 @@
 
 /* --- sums that only note what they were asked for --- */
 
-struct sago_reduction {
+struct sago_collective {
     int number;
 };
 
@@ -21,11 +21,11 @@ static struct {
     float *buffer;
     int64_t count;
 } started[64];
-static struct sago_reduction handles[64];
+static struct sago_collective handles[64];
 static int n_started, n_waited, fail_at;
 
 sago_status sago_all_reduce_start(sago_mesh *mesh, sago_mesh_axis axis, float *buffer, int64_t count,
-                                  sago_reduction **out) {
+                                  sago_collective **out) {
     (void)mesh;
     assert_int_equal(axis, SAGO_DATA_AXIS);
     if (n_started == fail_at) return sago_fail(SAGO_E_IO, "the sum that fails");
@@ -36,7 +36,7 @@ sago_status sago_all_reduce_start(sago_mesh *mesh, sago_mesh_axis axis, float *b
     return SAGO_OK;
 }
 
-sago_status sago_all_reduce_wait(sago_mesh *mesh, sago_reduction *reduction) {
+sago_status sago_collective_wait(sago_mesh *mesh, sago_collective *reduction) {
     (void)mesh;
     assert_int_equal(reduction->number, n_waited); /* each once, in the order of their start */
     n_waited++;

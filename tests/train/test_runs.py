@@ -116,6 +116,21 @@ def case_sigterm_saves():
     assert losses("stopped") == losses("whole2") and weights("stopped") == weights("whole2")
 
 
+def case_checked_run_records_on_request():
+    train("unchecked", ranks=2)
+    p = subprocess.Popen(command("checked", ranks=2, run__steps=100000, comm__check="true"), stderr=subprocess.PIPE, text=True, env=ENV)
+    while not (os.path.exists(f"{work}/checked/metrics.jsonl") and len(losses("checked")) >= 20): time.sleep(.01)
+    p.send_signal(signal.SIGUSR2)  # mpirun passes it and SIGUSR1 on to the ranks
+    while len(glob.glob(f"{work}/checked/flight/rank-?.jsonl")) < 2: time.sleep(.01)
+    p.send_signal(signal.SIGUSR1)
+    said = p.communicate(timeout=120)[1]
+    assert p.returncode == 75 and losses("checked")[:10] == losses("unchecked")[:10], (p.returncode, said)
+    told = subprocess.run([SAGO, "inspect", "--flight", f"{work}/checked", "--json"], check=True, env=ENV, capture_output=True).stdout
+    ranks = json.loads(told)["ranks"]
+    assert [r["reason"] for r in ranks] == ["asked for by a signal"] * 2 and all(r["collectives"] > 9 for r in ranks), told
+    assert not os.path.exists(f"{work}/unchecked/flight")
+
+
 def case_non_finite_never_reaches_the_weights():
     train("sound", run__steps=1)
     weights("sound")
