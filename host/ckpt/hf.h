@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Hugging Face: T5 models (1.0, v1.1 and their descendants: Flan-T5, LM-adapted T5, mT5, ByT5) in and out.
+ * Hugging Face: T5 models (1.0, v1.1 and their descendants: Flan-T5, LM-adapted T5, mT5, ByT5) and models of PaLM's
+ * shape (Cohere) in and out.
  *
  * A folder holds config.json, model.safetensors (or its parts with model.safetensors.index.json) and perhaps
  * spiece.model. Matrices lie as [out, in] on both sides, so weights are copied byte by byte.
@@ -39,12 +40,13 @@ void sago_hf_carry_meta(const json_t *from, json_t *to);
 
 enum { SAGO_HF_NAME_BYTES = 160 };
 
-/** hf_names.c: "encoder.0.mlp.gate" -> "encoder.block.0.layer.1.DenseReluDense.wi_0.weight". */
-sago_status sago_hf_name(const char *param, char out[SAGO_HF_NAME_BYTES]) SAGO_MUST_CHECK;
+/** hf_names.c: T5's "encoder.0.mlp.gate" -> "encoder.block.0.layer.1.DenseReluDense.wi_0.weight". */
+sago_status sago_hf_name(const sago_model_shape *shape, const char *param,
+                         char out[SAGO_HF_NAME_BYTES]) SAGO_MUST_CHECK;
 
-/** Names that some files have for a matrix that stands elsewhere already: "encoder.embed_tokens.weight" is
+/** Names that some files have for a matrix that stands elsewhere already: T5's "encoder.embed_tokens.weight" is
  *  "shared.embedding", and "lm_head.weight" too when tied. NULL when name is no such name. */
-const char *sago_hf_second_name_of(const char *name, bool tied);
+const char *sago_hf_second_name_of(const sago_model_shape *shape, const char *name);
 
 /** Tensors that old T5 1.0 files hold although no T5 reads them. */
 bool sago_hf_is_unread(const char *name);
@@ -53,8 +55,8 @@ bool sago_hf_is_unread(const char *name);
 sago_status sago_hf_read_config(const json_t *config, const char *path,
                                 sago_model_shape *out) SAGO_MUST_CHECK;
 
-/** A shape as config.json that transformers' T5ForConditionalGeneration loads; before: the imported one, or
- * NULL. */
+/** A shape as config.json that transformers' T5ForConditionalGeneration or CohereForCausalLM loads; before: the
+ * imported one, or NULL. */
 json_t *sago_hf_write_config(const sago_model_shape *shape, const json_t *before);
 
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "hf.h"
+#include "hf_family.h"
 
 #include "str.h"
 
@@ -7,9 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A size of config.json; `otherwise` is what transformers takes where the key is absent, -1 where it must be
- * there. */
-static sago_status read_size(const json_t *config, const char *path, const char *key, int64_t otherwise,
+sago_status sago_hf_read_size(const json_t *config, const char *path, const char *key, int64_t otherwise,
                              int64_t *out) {
     const json_t *value = json_object_get(config, key);
     *out = otherwise;
@@ -22,12 +20,8 @@ static sago_status read_size(const json_t *config, const char *path, const char 
 }
 
 static sago_status read_kind(const json_t *config, const char *path, sago_model_shape *shape) {
-    const json_t *type = json_object_get(config, "model_type"),
-                 *mlp = json_object_get(config, "feed_forward_proj");
-    const char *type_text = json_string_value(type), *mlp_text = mlp ? json_string_value(mlp) : "relu";
-    if (!type_text || (strcmp(type_text, "t5") != 0 && strcmp(type_text, "mt5") != 0))
-        return sago_fail(SAGO_E_INPUT, "%s: \"model_type\" is %s%s%s; sago imports t5 and mt5", path,
-                         type_text ? "\"" : "", type_text ? type_text : "missing", type_text ? "\"" : "");
+    const json_t *mlp = json_object_get(config, "feed_forward_proj");
+    const char *mlp_text = mlp ? json_string_value(mlp) : "relu";
     if (!mlp_text || (strcmp(mlp_text, "relu") != 0 && strcmp(mlp_text, "gated-gelu") != 0))
         return sago_fail(SAGO_E_INPUT, "%s: \"feed_forward_proj\" is %s%s%s; sago knows relu and gated-gelu",
                          path, mlp_text ? "\"" : "", mlp_text ? mlp_text : "no text", mlp_text ? "\"" : "");
@@ -55,66 +49,80 @@ static sago_status check_ids(const json_t *config, const char *path) {
     return SAGO_OK;
 }
 
-sago_status sago_hf_read_config(const json_t *config, const char *path, sago_model_shape *out) {
-    *out = (sago_model_shape){0};
-    if (!json_is_object(config)) return sago_fail(SAGO_E_INPUT, "%s: is no JSON object", path);
+static sago_status read_t5(const json_t *config, const char *path, sago_model_shape *out) {
     SAGO_TRY(read_kind(config, path, out));
     SAGO_TRY(check_ids(config, path));
-    SAGO_TRY(read_size(config, path, "vocab_size", -1, &out->vocab_size));
-    SAGO_TRY(read_size(config, path, "d_model", -1, &out->d_model));
-    SAGO_TRY(read_size(config, path, "num_heads", -1, &out->n_heads));
-    SAGO_TRY(read_size(config, path, "d_kv", 64, &out->head_dim));
-    SAGO_TRY(read_size(config, path, "d_ff", -1, &out->d_ff));
-    SAGO_TRY(read_size(config, path, "num_layers", -1, &out->encoder_layers));
-    SAGO_TRY(read_size(config, path, "num_decoder_layers", out->encoder_layers, &out->decoder_layers));
-    SAGO_TRY(read_size(config, path, "relative_attention_num_buckets", 32, &out->relative_buckets));
-    SAGO_TRY(read_size(config, path, "relative_attention_max_distance", 128, &out->relative_max_distance));
+    SAGO_TRY(sago_hf_read_size(config, path, "vocab_size", -1, &out->vocab_size));
+    SAGO_TRY(sago_hf_read_size(config, path, "d_model", -1, &out->d_model));
+    SAGO_TRY(sago_hf_read_size(config, path, "num_heads", -1, &out->n_heads));
+    SAGO_TRY(sago_hf_read_size(config, path, "d_kv", 64, &out->head_dim));
+    SAGO_TRY(sago_hf_read_size(config, path, "d_ff", -1, &out->d_ff));
+    SAGO_TRY(sago_hf_read_size(config, path, "num_layers", -1, &out->encoder_layers));
+    SAGO_TRY(sago_hf_read_size(config, path, "num_decoder_layers", out->encoder_layers, &out->decoder_layers));
+    SAGO_TRY(sago_hf_read_size(config, path, "relative_attention_num_buckets", 32, &out->relative_buckets));
+    SAGO_TRY(sago_hf_read_size(config, path, "relative_attention_max_distance", 128, &out->relative_max_distance));
     const json_t *epsilon = json_object_get(config, "layer_norm_epsilon");
     if (epsilon && !json_is_number(epsilon))
         return sago_fail(SAGO_E_INPUT, "%s: \"layer_norm_epsilon\" is no number", path);
     out->norm_epsilon = epsilon ? (float)json_number_value(epsilon) : 1e-6f;
+    return SAGO_OK;
+}
+
+sago_status sago_hf_read_config(const json_t *config, const char *path, sago_model_shape *out) {
+    *out = (sago_model_shape){0};
+    if (!json_is_object(config)) return sago_fail(SAGO_E_INPUT, "%s: is no JSON object", path);
+    const char *type = json_string_value(json_object_get(config, "model_type"));
+    bool t5 = type && (strcmp(type, "t5") == 0 || strcmp(type, "mt5") == 0);
+    if (!t5 && (!type || strcmp(type, "cohere") != 0))
+        return sago_fail(SAGO_E_INPUT, "%s: \"model_type\" is %s%s%s; sago imports t5, mt5 and cohere", path,
+                         type ? "\"" : "", type ? type : "missing", type ? "\"" : "");
+    SAGO_TRY(t5 ? read_t5(config, path, out) : sago_hf_cohere_read(config, path, out));
     sago_model_shape_complete(out);
     return sago_wrap(sago_model_shape_check(out, 1), "%s", path);
 }
 
-static void set_int(json_t *config, const char *key, int64_t value) {
+void sago_hf_set_size(json_t *config, const char *key, int64_t value) {
     json_object_set_new(config, key, json_integer((json_int_t)value));
 }
 
-static void set_default(json_t *config, const char *key, json_t *value) {
+void sago_hf_set_default(json_t *config, const char *key, json_t *value) {
     if (json_object_get(config, key))
         json_decref(value);
     else
         json_object_set_new(config, key, value);
 }
 
-json_t *sago_hf_write_config(const sago_model_shape *shape, const json_t *before) {
-    json_t *config = before ? json_deep_copy(before) : json_object();
+static void write_t5(const sago_model_shape *shape, json_t *config) {
     const char *mlp = sago_activation_name(shape->activation);
-    set_default(config, "architectures", json_pack("[s]", "T5ForConditionalGeneration"));
-    set_default(config, "model_type", json_string("t5"));
-    set_default(config, "is_encoder_decoder", json_true());
-    set_default(config, "dropout_rate", json_real(0.1));
-    set_default(config, "initializer_factor", json_real(1.0));
-    set_default(config, "use_cache", json_true());
-    set_default(config, "pad_token_id", json_integer(0));
-    set_default(config, "eos_token_id", json_integer(1));
-    set_default(config, "decoder_start_token_id", json_integer(0));
-    set_int(config, "vocab_size", shape->vocab_size);
-    set_int(config, "d_model", shape->d_model);
-    set_int(config, "num_heads", shape->n_heads);
-    set_int(config, "d_kv", shape->head_dim);
-    set_int(config, "d_ff", shape->d_ff);
-    set_int(config, "num_layers", shape->encoder_layers);
-    set_int(config, "num_decoder_layers", shape->decoder_layers);
-    set_int(config, "relative_attention_num_buckets", shape->relative_buckets);
-    set_int(config, "relative_attention_max_distance", shape->relative_max_distance);
+    sago_hf_set_default(config, "architectures", json_pack("[s]", "T5ForConditionalGeneration"));
+    sago_hf_set_default(config, "model_type", json_string("t5"));
+    sago_hf_set_default(config, "is_encoder_decoder", json_true());
+    sago_hf_set_default(config, "dropout_rate", json_real(0.1));
+    sago_hf_set_default(config, "initializer_factor", json_real(1.0));
+    sago_hf_set_default(config, "use_cache", json_true());
+    sago_hf_set_default(config, "pad_token_id", json_integer(0));
+    sago_hf_set_default(config, "eos_token_id", json_integer(1));
+    sago_hf_set_default(config, "decoder_start_token_id", json_integer(0));
+    sago_hf_set_size(config, "vocab_size", shape->vocab_size);
+    sago_hf_set_size(config, "d_model", shape->d_model);
+    sago_hf_set_size(config, "num_heads", shape->n_heads);
+    sago_hf_set_size(config, "d_kv", shape->head_dim);
+    sago_hf_set_size(config, "d_ff", shape->d_ff);
+    sago_hf_set_size(config, "num_layers", shape->encoder_layers);
+    sago_hf_set_size(config, "num_decoder_layers", shape->decoder_layers);
+    sago_hf_set_size(config, "relative_attention_num_buckets", shape->relative_buckets);
+    sago_hf_set_size(config, "relative_attention_max_distance", shape->relative_max_distance);
     /* The float's shortest decimal form, so that 1e-6 does not become 9.999999974752427e-07. */
     char epsilon[32];
     snprintf(epsilon, sizeof epsilon, "%.8g", (double)shape->norm_epsilon);
     json_object_set_new(config, "layer_norm_epsilon", json_real(strtod(epsilon, NULL)));
     json_object_set_new(config, "feed_forward_proj", json_string(mlp));
     json_object_set_new(config, "tie_word_embeddings", json_boolean(shape->tied_embeddings));
+}
+
+json_t *sago_hf_write_config(const sago_model_shape *shape, const json_t *before) {
+    json_t *config = before ? json_deep_copy(before) : json_object();
+    (sago_model_decoder_only(shape) ? sago_hf_cohere_write : write_t5)(shape, config);
     /* Weights are exported in fp32 whatever they were before. Two keys: transformers renamed it in
      * version 4.56. */
     if (json_object_get(config, "dtype")) json_object_set_new(config, "dtype", json_string("float32"));

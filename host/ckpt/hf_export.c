@@ -81,14 +81,14 @@ static sago_status list_entries(export *out) {
     out->names = sago_alloc_zero(most, sizeof *out->names);
     for (int i = 0; i < out->registry.n_params; i++) {
         char name[SAGO_HF_NAME_BYTES];
-        SAGO_TRY(sago_hf_name(out->registry.params[i].name, name));
+        SAGO_TRY(sago_hf_name(&out->shape, out->registry.params[i].name, name));
         add_entry(out, &out->registry.params[i], name);
     }
     size_t i;
     const json_t *value;
     json_array_foreach(out->second_names, i, value) {
         const char *name = json_string_value(value);
-        const char *param = name ? sago_hf_second_name_of(name, out->shape.tied_embeddings) : NULL;
+        const char *param = name ? sago_hf_second_name_of(&out->shape, name) : NULL;
         const sago_param *p = param ? sago_registry_find(&out->registry, param) : NULL;
         if (!p)
             return sago_fail(SAGO_E_INPUT, "%s: meta.hf_names: entry %zu is no second name of a tensor",
@@ -173,8 +173,9 @@ static sago_status read_model(export *out) {
 static sago_status write_all(export *out) {
     SAGO_TRY(sago_dir_make(out->dir));
     json_t *config = sago_hf_write_config(&out->shape, out->config);
-    json_t *generation =
-        json_pack("{s:i, s:i, s:i}", "decoder_start_token_id", 0, "eos_token_id", 1, "pad_token_id", 0);
+    json_t *generation = json_pack("{s:i, s:i}", "eos_token_id", 1, "pad_token_id", 0);
+    if (!sago_model_decoder_only(&out->shape))
+        json_object_set_new(generation, "decoder_start_token_id", json_integer(0));
     sago_status status = write_json(out, CONFIG, config);
     if (status == SAGO_OK) status = write_json(out, GENERATION, generation);
     json_decref(config);

@@ -107,15 +107,15 @@ static const sago_safetensor *find(const weights *w, const char *name, const sag
 }
 
 /* Shared matrices: files may hold them under any of their names, or under several. */
-static const sago_safetensor *find_param(const weights *w, const char *param, bool tied,
+static const sago_safetensor *find_param(const weights *w, const char *param, const sago_model_shape *shape,
                                          const sago_safetensors **file) {
     char name[SAGO_HF_NAME_BYTES];
-    if (sago_hf_name(param, name) != SAGO_OK) return NULL;
+    if (sago_hf_name(shape, param, name) != SAGO_OK) return NULL;
     const sago_safetensor *t = find(w, name, file);
     for (int i = 0; i < w->n_files && !t; i++)
         for (int k = 0; k < sago_safetensors_count(w->files[i]) && !t; k++) {
             const sago_safetensor *other = sago_safetensors_at(w->files[i], k);
-            const char *same_as = sago_hf_second_name_of(other->name, tied);
+            const char *same_as = sago_hf_second_name_of(shape, other->name);
             *file = w->files[i];
             if (same_as && strcmp(same_as, param) == 0) t = other;
         }
@@ -128,13 +128,13 @@ static bool same_contents(const sago_safetensor *a, const sago_safetensor *b) {
 
 /* Every tensor of the files is a parameter, another name of one, or known to be unread. Collects the other
  * names. */
-static sago_status check_names(const weights *w, const sago_registry *registry, bool tied,
+static sago_status check_names(const weights *w, const sago_registry *registry, const sago_model_shape *shape,
                                json_t *second_names) {
     json_t *known = json_object();
     char name[SAGO_HF_NAME_BYTES];
     sago_status status = SAGO_OK;
     for (int i = 0; i < registry->n_params && status == SAGO_OK; i++) {
-        status = sago_hf_name(registry->params[i].name, name);
+        status = sago_hf_name(shape, registry->params[i].name, name);
         if (status == SAGO_OK) json_object_set_new(known, name, json_true());
     }
     for (int i = 0; i < w->n_files && status == SAGO_OK; i++)
@@ -142,16 +142,16 @@ static sago_status check_names(const weights *w, const sago_registry *registry, 
             const sago_safetensor *t = sago_safetensors_at(w->files[i], k);
             const sago_safetensors *file;
             const char *path = sago_safetensors_path(w->files[i]),
-                       *same_as = sago_hf_second_name_of(t->name, tied);
+                       *same_as = sago_hf_second_name_of(shape, t->name);
             if (json_object_get(known, t->name)) continue;
             if (sago_hf_is_unread(t->name))
                 sago_info("%s: tensor %s is left out: T5 does not read it", path, t->name);
             else if (!same_as)
-                status = sago_fail(SAGO_E_INPUT, "%s: tensor %s belongs to no T5 of this config.json", path,
+                status = sago_fail(SAGO_E_INPUT, "%s: tensor %s belongs to no model of this config.json", path,
                                    t->name);
-            else if (!same_contents(t, find_param(w, same_as, tied, &file)))
+            else if (!same_contents(t, find_param(w, same_as, shape, &file)))
                 status = sago_fail(SAGO_E_INPUT,
-                                   "%s: tensor %s differs from shared.weight, whose second name it is", path,
+                                   "%s: tensor %s differs from the embedding, whose second name it is", path,
                                    t->name);
             else
                 json_array_append_new(second_names, json_string(t->name));
@@ -160,10 +160,10 @@ static sago_status check_names(const weights *w, const sago_registry *registry, 
     return status;
 }
 
-static sago_status check_shape(const weights *w, const sago_param *p, const sago_safetensor *t,
-                               const sago_safetensors *file) {
+static sago_status check_shape(const weights *w, const sago_model_shape *shape, const sago_param *p,
+                               const sago_safetensor *t, const sago_safetensors *file) {
     char name[SAGO_HF_NAME_BYTES], got[128], want[128];
-    SAGO_TRY(sago_hf_name(p->name, name));
+    SAGO_TRY(sago_hf_name(shape, p->name, name));
     if (!t) return sago_fail(SAGO_E_INPUT, "%s: tensor %s is missing; config.json asks for it", w->dir, name);
     bool same = t->n_dims == p->n_dims;
     for (int d = 0; d < p->n_dims && same; d++) same = t->shape[d] == p->global_shape[d];
@@ -206,8 +206,8 @@ static sago_status make_pieces(import *in) {
     for (int i = 0; i < n; i++) {
         const sago_param *p = &in->registry.params[i];
         const sago_safetensors *file = NULL;
-        const sago_safetensor *t = find_param(&in->weights, p->name, in->shape.tied_embeddings, &file);
-        SAGO_TRY(check_shape(&in->weights, p, t, file));
+        const sago_safetensor *t = find_param(&in->weights, p->name, &in->shape, &file);
+        SAGO_TRY(check_shape(&in->weights, &in->shape, p, t, file));
         void *data = (void *)t->data;
         if (strcmp(t->dtype, "F32") != 0) {
             data = in->converted[i] =
@@ -289,7 +289,7 @@ static sago_status import_all(import *in, const char *model_dir, const char *ckp
     SAGO_TRY(open_weights(model_dir, &in->weights));
     SAGO_TRY(make_pieces(in));
     in->second_names = json_array();
-    SAGO_TRY(check_names(&in->weights, &in->registry, in->shape.tied_embeddings, in->second_names));
+    SAGO_TRY(check_names(&in->weights, &in->registry, &in->shape, in->second_names));
     SAGO_TRY(read_tokenizer(model_dir, &in->tokenizer));
     return write_step(in, model_dir, ckpt_dir);
 }

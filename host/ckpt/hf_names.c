@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "hf.h"
-
-#include "str.h"
+#include "hf_family.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -47,11 +45,11 @@ static const char *const fixed[][2] = {
     {"decoder.final_norm", "decoder.final_layer_norm.weight"},
 };
 
-sago_status sago_hf_name(const char *param, char out[SAGO_HF_NAME_BYTES]) {
+static bool t5_name(const char *param, char out[SAGO_HF_NAME_BYTES]) {
     for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++)
         if (strcmp(param, fixed[i][0]) == 0) {
             snprintf(out, SAGO_HF_NAME_BYTES, "%s", fixed[i][1]);
-            return SAGO_OK;
+            return true;
         }
     char stack[8], part[40];
     int layer;
@@ -59,15 +57,21 @@ sago_status sago_hf_name(const char *param, char out[SAGO_HF_NAME_BYTES]) {
         for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
             if (strcmp(stack, parts[i].stack) == 0 && strcmp(part, parts[i].part) == 0) {
                 snprintf(out, SAGO_HF_NAME_BYTES, "%s.block.%d.%s.weight", stack, layer, parts[i].hf);
-                return SAGO_OK;
+                return true;
             }
+    return false;
+}
+
+sago_status sago_hf_name(const sago_model_shape *shape, const char *param, char out[SAGO_HF_NAME_BYTES]) {
+    if (sago_model_decoder_only(shape) ? sago_hf_cohere_name(param, out) : t5_name(param, out)) return SAGO_OK;
     return sago_fail(SAGO_E_INTERNAL, "Hugging Face has no name for parameter %s", param);
 }
 
-const char *sago_hf_second_name_of(const char *name, bool tied) {
+const char *sago_hf_second_name_of(const sago_model_shape *shape, const char *name) {
+    if (sago_model_decoder_only(shape)) return sago_hf_cohere_second_name_of(name);
     if (strcmp(name, "encoder.embed_tokens.weight") == 0 || strcmp(name, "decoder.embed_tokens.weight") == 0)
         return "shared.embedding";
-    return tied && strcmp(name, "lm_head.weight") == 0 ? "shared.embedding" : NULL;
+    return shape->tied_embeddings && strcmp(name, "lm_head.weight") == 0 ? "shared.embedding" : NULL;
 }
 
 bool sago_hf_is_unread(const char *name) {

@@ -76,7 +76,7 @@ const sago_command sago_command_generate = {
     .summary = "write outputs for prompts",
     .usage = "sago generate --checkpoint CKPT --input FILE --output FILE [--max-new-tokens N] [--temperature "
              "X] ...",
-    .details = "Ids are used as they are; text is encoded by the checkpoint's tokenizer, with EOS. An output "
+    .details = "Ids are used as they are; text is encoded by the checkpoint's tokenizer, with EOS for an encoder. An output "
                "ends with "
                "EOS, which output_ids holds, or after --max-new-tokens.",
     .example =

@@ -24,9 +24,11 @@ static sago_status check_tokenizer(const char *dir) {
     SAGO_TRY_TO(done, sago_hf_read_config(config, config_path, &shape));
     if (!sago_is_file(path)) goto done;
     SAGO_TRY_TO(done, sago_tokenizer_open(path, &tokenizer));
-    if (sago_tokenizer_size(tokenizer) > shape.vocab_size)
-        status = sago_fail(SAGO_E_INPUT, "%s: has %d ids with its sentinels, and the model's vocabulary is %lld", path,
-                           (int)sago_tokenizer_size(tokenizer), (long long)shape.vocab_size);
+    bool one = sago_model_decoder_only(&shape);
+    int32_t least = sago_tokenizer_least_vocabulary(tokenizer, one);
+    if (least > shape.vocab_size)
+        status = sago_fail(SAGO_E_INPUT, "%s: has %d ids%s, and the model's vocabulary is %lld", path, (int)least,
+                           one ? "" : " with its sentinels", (long long)shape.vocab_size);
 done:
     sago_tokenizer_close(tokenizer);
     json_decref(config);

@@ -29,8 +29,8 @@ const sago_command sago_command_score = {
     .summary = "log-probabilities of given targets",
     .usage = "sago score --checkpoint CKPT --input FILE --output FILE [--batch N] [--set KEY=VALUE ...]",
     .details =
-        "Ids are used as they are; text is encoded by the checkpoint's tokenizer, with EOS after inputs and "
-        "targets. Each output line has the sum over the targets and one log-probability a target id.",
+        "Ids are used as they are; text is encoded by the checkpoint's tokenizer, with EOS after targets "
+        "and an encoder's inputs. Each output line has the sum over the targets and one log-probability a target id.",
     .example = "sago score --checkpoint runs/first --input pairs.jsonl --output scores.jsonl",
     .options = options,
     .run = run,

@@ -3,20 +3,26 @@
 #include "cli.h"
 #include "jsonl.h"
 #include "log.h"
+#include "model.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static sago_status open_tokenizer(const sago_arguments *arguments, sago_tokenizer **out) {
+/* inputs_end: the inputs of the checkpoint's model end with EOS; so do those of a tokenizer that stands alone. */
+static sago_status open_tokenizer(const sago_arguments *arguments, sago_tokenizer **out, bool *inputs_end) {
     const char *model = sago_argument(arguments, "--model"), *from = sago_argument(arguments, "--checkpoint");
     if (!model == !from)
         return sago_fail(SAGO_E_USAGE,
                          "tokenizer %s: give either --model FILE (or bytes) or --checkpoint CKPT",
                          arguments->positional[0]);
+    *inputs_end = true;
     if (model) return sago_tokenizer_open(model, out);
     sago_ckpt *ckpt = NULL;
     sago_str bytes = {0};
     SAGO_TRY(sago_ckpt_open(from, false, &ckpt));
+    sago_model_shape shape;
+    if (sago_model_shape_from_json(json_object_get(sago_ckpt_meta(ckpt), "model"), &shape) == SAGO_OK)
+        *inputs_end = !sago_model_decoder_only(&shape);
     sago_status status = sago_ckpt_read_file(ckpt, SAGO_TOKENIZER_FILE, &bytes);
     if (status == SAGO_OK)
         status = sago_tokenizer_from_bytes(sago_ckpt_dir(ckpt), sago_str_text(&bytes), bytes.length, out);
@@ -27,17 +33,18 @@ static sago_status open_tokenizer(const sago_arguments *arguments, sago_tokenize
 
 typedef struct work {
     sago_tokenizer *tokenizer;
+    bool inputs_end;
     sago_jsonl jsonl;
     sago_ids ids;
     sago_str line, text;
 } work;
 
-/* Texts to ids: "text" as it is, "inputs" and "targets" with EOS. */
+/* Texts to ids: "text" as it is, "targets" and an encoder's "inputs" with EOS. */
 static sago_status encode_line(work *w, const json_t *record) {
-    static const struct {
+    const struct {
         const char *from, *to;
         bool eos;
-    } fields[] = {{"text", "ids", false}, {"inputs", "input_ids", true}, {"targets", "target_ids", true}};
+    } fields[] = {{"text", "ids", false}, {"inputs", "input_ids", w->inputs_end}, {"targets", "target_ids", true}};
     int n = 0;
     sago_str_puts(&w->line, "{");
     for (size_t f = 0; f < sizeof fields / sizeof *fields; f++) {
@@ -71,7 +78,7 @@ static sago_status convert(const sago_arguments *arguments, sago_status (*one)(w
         return sago_fail(SAGO_E_USAGE, "tokenizer %s: --input FILE is missing", arguments->positional[0]);
     work w = {0};
     sago_status status = SAGO_OK;
-    SAGO_TRY_TO(done, open_tokenizer(arguments, &w.tokenizer));
+    SAGO_TRY_TO(done, open_tokenizer(arguments, &w.tokenizer, &w.inputs_end));
     SAGO_TRY_TO(done, sago_jsonl_open(&w.jsonl, input, output));
     for (const json_t *record;;) {
         SAGO_TRY_TO(done, sago_jsonl_next(&w.jsonl, &record));
@@ -153,7 +160,7 @@ const sago_command sago_command_tokenizer = {
     .details =
         "encode turns {\"text\": ...} into {\"ids\": [...]} with nothing added, and {\"inputs\", "
         "\"targets\"} "
-        "into {\"input_ids\", \"target_ids\"}, each with EOS at its end; decode turns {\"ids\": [...]} into "
+        "into {\"input_ids\", \"target_ids\"}, with EOS after targets and an encoder's inputs; decode turns {\"ids\": [...]} into "
         "{\"text\": ...}. Symbols that a text spells, such as </s> or <extra_id_0>, are ordinary text. train "
         "makes "
         "a SentencePiece model with T5's ids (pad 0, eos 1, unk 2) and T5's normalisation from .txt files, a "

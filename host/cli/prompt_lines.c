@@ -15,7 +15,7 @@ typedef struct chunk {
 } chunk;
 
 static sago_status read_ids(sago_prompt_lines *lines, const json_t *record, const char *ids_key,
-                            const char *text_key, sago_ids *out) {
+                            const char *text_key, bool eos, sago_ids *out) {
     if (json_object_get(record, ids_key))
         return sago_jsonl_ids(&lines->jsonl, record, ids_key, lines->loaded.shape.vocab_size, out);
     sago_ids_clear(out);
@@ -27,7 +27,7 @@ static sago_status read_ids(sago_prompt_lines *lines, const json_t *record, cons
                                 sago_fail(SAGO_E_INPUT,
                                           "\"%s\" is text, and the checkpoint has no tokenizer: give %s",
                                           text_key, ids_key));
-    SAGO_TRY(sago_jsonl_encode(&lines->jsonl, record, text_key, lines->loaded.tokenizer, true, out));
+    SAGO_TRY(sago_jsonl_encode(&lines->jsonl, record, text_key, lines->loaded.tokenizer, eos, out));
     for (int64_t i = 0; i < out->length; i++)
         if (out->data[i] >= lines->loaded.shape.vocab_size)
             return sago_jsonl_where(&lines->jsonl,
@@ -53,8 +53,10 @@ static sago_status read_chunk(sago_prompt_lines *lines, bool with_targets, chunk
         SAGO_TRY(sago_jsonl_next(&lines->jsonl, &record));
         if (!record) return SAGO_OK;
         sago_ids *inputs = &c->inputs[c->n], *targets = &c->targets[c->n];
-        SAGO_TRY(read_ids(lines, record, "input_ids", "inputs", inputs));
-        if (with_targets) SAGO_TRY(read_ids(lines, record, "target_ids", "targets", targets));
+        /* In one row with its targets a prompt goes on; an encoder's ends. */
+        bool ends = !sago_model_decoder_only(&lines->loaded.shape);
+        SAGO_TRY(read_ids(lines, record, "input_ids", "inputs", ends, inputs));
+        if (with_targets) SAGO_TRY(read_ids(lines, record, "target_ids", "targets", true, targets));
         SAGO_TRY(check_length(lines, inputs));
         SAGO_TRY(check_length(lines, targets));
         c->prompts[c->n] =

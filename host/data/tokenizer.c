@@ -63,6 +63,10 @@ int32_t sago_tokenizer_size(const sago_tokenizer *tokenizer) {
     return tokenizer->pieces + SAGO_SENTINELS;
 }
 
+int32_t sago_tokenizer_least_vocabulary(const sago_tokenizer *tokenizer, bool decoder_only) {
+    return sago_tokenizer_size(tokenizer) - (decoder_only ? SAGO_SENTINELS : 0);
+}
+
 int32_t sago_tokenizer_sentinel(const sago_tokenizer *tokenizer, int i) {
     return sago_tokenizer_size(tokenizer) - 1 - i;
 }

@@ -27,6 +27,9 @@ sago_status sago_tokenizer_from_bytes(const char *name, const void *bytes, size_
 void sago_tokenizer_close(sago_tokenizer *tokenizer);
 
 int32_t sago_tokenizer_size(const sago_tokenizer *tokenizer); /* pieces and sentinels */
+/** Ids that a model's vocabulary must have room for: all of a T5's; of a decoder alone the pieces, for its published
+ * vocabularies have no sentinels (an objective that needs them says so). */
+int32_t sago_tokenizer_least_vocabulary(const sago_tokenizer *tokenizer, bool decoder_only);
 int32_t sago_tokenizer_sentinel(const sago_tokenizer *tokenizer, int i);
 
 /** The model file's bytes, to travel in checkpoints; for "bytes" the text "bytes". */

@@ -44,6 +44,7 @@ sago_status sago_loaded_model_open(const char *path, const sago_config *config, 
                                    sago_loaded_model *out) {
     *out = (sago_loaded_model){.mesh = mesh,
                                .bf16 = strcmp(config->train.precision, "bf16") == 0,
+                               .prefix = strcmp(config->model.attention, "prefix") == 0,
                                .loss_chunk_tokens = config->train.loss_chunk};
     sago_ckpt *ckpt = NULL;
     SAGO_TRY(sago_ckpt_open(path, false, &ckpt));
@@ -63,6 +64,7 @@ sago_status sago_loaded_model_room(sago_loaded_model *m, int64_t rows, int64_t i
         .max_rows = rows,
         .input_length = inputs,
         .target_length = targets,
+        .prefix = m->prefix,
         .dtype = m->weights.dtype,
         .bf16 = m->bf16 && m->device->has_bf16,
         .loss_chunk_tokens = m->loss_chunk_tokens,

@@ -21,6 +21,7 @@ typedef struct sago_loaded_model {
     sago_weights weights;
     sago_model *model; /* NULL until sago_loaded_model_room */
     bool bf16;
+    bool prefix; /* model.attention */
     int64_t loss_chunk_tokens;
     int64_t step;   /* of the checkpoint */
     char *step_dir; /* the checkpoint's folder */

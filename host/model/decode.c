@@ -1,22 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "decode.h"
 
-void sago_decode_plan(const sago_t5 *t5, const sago_plan *plan, int64_t rows, int64_t inputs, int64_t tokens,
-                      int64_t vocab_size, sago_decode *decode) {
-    const sago_attention *self = &t5->decoder.blocks[0].self;
-    int64_t width = self->heads * self->head_dim;
-    for (int i = 0; i < t5->decoder.n_blocks; i++) {
+static int64_t self_width(const sago_network *network) {
+    const sago_attention *self = &network->decoder.blocks[0].self;
+    return self->kv_heads * self->head_dim;
+}
+
+static int64_t cross_width(const sago_network *network) {
+    const sago_attention *cross = &network->decoder.blocks[0].cross;
+    return cross->kv_heads * cross->head_dim; /* 0 where there is none */
+}
+
+void sago_decode_plan(const sago_network *network, const sago_plan *plan, int64_t rows, int64_t inputs,
+                      int64_t tokens, int64_t vocab_size, sago_decode *decode) {
+    const sago_block *first = &network->decoder.blocks[0];
+    int64_t places = network->decoder_only ? inputs + tokens : tokens;
+    for (int i = 0; i < network->decoder.n_blocks; i++) {
         sago_decode_cache *cache = &decode->caches[i];
-        cache->self_k = sago_plan_take(plan, rows * tokens * width);
-        cache->self_v = sago_plan_take(plan, rows * tokens * width);
-        cache->cross_k = sago_plan_take(plan, rows * inputs * width);
-        cache->cross_v = sago_plan_take(plan, rows * inputs * width);
+        cache->self_k = sago_plan_take(plan, rows * places * self_width(network));
+        cache->self_v = sago_plan_take(plan, rows * places * self_width(network));
+        cache->cross_k = sago_plan_take(plan, rows * inputs * cross_width(network));
+        cache->cross_v = sago_plan_take(plan, rows * inputs * cross_width(network));
     }
-    sago_attention_plan(self, plan, rows, rows, &decode->attention);
-    sago_mlp_plan(&t5->decoder.blocks[0].mlp, plan, rows, &decode->mlp);
-    sago_norm_plan(plan, rows, &decode->final_norm);
-    decode->x = sago_plan_take(plan, rows * self->d_model);
-    decode->out = sago_plan_take(plan, rows * self->d_model);
+    sago_block_plan(first, plan, rows, 0, &decode->block);
+    sago_norm_plan(&network->decoder.final_norm, plan, rows, &decode->final_norm);
+    decode->x = sago_plan_take(plan, rows * first->d_model);
+    decode->out = sago_plan_take(plan, rows * first->d_model);
     decode->logits = sago_plan_floats(plan, rows * vocab_size);
     decode->logprobs = sago_plan_floats(plan, rows);
     decode->chosen = sago_plan_ints(plan, rows);
@@ -33,26 +42,80 @@ static void *element(const sago_pass *pass, void *data, int64_t i) {
     return (char *)data + (size_t)i * sago_dtype_bytes(pass->dtype);
 }
 
-static sago_tensor cache_tensor(const sago_attention *layer, const sago_pass *pass, void *data, int64_t rows,
-                                int64_t tokens) {
-    return sago_tensor_4d(data, pass->dtype, rows, tokens, layer->heads, layer->head_dim);
+static sago_tensor elements(const sago_pass *pass, void *data, int64_t first, int64_t count) {
+    return sago_tensor_1d(element(pass, data, first), pass->dtype, count);
 }
 
-sago_status sago_decode_remember(const sago_t5 *t5, const sago_pass *pass, const sago_decode *decode,
+/* --- what stands before the first step
+ * --------------------------------------------------------------------------- */
+
+sago_status sago_decode_remember(const sago_network *network, const sago_pass *pass, const sago_decode *decode,
                                  int64_t first_row, sago_tensor memory) {
-    for (int i = 0; i < t5->decoder.n_blocks; i++) {
-        const sago_attention *cross = &t5->decoder.blocks[i].cross;
-        int64_t width = cross->heads * cross->head_dim, first = first_row * decode->inputs * width;
+    const sago_tensor none = {0};
+    for (int i = 0; i < network->decoder.n_blocks; i++) {
+        const sago_attention *cross = &network->decoder.blocks[i].cross;
+        int64_t width = cross_width(network), first = first_row * decode->inputs * width;
         const sago_decode_cache *cache = &decode->caches[i];
         sago_tensor k =
             sago_tokens(pass, element(pass, cache->cross_k, first), memory.shape[0], memory.shape[1], width);
         sago_tensor v =
             sago_tokens(pass, element(pass, cache->cross_v, first), memory.shape[0], memory.shape[1], width);
-        SAGO_TRY(sago_linear_forward(pass, k, memory, cross->key, 0));
-        SAGO_TRY(sago_linear_forward(pass, v, memory, cross->value, 0));
+        SAGO_TRY(sago_attention_keys(cross, pass, k, v, memory, none));
     }
     return SAGO_OK;
 }
+
+/* x[rows, D] through the final norm to logits, in rows from first_row on. */
+static sago_status finish(const sago_network *network, const sago_pass *pass, const sago_decode *decode,
+                          int64_t first_row, int64_t rows) {
+    int64_t d_model = network->decoder.blocks[0].d_model;
+    sago_tensor x = sago_tokens(pass, decode->x, rows, 1, d_model), out = sago_tokens(pass, decode->out, rows, 1, d_model);
+    SAGO_TRY(sago_norm_forward(&network->decoder.final_norm, pass, &decode->final_norm, out, x));
+    sago_tensor table = sago_pass_value(pass, network->output);
+    sago_tensor logits =
+        sago_tensor_2d(decode->logits + first_row * table.shape[0], SAGO_F32, rows, table.shape[0]);
+    const sago_matmul_args product = {.transpose_b = true, .alpha = network->logit_scale, .bf16 = pass->bf16};
+    return pass->device->ops->matmul(pass->device, logits, out, table, &product);
+}
+
+/* Keys and values of B rows of `length` prompt tokens, from where attention left them. */
+static sago_status keep_prompt(const sago_network *network, const sago_pass *pass, const sago_decode *decode, int i,
+                               const sago_attention_saved *saved, int64_t first_row, int64_t rows, int64_t length) {
+    const sago_ops *ops = pass->device->ops;
+    int64_t width = self_width(network), count = length * width;
+    for (int64_t row = 0; row < rows; row++) {
+        int64_t to = (first_row + row) * decode->tokens * width, from = row * count;
+        const sago_decode_cache *cache = &decode->caches[i];
+        SAGO_TRY(ops->copy(pass->device, elements(pass, cache->self_k, to, count),
+                           elements(pass, saved->k, from, count)));
+        SAGO_TRY(ops->copy(pass->device, elements(pass, cache->self_v, to, count),
+                           elements(pass, saved->v, from, count)));
+    }
+    return SAGO_OK;
+}
+
+sago_status sago_decode_read(const sago_network *network, const sago_pass *pass, const sago_decode *decode,
+                             const sago_stack_saved *saved, int64_t first_row, sago_tensor ids, sago_tensor last,
+                             const sago_block_inputs *inputs) {
+    const sago_stack *stack = &network->decoder;
+    int64_t rows = ids.shape[0], length = ids.shape[1], d_model = stack->blocks[0].d_model;
+    sago_tensor x = sago_tokens(pass, saved->x[0], rows, length, d_model);
+    SAGO_TRY(sago_embedding_forward(&network->embedding, pass, x, ids.data, stack->input_site));
+    for (int i = 0; i < stack->n_blocks; i++) {
+        sago_tensor next = sago_tokens(pass, saved->x[i + 1], rows, length, d_model);
+        SAGO_TRY(sago_block_forward(&stack->blocks[i], pass, &saved->blocks[i], next, x, inputs));
+        SAGO_TRY(keep_prompt(network, pass, decode, i, &saved->blocks[i].self, first_row, rows, length));
+        x = next;
+    }
+    /* A gather is an embedding whose table is the hidden states. */
+    SAGO_TRY(pass->device->ops->embedding_forward(pass->device, sago_tensor_2d(decode->x, pass->dtype, rows, d_model),
+                                                  sago_tensor_2d(x.data, pass->dtype, rows * length, d_model), last,
+                                                  1));
+    return finish(network, pass, decode, first_row, rows);
+}
+
+/* --- a step
+ * ----------------------------------------------------------------------------------------------------- */
 
 static sago_tensor step_part(const sago_decode *decode, int part, int n_dims) {
     int32_t *data = decode->step + part * decode->rows;
@@ -60,81 +123,106 @@ static sago_tensor step_part(const sago_decode *decode, int part, int n_dims) {
                             (int64_t[]){decode->rows, 1});
 }
 
-/* x += attention(norm(x)): one query a row against a cache of keys and values. */
+/* The cache that a layer attends. */
+typedef struct attended {
+    void *k, *v;
+    int64_t tokens;
+    bool append; /* this token's keys and values first */
+    int64_t position;
+    int hi_part;
+} attended;
+
+/* saved->o = attention of one query a row against a cache of keys and values. */
 static sago_status attend(const sago_attention *layer, const sago_pass *pass, const sago_decode *decode,
-                          sago_tensor x, void *k_cache, void *v_cache, int64_t cache_tokens, bool append,
-                          int64_t position, int hi_part) {
+                          const sago_attention_saved *saved, sago_tensor n, const attended *cache) {
     const sago_ops *ops = pass->device->ops;
-    const sago_attention_saved *saved = &decode->attention;
-    int64_t rows = decode->rows, width = layer->heads * layer->head_dim;
-    sago_tensor normed = sago_tokens(pass, saved->normed, rows, 1, layer->d_model);
-    sago_tensor k = cache_tensor(layer, pass, k_cache, rows, cache_tokens),
-                v = cache_tensor(layer, pass, v_cache, rows, cache_tokens);
-    SAGO_TRY(sago_norm_forward(&layer->norm, pass, &saved->norm, normed, x));
-    SAGO_TRY(sago_linear_forward(pass, sago_tokens(pass, saved->q, rows, 1, width), normed, layer->query, 0));
-    if (append) {
-        sago_tensor at = step_part(decode, SAGO_STEP_POSITION, 1);
-        SAGO_TRY(
-            sago_linear_forward(pass, sago_tokens(pass, saved->k, rows, 1, width), normed, layer->key, 0));
-        SAGO_TRY(
-            sago_linear_forward(pass, sago_tokens(pass, saved->v, rows, 1, width), normed, layer->value, 0));
-        SAGO_TRY(ops->cache_append(pass->device, k, cache_tensor(layer, pass, saved->k, rows, 1), at));
-        SAGO_TRY(ops->cache_append(pass->device, v, cache_tensor(layer, pass, saved->v, rows, 1), at));
+    int64_t rows = decode->rows, e = layer->head_dim, h = layer->heads, g = layer->kv_heads;
+    sago_tensor k = sago_tensor_4d(cache->k, pass->dtype, rows, cache->tokens, g, e),
+                v = sago_tensor_4d(cache->v, pass->dtype, rows, cache->tokens, g, e);
+    sago_tensor at = step_part(decode, SAGO_STEP_POSITION, 2);
+    SAGO_TRY(sago_attention_queries(layer, pass, sago_tokens(pass, saved->q, rows, 1, h * e), n, at));
+    if (cache->append) {
+        sago_tensor place = step_part(decode, SAGO_STEP_POSITION, 1);
+        SAGO_TRY(sago_attention_keys(layer, pass, sago_tokens(pass, saved->k, rows, 1, g * e),
+                                     sago_tokens(pass, saved->v, rows, 1, g * e), n, at));
+        SAGO_TRY(ops->cache_append(pass->device, k, sago_tensor_4d(saved->k, pass->dtype, rows, 1, g, e), place));
+        SAGO_TRY(ops->cache_append(pass->device, v, sago_tensor_4d(saved->v, pass->dtype, rows, 1, g, e), place));
     }
-    const sago_ranges ranges = {step_part(decode, SAGO_STEP_LO, 2), step_part(decode, hi_part, 2)};
+    const sago_ranges ranges = {step_part(decode, SAGO_STEP_LO, 2), step_part(decode, cache->hi_part, 2)};
     sago_attention_args args = sago_attention_arguments(layer, pass, &ranges, 1);
-    args.query_offset = position;
-    SAGO_TRY(ops->attention_forward(pass->device, cache_tensor(layer, pass, saved->o, rows, 1),
-                                    sago_tensor_3d(saved->lse, SAGO_F32, rows, layer->heads, 1),
-                                    cache_tensor(layer, pass, saved->q, rows, 1), k, v, &args));
-    return sago_linear_residual(pass, x, x, sago_tokens(pass, saved->o, rows, 1, width), layer->output,
-                                layer->output_site);
+    args.query_offset = cache->position;
+    return ops->attention_forward(pass->device, sago_tensor_4d(saved->o, pass->dtype, rows, 1, h, e),
+                                  sago_tensor_3d(saved->lse, SAGO_F32, rows, h, 1),
+                                  sago_tensor_4d(saved->q, pass->dtype, rows, 1, h, e), k, v, &args);
 }
 
-sago_status sago_decode_step(const sago_t5 *t5, const sago_pass *pass, const sago_decode *decode,
-                             int64_t position, sago_tensor *logits) {
+/* x += block's sub-layers, of one token a row. */
+static sago_status step_block(const sago_block *block, const sago_pass *pass, const sago_decode *decode,
+                              const sago_decode_cache *cache, sago_tensor x, int64_t position) {
+    const sago_block_saved *saved = &decode->block;
+    const attended self = {cache->self_k, cache->self_v, decode->tokens, true, position, SAGO_STEP_SELF_HI},
+                   cross = {cache->cross_k, cache->cross_v, decode->inputs, false, 0, SAGO_STEP_CROSS_HI};
+    sago_tensor n = x;
+    n.data = saved->self_normed;
+    SAGO_TRY(sago_norm_forward(&block->self_norm, pass, &saved->self_norm, n, x));
+    SAGO_TRY(attend(&block->self, pass, decode, &saved->self, n, &self));
+    sago_product products[2] = {{sago_attention_output(&block->self, pass, &saved->self, n), block->self.output}};
+    if (block->kind == SAGO_BLOCK_PARALLEL) {
+        SAGO_TRY(sago_mlp_forward(&block->mlp, pass, &saved->mlp, n));
+        products[1] = (sago_product){sago_mlp_output(&block->mlp, pass, &saved->mlp, n), block->mlp.out};
+        return sago_products_residual(pass, x, x, products, 2, sago_block_site(block, SAGO_SITE_OUTPUT));
+    }
+    SAGO_TRY(sago_products_residual(pass, x, x, products, 1, sago_block_site(block, SAGO_SITE_OUTPUT)));
+    n.data = saved->cross_normed;
+    SAGO_TRY(sago_norm_forward(&block->cross_norm, pass, &saved->cross_norm, n, x));
+    SAGO_TRY(attend(&block->cross, pass, decode, &saved->cross, n, &cross));
+    SAGO_TRY(sago_linear_residual(pass, x, x, sago_attention_output(&block->cross, pass, &saved->cross, n),
+                                  block->cross.output, sago_block_site(block, SAGO_SITE_CROSS_OUTPUT)));
+    n.data = saved->mlp_normed;
+    SAGO_TRY(sago_norm_forward(&block->mlp_norm, pass, &saved->mlp_norm, n, x));
+    SAGO_TRY(sago_mlp_forward(&block->mlp, pass, &saved->mlp, n));
+    return sago_linear_residual(pass, x, x, sago_mlp_output(&block->mlp, pass, &saved->mlp, n), block->mlp.out,
+                                sago_block_site(block, SAGO_SITE_MLP_OUTPUT));
+}
+
+sago_status sago_decode_step(const sago_network *network, const sago_pass *pass, const sago_decode *decode,
+                             int64_t position) {
     const sago_ops *ops = pass->device->ops;
-    int64_t rows = decode->rows, d_model = t5->decoder.blocks[0].self.d_model;
+    int64_t rows = decode->rows, d_model = network->decoder.blocks[0].d_model;
     SAGO_TRY(ops->upload(pass->device, decode->step, decode->host_step,
                          (size_t)(rows * SAGO_STEP_COUNT) * sizeof *decode->step));
-    sago_tensor x = sago_tokens(pass, decode->x, rows, 1, d_model),
-                out = sago_tokens(pass, decode->out, rows, 1, d_model);
-    sago_tensor table = sago_pass_value(pass, t5->output);
+    sago_tensor x = sago_tokens(pass, decode->x, rows, 1, d_model);
     SAGO_TRY(ops->embedding_forward(pass->device, sago_tensor_2d(decode->x, pass->dtype, rows, d_model),
-                                    sago_pass_value(pass, t5->embedding.table),
+                                    sago_pass_value(pass, network->embedding.table),
                                     step_part(decode, SAGO_STEP_ID, 1), 1));
-    for (int i = 0; i < t5->decoder.n_blocks; i++) {
-        const sago_block *block = &t5->decoder.blocks[i];
-        const sago_decode_cache *cache = &decode->caches[i];
-        SAGO_TRY(attend(&block->self, pass, decode, x, cache->self_k, cache->self_v, decode->tokens, true,
-                        position, SAGO_STEP_SELF_HI));
-        SAGO_TRY(attend(&block->cross, pass, decode, x, cache->cross_k, cache->cross_v, decode->inputs, false,
-                        0, SAGO_STEP_CROSS_HI));
-        SAGO_TRY(sago_mlp_forward(&block->mlp, pass, &decode->mlp, x, x));
-    }
-    SAGO_TRY(sago_norm_forward(&t5->decoder.final_norm, pass, &decode->final_norm, out, x));
-    *logits = sago_tensor_2d(decode->logits, SAGO_F32, rows, table.shape[0]);
-    const sago_matmul_args product = {.transpose_b = true, .alpha = t5->logit_scale, .bf16 = pass->bf16};
-    return ops->matmul(pass->device, *logits, out, table, &product);
+    for (int i = 0; i < network->decoder.n_blocks; i++)
+        SAGO_TRY(step_block(&network->decoder.blocks[i], pass, decode, &decode->caches[i], x, position));
+    return finish(network, pass, decode, 0, rows);
 }
+
+sago_tensor sago_decode_logits(const sago_network *network, const sago_pass *pass, const sago_decode *decode) {
+    return sago_tensor_2d(decode->logits, SAGO_F32, decode->rows, sago_pass_value(pass, network->output).shape[0]);
+}
+
+/* --- moving rows
+ * ------------------------------------------------------------------------------------------------ */
 
 static sago_status move_row(const sago_pass *pass, void *cache, int64_t row_elements, int64_t to,
                             int64_t from) {
-    return pass->device->ops->copy(
-        pass->device, sago_tensor_1d(element(pass, cache, to * row_elements), pass->dtype, row_elements),
-        sago_tensor_1d(element(pass, cache, from * row_elements), pass->dtype, row_elements));
+    if (row_elements == 0) return SAGO_OK;
+    return pass->device->ops->copy(pass->device, elements(pass, cache, to * row_elements, row_elements),
+                                   elements(pass, cache, from * row_elements, row_elements));
 }
 
-sago_status sago_decode_move(const sago_t5 *t5, const sago_pass *pass, const sago_decode *decode, int64_t to,
-                             int64_t from) {
-    const sago_attention *self = &t5->decoder.blocks[0].self;
-    int64_t width = self->heads * self->head_dim;
-    for (int i = 0; i < t5->decoder.n_blocks; i++) {
+sago_status sago_decode_move(const sago_network *network, const sago_pass *pass, const sago_decode *decode,
+                             int64_t to, int64_t from) {
+    int64_t self = decode->tokens * self_width(network), cross = decode->inputs * cross_width(network);
+    for (int i = 0; i < network->decoder.n_blocks; i++) {
         const sago_decode_cache *cache = &decode->caches[i];
-        SAGO_TRY(move_row(pass, cache->self_k, decode->tokens * width, to, from));
-        SAGO_TRY(move_row(pass, cache->self_v, decode->tokens * width, to, from));
-        SAGO_TRY(move_row(pass, cache->cross_k, decode->inputs * width, to, from));
-        SAGO_TRY(move_row(pass, cache->cross_v, decode->inputs * width, to, from));
+        SAGO_TRY(move_row(pass, cache->self_k, self, to, from));
+        SAGO_TRY(move_row(pass, cache->self_v, self, to, from));
+        SAGO_TRY(move_row(pass, cache->cross_k, cross, to, from));
+        SAGO_TRY(move_row(pass, cache->cross_v, cross, to, from));
     }
     return SAGO_OK;
 }

@@ -46,68 +46,107 @@ static int32_t length_of(const sago_generate_args *args, const int32_t *inputs, 
     return (int32_t)length;
 }
 
-/* Encodes all rows, as many at a time as the encoder has room for, and fills the cross caches. */
-static sago_status read_inputs(generation *run, const int32_t *inputs, int64_t n_rows, int64_t input_length) {
+/* Lengths of all rows, and how long the caches of prompts are. */
+static sago_status measure_inputs(generation *run, const int32_t *inputs, int64_t n_rows, int64_t input_length) {
     sago_model *model = run->model;
-    sago_decode *decode = &model->decode;
     int64_t longest = 0;
     for (int64_t row = 0; row < n_rows; row++) {
         int32_t length = length_of(run->args, inputs, row, input_length);
         if (length < 0 || length > input_length)
             return sago_fail(SAGO_E_SHAPE, "generate: row %lld has %d inputs of at most %lld", (long long)row,
                              length, (long long)input_length);
+        if (length == 0 && model->network.decoder_only)
+            return sago_fail(SAGO_E_INPUT,
+                             "generate: row %lld has no inputs; a decoder alone goes on from the last of them",
+                             (long long)row);
         run->slots[row] = (slot){.row = row, .input_length = length};
         if (length > longest) longest = length;
     }
-    decode->inputs = sago_model_round_length(longest, model->options.generate_inputs);
-    int64_t at_once = model->encoder_tokens / decode->inputs;
-    for (int64_t first = 0; first < n_rows; first += at_once) {
-        sago_micro_inputs *host;
-        SAGO_TRY(sago_model_stage(model, &host));
-        int64_t rows = n_rows - first < at_once ? n_rows - first : at_once;
-        for (int64_t row = 0; row < rows; row++) {
-            for (int64_t i = 0; i < decode->inputs; i++) {
-                bool used = i < run->slots[first + row].input_length;
-                int32_t id = used ? inputs[(first + row) * input_length + i] : -1;
-                if (used && (id < 0 || id >= model->shape.vocab_size))
-                    return sago_fail(
-                        SAGO_E_INPUT,
-                        "generate: row %lld, position %lld: id %d is not in the vocabulary of %lld",
-                        (long long)(first + row), (long long)i, id, (long long)model->shape.vocab_size);
-                host->input_ids[row * decode->inputs + i] = id;
-                host->input_segments[row * decode->inputs + i] = used;
-            }
+    model->decode.inputs = sago_model_round_length(longest, model->options.generate_inputs);
+    if (model->network.decoder_only) model->decode.tokens += model->decode.inputs;
+    return SAGO_OK;
+}
+
+/* Rows [first, first + rows) of the prompts, as the stack that reads them wants them. */
+static sago_status stage_prompts(const generation *run, const int32_t *inputs, int64_t input_length, int64_t first,
+                                 int64_t rows, sago_micro_inputs *host) {
+    const sago_model *model = run->model;
+    bool one = model->network.decoder_only;
+    int64_t width = model->decode.inputs;
+    int32_t *ids = one ? host->target_ids : host->input_ids,
+            *segments = one ? host->target_segments : host->input_segments;
+    for (int64_t row = 0; row < rows; row++) {
+        int32_t length = run->slots[first + row].input_length;
+        for (int64_t i = 0; i < width; i++) {
+            bool used = i < length;
+            int64_t at = row * width + i;
+            int32_t id = used ? inputs[(first + row) * input_length + i] : -1;
+            if (used && (id < 0 || id >= model->shape.vocab_size))
+                return sago_fail(SAGO_E_INPUT,
+                                 "generate: row %lld, position %lld: id %d is not in the vocabulary of %lld",
+                                 (long long)(first + row), (long long)i, id, (long long)model->shape.vocab_size);
+            ids[at] = id;
+            segments[at] = used;
+            if (one) host->prefix[at] = used, host->positions[at] = used ? (int32_t)i : -1;
         }
-        SAGO_TRY(sago_model_send(model, model->encoder_bytes));
-        sago_block_inputs ranges;
-        sago_tensor memory;
-        SAGO_TRY(sago_model_encode(model, &run->pass, rows, decode->inputs, &ranges, &memory));
-        SAGO_TRY(sago_decode_remember(&model->t5, &run->pass, decode, first, memory));
+        if (one) host->places[row] = (int32_t)(row * width + length - 1);
     }
     return SAGO_OK;
 }
 
-/* What the device needs to know before the step at this position; ids of slots hold the tokens of the step
- * before. */
-static void tell(generation *run, const int32_t *ids, int64_t position) {
+/* Reads all prompts, as many at a time as there is room for, and fills the caches with what they leave. */
+static sago_status read_inputs(generation *run, const int32_t *inputs, int64_t n_rows, int64_t input_length) {
+    sago_model *model = run->model;
+    const sago_network *network = &model->network;
+    bool one = network->decoder_only;
+    SAGO_TRY(measure_inputs(run, inputs, n_rows, input_length));
+    const sago_decode *decode = &model->decode;
+    int64_t at_once = (one ? model->decoder_tokens : model->encoder_tokens) / decode->inputs;
+    for (int64_t first = 0; first < n_rows; first += at_once) {
+        int64_t rows = n_rows - first < at_once ? n_rows - first : at_once;
+        sago_micro_inputs *host;
+        SAGO_TRY(sago_model_stage(model, &host));
+        SAGO_TRY(stage_prompts(run, inputs, input_length, first, rows, host));
+        SAGO_TRY(sago_model_send(model, one ? model->inputs_bytes : model->encoder_bytes));
+        sago_block_inputs attended;
+        if (one) {
+            SAGO_TRY(sago_model_decoder_inputs(model, rows, decode->inputs, &attended));
+            SAGO_TRY(sago_decode_read(network, &run->pass, decode, &model->decoder, first,
+                                      sago_tensor_2d(model->inputs.target_ids, SAGO_I32, rows, decode->inputs),
+                                      sago_tensor_1d(model->inputs.places, SAGO_I32, rows), &attended));
+        } else {
+            sago_tensor memory;
+            SAGO_TRY(sago_model_encode(model, &run->pass, rows, decode->inputs, &attended, &memory));
+            SAGO_TRY(sago_decode_remember(network, &run->pass, decode, first, memory));
+        }
+    }
+    return SAGO_OK;
+}
+
+/* What the device needs to know before the step of new token number `token`; ids of slots hold those before them. A
+ * decoder alone has its prompt in the cache, and the token before stands right behind it. */
+static void tell(generation *run, const int32_t *ids, int64_t token) {
     sago_decode *decode = &run->model->decode;
+    bool one = run->model->network.decoder_only;
     int64_t rows = decode->rows;
     for (int64_t s = 0; s < rows; s++) {
         const slot *at = &run->slots[s];
+        int64_t position = one ? at->input_length + token - 1 : token;
         decode->host_step[SAGO_STEP_ID * rows + s] = at->ended ? -1 : ids[s];
         decode->host_step[SAGO_STEP_POSITION * rows + s] = (int32_t)position;
         decode->host_step[SAGO_STEP_LO * rows + s] = 0;
         decode->host_step[SAGO_STEP_SELF_HI * rows + s] = at->ended ? 0 : (int32_t)position + 1;
         decode->host_step[SAGO_STEP_CROSS_HI * rows + s] = at->ended ? 0 : at->input_length;
         uint64_t row_key = run->args->row_keys ? run->args->row_keys[at->row] : (uint64_t)at->row;
-        run->draws[s] = sago_mix(row_key, (uint64_t)position);
+        run->draws[s] = sago_mix(row_key, (uint64_t)token);
     }
 }
 
 /* Chooses the next token of every slot; decode->host_chosen and host_logprobs. */
-static sago_status choose(generation *run, sago_tensor logits) {
+static sago_status choose(generation *run) {
     sago_device *device = run->model->device;
     sago_decode *decode = &run->model->decode;
+    sago_tensor logits = sago_decode_logits(&run->model->network, &run->pass, decode);
     size_t bytes = (size_t)decode->rows * sizeof(int32_t);
     SAGO_TRY(device->ops->sample(device, sago_tensor_1d(decode->chosen, SAGO_I32, decode->rows),
                                  sago_tensor_1d(decode->logprobs, SAGO_F32, decode->rows), logits, run->draws,
@@ -124,7 +163,7 @@ static sago_status close_ranks(generation *run) {
     for (int64_t from = 0; from < decode->rows; from++) {
         if (run->slots[from].ended) continue;
         if (to != from) {
-            SAGO_TRY(sago_decode_move(&run->model->t5, &run->pass, decode, to, from));
+            SAGO_TRY(sago_decode_move(&run->model->network, &run->pass, decode, to, from));
             run->slots[to] = run->slots[from];
             decode->host_chosen[to] = decode->host_chosen[from];
         }
@@ -139,17 +178,18 @@ static sago_status decode_all(generation *run, int32_t *out, int32_t *lengths, d
     const sago_generate_args *args = run->args;
     memset(decode->host_chosen, 0,
            (size_t)decode->rows * sizeof *decode->host_chosen); /* T5 starts from id 0 */
-    for (int64_t position = 0; position < args->max_new_tokens && run->live > 0; position++) {
+    for (int64_t token = 0; token < args->max_new_tokens && run->live > 0; token++) {
         SAGO_TRY(close_ranks(run));
-        tell(run, decode->host_chosen, position);
-        sago_tensor logits;
-        SAGO_TRY(sago_decode_step(&run->model->t5, &run->pass, decode, position, &logits));
-        SAGO_TRY(choose(run, logits));
+        tell(run, decode->host_chosen, token);
+        /* The prompt has left the logits of a decoder's first token. */
+        if (token > 0 || !run->model->network.decoder_only)
+            SAGO_TRY(sago_decode_step(&run->model->network, &run->pass, decode, token));
+        SAGO_TRY(choose(run));
         for (int64_t s = 0; s < decode->rows; s++) {
             slot *at = &run->slots[s];
             if (at->ended) continue;
-            out[at->row * args->max_new_tokens + position] = decode->host_chosen[s];
-            lengths[at->row] = (int32_t)position + 1;
+            out[at->row * args->max_new_tokens + token] = decode->host_chosen[s];
+            lengths[at->row] = (int32_t)token + 1;
             if (logprobs) logprobs[at->row] += (double)decode->host_logprobs[s];
             at->ended = decode->host_chosen[s] == args->eos_id;
             run->live -= at->ended;

@@ -35,14 +35,20 @@ sago_status sago_linear_backward(const sago_pass *pass, sago_tensor d_x, float b
     return ops->matmul(pass->device, sago_pass_gradient(pass, weight), d_y, x, &to_weight);
 }
 
+sago_status sago_products_residual(const sago_pass *pass, sago_tensor out, sago_tensor residual,
+                                   const sago_product products[], int n, int site) {
+    bool in_place = pass->dropout_rate == 0 && out.data == residual.data;
+    sago_tensor sum = sago_tokens(pass, in_place ? out.data : pass->product, out.shape[0], out.shape[1], out.shape[2]);
+    for (int i = 0; i < n; i++)
+        SAGO_TRY(sago_linear_forward(pass, sum, products[i].x, products[i].weight, in_place || i > 0 ? 1 : 0));
+    if (in_place) return SAGO_OK;
+    const sago_dropout dropout = sago_pass_dropout(pass, site, out.shape[1]);
+    return pass->device->ops->residual(pass->device, out, residual, sum, &dropout);
+}
+
 sago_status sago_linear_residual(const sago_pass *pass, sago_tensor out, sago_tensor residual, sago_tensor x,
                                  int weight, int site) {
-    if (pass->dropout_rate == 0 && out.data == residual.data)
-        return sago_linear_forward(pass, out, x, weight, 1);
-    sago_tensor product = sago_tokens(pass, pass->product, out.shape[0], out.shape[1], out.shape[2]);
-    SAGO_TRY(sago_linear_forward(pass, product, x, weight, 0));
-    const sago_dropout dropout = sago_pass_dropout(pass, site, out.shape[1]);
-    return pass->device->ops->residual(pass->device, out, residual, product, &dropout);
+    return sago_products_residual(pass, out, residual, &(sago_product){x, weight}, 1, site);
 }
 
 sago_status sago_residual_gradient(const sago_pass *pass, sago_tensor *d, sago_tensor d_out, void *room,

@@ -14,6 +14,7 @@
 
 #include "arena.h"
 #include "device.h"
+#include "model.h"
 #include "ops.h"
 #include "registry.h"
 #include "status.h"
@@ -66,12 +67,21 @@ sago_status sago_linear_forward(const sago_pass *pass, sago_tensor y, sago_tenso
 sago_status sago_linear_backward(const sago_pass *pass, sago_tensor d_x, float beta, sago_tensor d_y,
                                  sago_tensor x, int weight) SAGO_MUST_CHECK;
 
-/** out[B, S, D] = residual + dropout(x W^T), the end of every sub-layer; out may be residual. */
+/** x W^T, the output product of a sub-layer: x[B, S, in], W[D, in]. */
+typedef struct sago_product {
+    sago_tensor x;
+    int weight;
+} sago_product;
+
+/** out[B, S, D] = residual + dropout(sum of n products), the end of every sub-layer; out may be residual. */
+sago_status sago_products_residual(const sago_pass *pass, sago_tensor out, sago_tensor residual,
+                                   const sago_product products[], int n, int site) SAGO_MUST_CHECK;
+/** The same of one product. */
 sago_status sago_linear_residual(const sago_pass *pass, sago_tensor out, sago_tensor residual, sago_tensor x,
                                  int weight, int site) SAGO_MUST_CHECK;
 
 /** d = dropout(d_out) in room where there is dropout, else d_out itself: the way back through
- * sago_linear_residual. */
+ * sago_products_residual. */
 sago_status sago_residual_gradient(const sago_pass *pass, sago_tensor *d, sago_tensor d_out, void *room,
                                    int site) SAGO_MUST_CHECK;
 

@@ -71,7 +71,8 @@ sago_status sago_model_declare(const sago_model_shape *shape, sago_registry *reg
 
 typedef struct sago_model_options {
     int64_t max_rows;                    /* rows of a micro-batch */
-    int64_t input_length, target_length; /* longest row */
+    int64_t input_length, target_length; /* longest row; a decoder alone: their sum */
+    bool prefix;                         /* a decoder alone: inputs of an example attend to one another */
     bool training;                       /* room for backward */
     bool recompute;                      /* blocks keep their input alone and run forward again in backward */
     sago_dtype dtype;          /* of activations and values: f32, or bf16 on a device that stores it */
@@ -127,7 +128,8 @@ sago_status sago_model_generate(sago_model *model, const void *values, const int
                                 int64_t input_length, const sago_generate_args *args, int32_t *out,
                                 int32_t *lengths, double *logprobs) SAGO_MUST_CHECK;
 
-/** Forward and backward FLOPs of matrix products for a batch of these token counts; for MFU. */
+/** Forward and backward FLOPs of matrix products for a batch of these token counts; for MFU. A decoder alone has
+ * decoder_pairs among inputs and targets together, and no others. */
 double sago_model_flops(const sago_model_shape *shape, int64_t input_tokens, int64_t target_tokens,
                         double encoder_pairs, double decoder_pairs, double cross_pairs);
 

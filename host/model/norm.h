@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * RMSNorm layer: y = x / sqrt(mean(x^2) + epsilon) * scale, over the last dim (Zhang and Sennrich 2019).
+ * Norm layer over the last dim, with a scale and no offset:
+ *
+ *     T5:   y = x / sqrt(mean(x^2) + epsilon) * scale                          (Zhang and Sennrich 2019)
+ *     PaLM: y = (x - mean(x)) / sqrt(variance(x) + epsilon) * scale            (Ba et al. 2016)
  */
 #ifndef SAGO_NORM_H
 #define SAGO_NORM_H
@@ -10,15 +13,16 @@
 typedef struct sago_norm {
     int scale; /* [D] */
     float epsilon;
+    bool centered; /* PaLM's */
 } sago_norm;
 
 typedef struct sago_norm_saved {
-    float *rstd; /* [N] */
+    float *mean, *rstd; /* [N]; mean where centered */
 } sago_norm_saved;
 
 sago_status sago_norm_declare(sago_norm *norm, sago_registry *registry, int block, const char *prefix,
-                              const char *name, int64_t d_model, float epsilon) SAGO_MUST_CHECK;
-void sago_norm_plan(const sago_plan *plan, int64_t tokens, sago_norm_saved *saved);
+                              const char *name, const sago_model_shape *shape) SAGO_MUST_CHECK;
+void sago_norm_plan(const sago_norm *norm, const sago_plan *plan, int64_t tokens, sago_norm_saved *saved);
 /** y = norm(x), both [B, S, D]. */
 sago_status sago_norm_forward(const sago_norm *norm, const sago_pass *pass, const sago_norm_saved *saved,
                               sago_tensor y, sago_tensor x) SAGO_MUST_CHECK;

@@ -19,7 +19,7 @@ void sago_stack_saved_close(sago_stack_saved *saved) {
 
 void sago_stack_plan(const sago_stack *stack, const sago_plan *plan, int64_t tokens, int64_t memory_tokens,
                      sago_keep keep, const sago_block_saved *common, sago_stack_saved *saved) {
-    int64_t d_model = stack->blocks[0].self.d_model;
+    int64_t d_model = stack->blocks[0].d_model;
     for (int i = 0; i <= stack->n_blocks; i++) {
         bool alternate =
             keep == SAGO_KEEP_NONE && i >= 2; /* a block reads one of two buffers and writes the other */
@@ -32,7 +32,7 @@ void sago_stack_plan(const sago_stack *stack, const sago_plan *plan, int64_t tok
             saved->blocks[i].recompute = keep == SAGO_KEEP_INPUTS;
         }
     }
-    sago_norm_plan(plan, tokens, &saved->final_norm);
+    sago_norm_plan(&stack->final_norm, plan, tokens, &saved->final_norm);
     saved->out = sago_plan_take(plan, tokens * d_model);
 }
 
@@ -40,7 +40,7 @@ sago_status sago_stack_forward(const sago_stack *stack, const sago_embedding *em
                                const sago_pass *pass, const sago_stack_saved *saved, int64_t rows,
                                int64_t tokens, int32_t *ids, const sago_block_inputs *inputs,
                                sago_tensor *out) {
-    int64_t d_model = stack->blocks[0].self.d_model;
+    int64_t d_model = stack->blocks[0].d_model;
     sago_tensor x = sago_tokens(pass, saved->x[0], rows, tokens, d_model);
     SAGO_TRY(sago_embedding_forward(embedding, pass, x, ids, stack->input_site));
     for (int i = 0; i < stack->n_blocks; i++) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Stack: embedding, blocks, final norm, with dropout at both ends. An encoder-decoder model has two.
+ * Stack: embedding, blocks, final norm, with dropout at both ends. An encoder-decoder model has two,
+ * a decoder-only model one.
  */
 #ifndef SAGO_STACK_H
 #define SAGO_STACK_H

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * The open model: its layers and all the memory that open took. Shared by model.c and generate.c alone.
+ * The open model: its layers and all the memory that open took. Shared by model.c, run.c and generate.c alone.
  */
 #ifndef SAGO_STATE_H
 #define SAGO_STATE_H
 
 #include "decode.h"
 #include "loss.h"
-#include "t5.h"
+#include "network.h"
 
 /** What a micro-batch brings from the host, laid out alike in its memory and the device's. */
 typedef struct sago_micro_inputs {
     int32_t *input_ids, *input_segments;   /* ids: -1 where padding */
     int32_t *target_ids, *target_segments; /* ids: what the decoder reads */
+    int32_t *prefix, *positions;           /* of what a decoder alone reads; else NULL */
     int32_t *places, *targets;             /* sago_loss_tokens */
     float *weights;
 } sago_micro_inputs;
@@ -24,7 +25,7 @@ struct sago_model {
     const sago_registry *registry;
     sago_device *device;
     sago_model_options options;
-    sago_t5 t5;
+    sago_network network;
     sago_loss_head head;
     int64_t encoder_tokens, decoder_tokens; /* most of a micro-batch */
 
@@ -61,9 +62,14 @@ sago_status sago_model_stage(sago_model *model, sago_micro_inputs **out) SAGO_MU
 sago_status sago_model_send(sago_model *model, size_t bytes) SAGO_MUST_CHECK;
 
 /** Runs the encoder over the ids that were sent [rows, length]: out[rows, length, D]; leaves the ranges in
- * inputs->self. */
+ * inputs->self. T5. */
 sago_status sago_model_encode(sago_model *model, const sago_pass *pass, int64_t rows, int64_t length,
                               sago_block_inputs *inputs, sago_tensor *out) SAGO_MUST_CHECK;
+
+/** What the decoder attends among its own tokens that were sent [rows, length]: ranges, and positions of a decoder
+ * alone. */
+sago_status sago_model_decoder_inputs(sago_model *model, int64_t rows, int64_t length,
+                                      sago_block_inputs *inputs) SAGO_MUST_CHECK;
 
 /** Rounds a length up, so that products see few different shapes; at most limit. */
 int64_t sago_model_round_length(int64_t length, int64_t limit);

@@ -55,10 +55,11 @@ static sago_status open_tokenizer(sago_trainer *t, sago_ckpt *source) {
                          "data.tokenizer: needed for sources of text; set it to a SentencePiece model "
                          "file or to bytes (model.init brings none)");
     }
-    if (t->tokenizer && sago_tokenizer_size(t->tokenizer) > t->shape.vocab_size)
-        return sago_fail(SAGO_E_CONFIG,
-                         "data.tokenizer: has %d ids with its sentinels, but model.vocab_size is %lld",
-                         sago_tokenizer_size(t->tokenizer), (long long)t->shape.vocab_size);
+    bool one = sago_model_decoder_only(&t->shape);
+    int32_t least = t->tokenizer ? sago_tokenizer_least_vocabulary(t->tokenizer, one) : 0;
+    if (least > t->shape.vocab_size)
+        return sago_fail(SAGO_E_CONFIG, "data.tokenizer: has %d ids%s, but model.vocab_size is %lld", least,
+                         one ? "" : " with its sentinels", (long long)t->shape.vocab_size);
     return SAGO_OK;
 }
 
@@ -80,6 +81,7 @@ static sago_status open_model(sago_trainer *t) {
         .max_rows = t->micro_rows,
         .input_length = config->data.input_length,
         .target_length = config->data.target_length,
+        .prefix = strcmp(config->model.attention, "prefix") == 0,
         .training = true,
         .recompute = config->train.recompute,
         .bf16 = strcmp(config->train.precision, "bf16") == 0,
