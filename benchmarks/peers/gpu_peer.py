@@ -7,7 +7,8 @@
 Peers: scaled_dot_product_attention with its flash and its cuDNN backend forced, FlexAttention (packed rows, T5 bias),
 torch.optim.Adafactor, compiled RMSNorm, LayerNorm, GEGLU, SwiGLU, rotations (with tables of cosines and sines) and linear +
 cross-entropy, Liger's fused linear + cross-entropy where it can be imported, and transformers' T5 compiled. A case
-that this machine's packages cannot run says why in "error" and costs nothing else. Cases stop when --seconds are over. --small --device cpu shrinks all shapes: it shows that the script runs.
+that this machine's packages cannot run says why in "error" and costs nothing else. Cases stop when --seconds are over.
+--small --device cpu shrinks all shapes: it shows that the script runs.
 """
 import argparse
 import importlib
