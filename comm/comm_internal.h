@@ -91,6 +91,7 @@ struct sago_collective {
     void *device_work; /* the transport's, which then does all the work; kind is COMM_NONE */
     bool complete;     /* guarded by comm.lock from here */
     bool awaited;      /* a caller is blocked in the wait */
+    int64_t awaited_ns; /* since when */
     sago_status status;
     comm_job *next;
 };
@@ -109,6 +110,7 @@ typedef struct comm_unit {
     int *expected_bytes; /* of each receive, -1 of a send */
     int *peers;
     int n_requests, n_open;
+    int64_t moved_ns; /* when messages of it were posted or last came through */
 } comm_unit;
 
 typedef struct comm_channel {
@@ -175,6 +177,7 @@ typedef struct comm_state {
     int n_waiting;                         /* threads blocked in a wait; guarded by lock */
     atomic_int n_device_waits;             /* threads that wait for a device's work */
     int64_t exposed_ns;                    /* guarded by lock */
+    int64_t *late_ns;                      /* [size] that callers waited for each rank; guarded by lock */
 } comm_state;
 
 extern comm_state comm;

@@ -9,6 +9,7 @@
 
 static int *finished_requests;
 static MPI_Status *finished_statuses;
+static int64_t late_until_ns; /* lateness is told apart up to here: units wait side by side */
 
 sago_status comm_engine_open(void) {
     size_t n = (size_t)comm.size, chunk = n * (32 << 10);
@@ -17,6 +18,7 @@ sago_status comm_engine_open(void) {
                                                   : chunk;
     finished_requests = sago_alloc_zero(2 * n, sizeof *finished_requests);
     finished_statuses = sago_alloc_zero(2 * n, sizeof *finished_statuses);
+    comm.late_ns = sago_alloc_zero(n, sizeof *comm.late_ns);
     return SAGO_OK;
 }
 
@@ -55,6 +57,8 @@ void comm_engine_close(void) {
     }
     free(finished_requests);
     free(finished_statuses);
+    free(comm.late_ns);
+    comm.late_ns = NULL;
     finished_requests = NULL;
     finished_statuses = NULL;
 }
@@ -165,6 +169,24 @@ static void check_message(const comm_unit *unit, int request, const MPI_Status *
         (unsigned long long)unit->job->sequence);
 }
 
+/*
+ * The n messages that came through last end a round: as far as a caller stood waiting since the ones before, it waited for
+ * their ranks. Only collectives of many numbers count, whose messages come straight from the rank that made them.
+ */
+static void note_late(const comm_unit *unit, int n, int64_t now_ns) {
+    const comm_job *job = unit->job;
+    if (job->kind != COMM_ALL_REDUCE && job->kind != COMM_REDUCE_SCATTER && job->kind != COMM_ALL_GATHER_PIECES)
+        return;
+    pthread_mutex_lock(&comm.lock);
+    int64_t since = unit->moved_ns > late_until_ns ? unit->moved_ns : late_until_ns;
+    if (job->awaited_ns > since) since = job->awaited_ns;
+    for (int i = 0; i < n && job->awaited && since < now_ns; i++)
+        if (unit->expected_bytes[finished_requests[i]] >= 0)
+            comm.late_ns[unit->peers[finished_requests[i]]] += (now_ns - since) / n;
+    if (job->awaited) late_until_ns = now_ns;
+    pthread_mutex_unlock(&comm.lock);
+}
+
 /* Tests the unit's messages and posts its next round when all are through. True when anything moved. */
 static bool move_unit(comm_channel *channel, comm_unit *unit) {
     bool moved = false;
@@ -176,9 +198,13 @@ static bool move_unit(comm_channel *channel, comm_unit *unit) {
             check_message(unit, finished_requests[i], &finished_statuses[i], code == MPI_ERR_IN_STATUS);
         unit->n_open -= n;
         moved = n > 0;
+        int64_t now = moved ? sago_now_ns() : 0;
+        if (moved && unit->n_open == 0) note_late(unit, n, now);
+        if (moved) unit->moved_ns = now;
     }
     while (unit->n_open == 0) {
         moved = true;
+        unit->moved_ns = sago_now_ns();
         if (comm_unit_advance(unit)) continue;
         comm_job *job = unit->job;
         unit->job = NULL;

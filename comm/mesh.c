@@ -93,6 +93,7 @@ static sago_status end(sago_mesh *mesh, comm_job *job) {
     if (!is_over(job)) {
         int64_t since = sago_now_ns();
         job->awaited = true;
+        job->awaited_ns = since;
         if (job->gate) job->gate->awaited = true;
         if (job->seal) job->seal->awaited = true;
         comm.n_waiting++;
@@ -210,8 +211,9 @@ sago_status sago_mesh_open(int64_t data, int64_t model, double timeout_seconds, 
 }
 
 sago_status sago_mesh_channel(const sago_mesh *mesh, sago_mesh **out) {
-    *out = NULL;
-    return new_view(mesh, out);
+    SAGO_TRY(new_view(mesh, out));
+    (*out)->state->background = true;
+    return SAGO_OK;
 }
 
 static void close_transport(sago_mesh *mesh) {
@@ -539,6 +541,19 @@ double sago_mesh_exposed_seconds(sago_mesh *mesh) {
     comm.exposed_ns = 0;
     pthread_mutex_unlock(&comm.lock);
     return (double)ns * 1e-9 + of_sums;
+}
+
+void sago_mesh_late_seconds(sago_mesh *mesh, double seconds[]) {
+    pthread_mutex_lock(&comm.lock);
+    for (int r = 0; r < mesh->size; r++) {
+        seconds[r] = comm.late_ns ? (double)comm.late_ns[r] * 1e-9 : 0;
+        if (comm.late_ns) comm.late_ns[r] = 0;
+    }
+    pthread_mutex_unlock(&comm.lock);
+}
+
+const char *sago_mesh_host(int rank) {
+    return comm.identities ? comm.identities[rank].host : "this host";
 }
 
 void sago_mesh_describe(const sago_mesh *mesh, char text[256]) {

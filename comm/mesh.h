@@ -76,7 +76,7 @@ void sago_mesh_close(sago_mesh *mesh); /* NULL is fine; waits for nobody */
 /**
  * A second view of the same ranks whose collectives have an order of their own, for another thread (the
  * background checkpoint writer). At most SAGO_MESH_CHANNELS views are open at a time. Local, but every rank
- * opens the same ones in the same order. Closed by sago_mesh_close.
+ * opens the same ones in the same order. Its waits are no exposed communication. Closed by sago_mesh_close.
  */
 enum { SAGO_MESH_CHANNELS = 4 };
 sago_status sago_mesh_channel(const sago_mesh *mesh, sago_mesh **out) SAGO_MUST_CHECK;
@@ -186,6 +186,15 @@ void sago_mesh_abort(sago_mesh *mesh, int exit_code) __attribute__((noreturn));
 
 /** Measured seconds that waits have blocked callers since the last call: exposed communication. */
 double sago_mesh_exposed_seconds(sago_mesh *mesh);
+
+/**
+ * seconds[r], for every rank of the world: how long, since the last call, callers on this rank stood in collectives of many
+ * numbers and it was rank r's message that came last. Of those that MPI carries; 0 for those of NCCL.
+ */
+void sago_mesh_late_seconds(sago_mesh *mesh, double seconds[]);
+
+/** The name of the node that a rank runs on; valid until sago_mesh_finish. */
+const char *sago_mesh_host(int rank);
 
 /** A line on the MPI in use: "Open MPI 4.1.4, 4 ranks on 1 node, thread multiple". */
 void sago_mesh_describe(const sago_mesh *mesh, char text[256]);

@@ -211,7 +211,6 @@ static sago_status staged_open(sago_mesh *mesh, sago_device *device, void **stat
     pthread_cond_init(&s->changed, NULL);
     sago_status status;
     SAGO_TRY_TO(failed, sago_mesh_channel(mesh, &s->mesh));
-    s->mesh->state->background = true;
     for (int i = 0; i < SLOTS; i++) {
         s->slots[i].sizes = sago_alloc((size_t)mesh->size * sizeof(int64_t));
         SAGO_TRY_TO(failed, device->ops->allocate_host(device, (void **)&s->slots[i].memory, SLOT_BYTES));

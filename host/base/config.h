@@ -93,6 +93,7 @@ typedef struct sago_config {
         char *non_finite;    /* skip | stop */
         int64_t max_skipped; /* consecutive skipped steps before the run stops */
         double peak_tflops;  /* of a rank's device, for the MFU in the metrics; 0: by its name, or measured */
+        int64_t straggler_every; /* steps between reports of the slowest rank; 0: none */
         struct {
             double threshold; /* a loss above threshold x its running median is a spike; 0: off */
             int64_t rewind_steps, skip_batches;
@@ -165,7 +166,7 @@ void sago_config_document(sago_str *out);
 /**
  * Compares what may not change when a run continues: all but run.dir, run.steps, optimizer.*, mesh.*, device,
  * threads, checkpoint.*, eval.*, data.prefetch, data.cache_dir, train.micro_batch, recompute, loss_chunk,
- * non_finite, max_skipped and train.spike.*. Errors: SAGO_E_CONFIG naming the key and both values.
+ * non_finite, max_skipped, peak_tflops, straggler_every and train.spike.*. Errors: SAGO_E_CONFIG naming the key and both values.
  */
 sago_status sago_config_check_resume(const sago_config *before, const sago_config *now) SAGO_MUST_CHECK;
 

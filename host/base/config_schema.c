@@ -175,6 +175,8 @@ const config_key config_keys[] = {
     NUMBER("train.peak_tflops", train.peak_tflops, "0", 0, 1e6, CHANGES,
            "Speed that MFU is a share of, in TFLOP/s a rank. 0: a GPU's data sheet for dense bf16; on the "
            "processor, what it is measured to do."),
+    INT("train.straggler_every", train.straggler_every, "100", 0, CONFIG_LARGEST, CHANGES,
+        "Steps between reports of the slowest rank, and of the part of a step that it is slow in. 0: none."),
 
     NUMBER("train.spike.threshold", train.spike.threshold, "0", 0, 1e6, CHANGES,
            "A loss above this multiple of its running median is a spike; above 1. 0: the rule is off."),

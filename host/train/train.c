@@ -204,6 +204,7 @@ static sago_status after_step(sago_trainer *t, const sago_train_hooks *hooks, sa
         sago_status status = evaluates ? hooks->evaluate(hooks->context, t) : SAGO_OK;
         if (status != SAGO_OK && t->mesh->rank == 0)
             sago_warn("not evaluated after step %lld: %s", (long long)t->step, sago_message());
+        (void)sago_mesh_exposed_seconds(t->mesh); /* waits of a save or an evaluation are no step's */
         return SAGO_OK;
     }
     if (sums->stop_requested == 0) return SAGO_OK;
@@ -255,6 +256,7 @@ static sago_status train_locked(sago_trainer *t, const sago_train_hooks *hooks) 
                   (long long)t->step + (t->step < config->run.steps), (long long)config->run.steps,
                   t->mesh->size, t->mesh->size > 1 ? "s" : "", t->device->description);
     t->started_ns = sago_now_ns();
+    (void)sago_mesh_exposed_seconds(t->mesh); /* nor are those of the start any step's */
     sago_step_sums sums = {0};
     sums.rows_by_rank =
         sago_alloc_zero((size_t)t->mesh->axis_size[SAGO_DATA_AXIS], sizeof *sums.rows_by_rank);

@@ -4,6 +4,8 @@
 #include "numbers.h"
 #include "ops.h"
 
+#include <unistd.h>
+
 static const int64_t counts[] = {0, 1, 2, 3, 7, 4096, 10007, 262144, 1000003};
 enum { N_COUNTS = sizeof counts / sizeof *counts };
 
@@ -298,6 +300,35 @@ static void test_exposed(void **unused) {
     assert_true(strlen(text) > 10);
 }
 
+/* Everybody waits for the last rank of its axis, which comes late to sums of many numbers. */
+static void test_late(void **unused) {
+    (void)unused;
+    enum { COUNT = 1 << 18, ROUNDS = 5 };
+    float *x = calloc(COUNT, sizeof *x);
+    double *seconds = calloc((size_t)mesh->size, sizeof *seconds);
+    int last = mesh->axis_size[SAGO_DATA_AXIS] - 1;
+    sago_mesh_late_seconds(mesh, seconds);
+    for (int i = 0; i < ROUNDS; i++) {
+        sago_collective *sum;
+        assert_status_ok(sago_barrier(mesh, SAGO_WORLD_AXIS));
+        if (mesh->axis_rank[SAGO_DATA_AXIS] == last) nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
+        assert_status_ok(sago_all_reduce_start(mesh, SAGO_DATA_AXIS, x, COUNT, &sum));
+        assert_status_ok(sago_collective_wait(mesh, sum));
+    }
+    sago_mesh_late_seconds(mesh, seconds);
+    assert_true(seconds[mesh->rank] == 0);
+    double of_last = seconds[world_rank(SAGO_DATA_AXIS, last)];
+    for (int r = 0; r < mesh->size && mesh->axis_rank[SAGO_DATA_AXIS] != last; r++)
+        assert_true(r == world_rank(SAGO_DATA_AXIS, last) ? seconds[r] > 0 : seconds[r] < of_last);
+    sago_mesh_late_seconds(mesh, seconds);
+    for (int r = 0; r < mesh->size; r++) assert_true(seconds[r] == 0);
+    char host[256] = "";
+    gethostname(host, sizeof host - 1);
+    if (mesh->size > 1) assert_string_equal(sago_mesh_host(mesh->size - 1), host);
+    free(seconds);
+    free(x);
+}
+
 int main(int n_arguments, char **arguments) {
     int model = n_arguments > 1 ? atoi(arguments[1]) : 1;
     const struct CMUnitTest tests[] = {
@@ -306,7 +337,7 @@ int main(int n_arguments, char **arguments) {
         cmocka_unit_test(test_device_sums), cmocka_unit_test(test_device_fails),
         cmocka_unit_test(test_broadcast),   cmocka_unit_test(test_gathers),
         cmocka_unit_test(test_agree),       cmocka_unit_test(test_channel),
-        cmocka_unit_test(test_wrong_size),  cmocka_unit_test(test_exposed),
+        cmocka_unit_test(test_wrong_size),  cmocka_unit_test(test_exposed), cmocka_unit_test(test_late),
     };
     int failures = 1;
     if (sago_mesh_start() != SAGO_OK || sago_mesh_open(0, model, 45, &mesh) != SAGO_OK) {

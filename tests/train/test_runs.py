@@ -309,6 +309,44 @@ def case_bf16_follows_fp32():
     assert abs(losses("half6")[6][1] - losses("half")[6][1]) < 0.01 * losses("half")[6][1]
 
 
+def rank_pid(run, rank):
+    """The process of a rank of a run under mpirun."""
+    while True:
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                words = open(f"/proc/{pid}/cmdline", "rb").read().split(b"\0")
+                around = open(f"/proc/{pid}/environ", "rb").read().split(b"\0")
+            except OSError:
+                continue
+            if words[0] == SAGO.encode() and f"run.dir={work}/{run}".encode() in words and f"OMPI_COMM_WORLD_RANK={rank}".encode() in around:
+                return int(pid)
+        time.sleep(.01)
+
+
+def case_the_slowest_rank_is_named():
+    for slow in (1, 0):
+        run = f"slow{slow}"
+        p = subprocess.Popen(command(run, 2, run__steps=120, train__straggler_every=20), stderr=subprocess.PIPE, text=True, env=ENV)
+        pid = rank_pid(run, slow)
+        while not (os.path.exists(f"{work}/{run}/metrics.jsonl") and losses(run)): time.sleep(.01)
+        while p.poll() is None and len(losses(run)) < 110:  # this rank stands still for nine tenths of the time
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(.045)
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(.005)
+        said = p.communicate(timeout=120)[1]
+        assert p.returncode == 0, said
+        reports = [r for r in lines(run) if r.get("event") == "straggler"]
+        assert [r["step"] for r in reports] == [20, 40, 60, 80, 100, 120] and all(r["steps"] == 20 for r in reports), reports
+        for r in reports[1:5]:
+            assert r["rank"] == slow and r["part"] == "compute" and r["stands_out"], (slow, reports)
+            assert r["compute"][slow] == r["seconds"] > r["median"] == r["compute"][1 - slow], r
+            assert r["comm_wait"][slow] < r["comm_wait"][1 - slow], r
+        assert said.count(f"straggler: rank {slow} (host ") >= 4, said
+    train("unreported", 2, train__straggler_every=0, run__steps=5)
+    assert not [r for r in lines("unreported") if r.get("event") == "straggler"]
+
+
 cases = {n[5:]: f for n, f in globals().items() if n.startswith("case_")}
 for name in sys.argv[3:] or cases:
     started = time.time()
