@@ -136,4 +136,7 @@ bool sago_ckpt_has_file(const sago_ckpt *ckpt, const char *name);
 sago_status sago_ckpt_verify(const char *step_dir, void (*report)(const char *text, void *context),
                              void *context) SAGO_MUST_CHECK;
 
+/** "1.10.8": the HDF5 that this process runs with, which need not be the one that it was built with. */
+void sago_ckpt_hdf5_version(char text[32]);
+
 #endif

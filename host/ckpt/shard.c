@@ -34,6 +34,14 @@ static void leave_library(void) {
     pthread_mutex_unlock(&library);
 }
 
+void sago_ckpt_hdf5_version(char text[32]) {
+    unsigned major = 0, minor = 0, release = 0;
+    enter_library();
+    H5get_libversion(&major, &minor, &release);
+    leave_library();
+    snprintf(text, 32, "%u.%u.%u", major, minor, release);
+}
+
 /* --- one line out of HDF5's error stack --- */
 
 static herr_t keep_innermost(unsigned n, const H5E_error2_t *entry, void *text) {

@@ -2,9 +2,11 @@
 #include "build.h"
 #include "cli.h"
 #include "device.h"
+#include "file.h"
 #include "gpu_checks.h"
 #include "log.h"
 #include "machine_checks.h"
+#include "rank_checks.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -88,18 +90,18 @@ static json_t *check_here(const sago_mesh *mesh, const sago_config *config) {
                      mesh->local_size, "host", host, "findings", findings);
 }
 
-/* One entry a node: that of its first rank; in the order of ranks. */
-static sago_status gather_nodes(sago_mesh *mesh, json_t *here, json_t *nodes) {
+/* The objects of all ranks, in the order of ranks, on rank 0; of each node's first rank alone where `of_nodes`. */
+static sago_status gather(sago_mesh *mesh, json_t *here, bool of_nodes, json_t *all_of_them) {
     char *mine = json_dumps(here, JSON_COMPACT), *all = NULL;
     size_t *sizes = sago_alloc_zero((size_t)mesh->size, sizeof *sizes), at = 0;
     sago_status status =
         sago_gather_bytes(mesh, SAGO_WORLD_AXIS, mine, mine ? strlen(mine) : 0, 0, &all, sizes);
     for (int r = 0; status == SAGO_OK && mesh->rank == 0 && r < mesh->size; at += sizes[r++]) {
-        json_t *node = NULL;
-        status = sago_json_parse(all + at, sizes[r], "findings", 0, &node);
-        if (status == SAGO_OK && json_integer_value(json_object_get(node, "local_rank")) == 0)
-            json_array_append(nodes, node);
-        json_decref(node);
+        json_t *theirs = NULL;
+        status = sago_json_parse(all + at, sizes[r], "findings", 0, &theirs);
+        if (status == SAGO_OK && (!of_nodes || json_integer_value(json_object_get(theirs, "local_rank")) == 0))
+            json_array_append(all_of_them, theirs);
+        json_decref(theirs);
     }
     free(mine);
     free(all);
@@ -158,23 +160,50 @@ static sago_status judge(const json_t *nodes, const json_t *together) {
     return SAGO_OK;
 }
 
+/* The folder that a run's files would go to, or what there is of the way to it. */
+static char *folder_of(const sago_arguments *arguments, const sago_config *config) {
+    const char *named = sago_argument(arguments, "--dir");
+    if (named) return sago_strdup(named);
+    char *dir = sago_path_absolute(config->run.dir[0] ? config->run.dir : ".");
+    while (!sago_is_dir(dir) && strcmp(dir, "/") != 0) {
+        char *above = sago_path_dir(dir);
+        free(dir);
+        dir = above;
+    }
+    return dir;
+}
+
+static sago_status check_ranks(sago_mesh *mesh, const sago_arguments *arguments, const sago_config *config,
+                               json_t *records, json_t *together) {
+    json_t *mine = NULL;
+    char *dir = folder_of(arguments, config);
+    sago_status status = sago_rank_measure(mesh, config, dir, &mine);
+    if (status == SAGO_OK) status = gather(mesh, mine, false, records);
+    if (status == SAGO_OK && mesh->rank == 0) sago_ranks_judge(records, together);
+    json_decref(mine);
+    free(dir);
+    return status;
+}
+
 static sago_status run(const sago_arguments *arguments) {
     sago_config *config = NULL;
     sago_mesh *mesh = NULL;
-    json_t *nodes = json_array(), *together = json_array(), *here = NULL;
+    json_t *nodes = json_array(), *together = json_array(), *records = json_array(), *here = NULL;
     sago_status status;
     char text[256];
-    SAGO_TRY_TO(done, sago_argument_config(arguments, NULL, &config));
+    SAGO_TRY_TO(done, sago_argument_config(arguments, arguments->positional[0], &config));
     SAGO_TRY_TO(done, sago_mesh_open(config->mesh.data, config->mesh.model,
                                      (double)config->mesh.timeout_seconds, &mesh));
     here = check_here(mesh, config);
-    SAGO_TRY_TO(done, gather_nodes(mesh, here, nodes));
+    SAGO_TRY_TO(done, gather(mesh, here, true, nodes));
     sago_mesh_describe(mesh, text);
     sago_finding_add(together, "mpi", "ok", "", "%s; data %d x model %d", text,
                      mesh->axis_size[SAGO_DATA_AXIS], mesh->axis_size[SAGO_MODEL_AXIS]);
     if (mesh->size > 1) SAGO_TRY_TO(done, check_sums(mesh, together));
+    if (sago_argument_switch(arguments, "--all-ranks"))
+        SAGO_TRY_TO(done, check_ranks(mesh, arguments, config, records, together));
     if (mesh->rank == 0 && sago_argument_switch(arguments, "--json")) {
-        json_t *all = json_pack("{s:O, s:O}", "nodes", nodes, "together", together);
+        json_t *all = json_pack("{s:O, s:O, s:O}", "nodes", nodes, "together", together, "ranks", records);
         sago_str line = {0};
         sago_json_add(&line, all, 9);
         printf("%s\n", sago_str_text(&line));
@@ -187,6 +216,7 @@ static sago_status run(const sago_arguments *arguments) {
 done:
     json_decref(nodes);
     json_decref(together);
+    json_decref(records);
     json_decref(here);
     sago_mesh_close(mesh);
     sago_config_free(config);
@@ -194,7 +224,10 @@ done:
 }
 
 static const sago_option options[] = {
-    {"--json", NULL, "prints one JSON object: nodes, each with its findings, and those of all together",
+    {"--all-ranks", NULL,
+     "the pre-flight of a run: every rank measures products, sums, disk and clocks, and all are laid side by side", false},
+    {"--dir", "DIR", "with --all-ranks: the folder whose speed is measured; default: that of run.dir", false},
+    {"--json", NULL, "prints one JSON object: nodes, each with its findings, those of all together, and the figures of ranks",
      false},
     {0},
 };
@@ -202,15 +235,18 @@ static const sago_option options[] = {
 const sago_command sago_command_doctor = {
     .name = "doctor",
     .summary = "what this machine and this MPI can do, and what stands in the way",
-    .usage = "sago doctor [--json] [--set KEY=VALUE ...]",
+    .usage = "sago doctor [CONFIG.yaml] [--all-ranks] [--dir DIR] [--json] [--set KEY=VALUE ...]",
     .details =
         "One line a finding: ok, info, warn or fail, with a remedy where one is known: program and "
         "libraries, "
         "processor, memory, threads, disk of the current folder, device, NVIDIA driver, GPUs with their "
         "memory and links, CUDA, cuBLASLt and NCCL; started with mpirun, each node, "
-        "and how fast ranks sum. Exits with 1 when a finding is a fail.",
-    .example = "mpirun -n 2 sago doctor",
+        "and how fast ranks sum. With --all-ranks (docs/launch.md) also every rank beside the others: versions that differ are "
+        "a fail, ranks more than 20 % slower than the median a warn with their figures. A CONFIG gives device, mesh and "
+        "run.dir. Exits with 1 when a finding is a fail.",
+    .example = "mpirun -n 2 sago doctor --all-ranks --dir runs",
     .options = options,
+    .max_positional = 1,
     .uses_mesh = true,
     .run = run,
 };

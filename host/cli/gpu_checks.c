@@ -27,9 +27,14 @@ typedef struct nvml {
     int (*pcie_generation)(nvml_device, unsigned *);
     int (*pcie_width)(nvml_device, unsigned *);
     int (*nvlink)(nvml_device, unsigned, unsigned *);
+    int (*at_address)(const char *, nvml_device *);
+    int (*clock)(nvml_device, int, unsigned *);
+    int (*slowed)(nvml_device, unsigned long long *);
 } nvml;
 
-enum { NVML_OK = 0, NVLINKS = 18, OLDEST_MAJOR = 8 };
+enum { NVML_OK = 0, NVLINKS = 18, OLDEST_MAJOR = 8, CLOCK_SM = 1 };
+/* Hardware slowdown, software and hardware thermal slowdown, power brake: no clock that was asked for. */
+static const unsigned long long bad_reasons = 0x8 | 0x20 | 0x40 | 0x80;
 
 static bool open_nvml(nvml *n) {
     const struct {
@@ -47,6 +52,9 @@ static bool open_nvml(nvml *n) {
         {"nvmlDeviceGetCurrPcieLinkGeneration", &n->pcie_generation},
         {"nvmlDeviceGetCurrPcieLinkWidth", &n->pcie_width},
         {"nvmlDeviceGetNvLinkState", &n->nvlink},
+        {"nvmlDeviceGetHandleByPciBusId_v2", &n->at_address},
+        {"nvmlDeviceGetClockInfo", &n->clock},
+        {"nvmlDeviceGetCurrentClocksThrottleReasons", &n->slowed},
     };
     n->library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
     if (!n->library) return false;
@@ -61,13 +69,25 @@ static bool open_nvml(nvml *n) {
     return false;
 }
 
+/* "18 NVLinks, PCIe 5 x16" */
+static void describe_links(const nvml *n, nvml_device gpu, char text[64]) {
+    unsigned generation = 0, width = 0, n_links = 0;
+    bool pcie = n->pcie_generation(gpu, &generation) == NVML_OK && n->pcie_width(gpu, &width) == NVML_OK;
+    for (unsigned link = 0; link < NVLINKS; link++) {
+        unsigned active = 0;
+        n_links += n->nvlink(gpu, link, &active) == NVML_OK && active;
+    }
+    snprintf(text, 64, "no NVLink");
+    if (n_links > 0) snprintf(text, 64, "%u NVLinks", n_links);
+    if (pcie) snprintf(text + strlen(text), 64 - strlen(text), ", PCIe %u x%u", generation, width);
+}
+
 /* "NVIDIA H100 80GB HBM3, 85.0 GB (84.1 free), sm_90, 18 NVLinks, PCIe 5 x16" */
 static void check_gpu(json_t *findings, const nvml *n, unsigned index) {
-    char name[96] = "?", links[64] = "no NVLink", finding[32];
+    char name[96] = "?", links[64], finding[32];
     nvml_device gpu;
     nvml_memory memory = {0};
     int major = 0, minor = 0;
-    unsigned generation = 0, width = 0, n_links = 0;
     snprintf(finding, sizeof finding, "gpu %u", index);
     if (n->device(index, &gpu) != NVML_OK) {
         sago_finding_add(findings, finding, "warn",
@@ -78,14 +98,7 @@ static void check_gpu(json_t *findings, const nvml *n, unsigned index) {
     n->name(gpu, name, sizeof name);
     n->memory(gpu, &memory);
     n->capability(gpu, &major, &minor);
-    bool pcie = n->pcie_generation(gpu, &generation) == NVML_OK && n->pcie_width(gpu, &width) == NVML_OK;
-    for (unsigned link = 0; link < NVLINKS; link++) {
-        unsigned active = 0;
-        n_links += n->nvlink(gpu, link, &active) == NVML_OK && active;
-    }
-    if (n_links > 0) snprintf(links, sizeof links, "%u NVLinks", n_links);
-    if (pcie)
-        snprintf(links + strlen(links), sizeof links - strlen(links), ", PCIe %u x%u", generation, width);
+    describe_links(n, gpu, links);
     sago_finding_add(findings, finding, major >= OLDEST_MAJOR ? "ok" : "warn",
                      "compute capability 8.0 or newer is needed (Ampere, Hopper and what came after)",
                      "%s, %.1f GB (%.1f free), sm_%d%d, %s", name, (double)memory.total * 1e-9,
@@ -111,6 +124,28 @@ static void check_driver(json_t *findings, const char *bad) {
     for (unsigned i = 0; i < count; i++) check_gpu(findings, &n, i);
     n.shutdown();
     dlclose(n.library);
+}
+
+bool sago_gpu_facts_read(const char *address, int local_rank, sago_gpu_facts *out) {
+    nvml n;
+    nvml_device gpu;
+    unsigned count = 0;
+    *out = (sago_gpu_facts){0};
+    if (!open_nvml(&n)) return false;
+    n.driver_version(out->driver, sizeof out->driver);
+    n.count(&count);
+    bool found = address[0] ? n.at_address(address, &gpu) == NVML_OK
+                            : count > 0 && n.device((unsigned)local_rank % count, &gpu) == NVML_OK;
+    if (found) {
+        n.name(gpu, out->name, sizeof out->name);
+        describe_links(&n, gpu, out->links);
+        n.clock(gpu, CLOCK_SM, &out->clock_mhz);
+        if (n.slowed(gpu, &out->slowed) != NVML_OK) out->slowed = 0;
+        out->slowed &= bad_reasons;
+    }
+    n.shutdown();
+    dlclose(n.library);
+    return true;
 }
 
 static void check_libraries(json_t *findings, const char *bad) {

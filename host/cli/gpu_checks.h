@@ -17,4 +17,17 @@
  */
 void sago_gpu_check(json_t *findings, int threads, int local_rank, bool wanted);
 
+/** Of one GPU, as its driver tells. */
+typedef struct sago_gpu_facts {
+    char driver[96], name[96]; /* name "": the driver hands none out */
+    char links[64];            /* "18 NVLinks, PCIe 5 x16" */
+    unsigned clock_mhz;        /* of its processors, now */
+    unsigned long long slowed; /* NVML's reasons of hardware slowdown, heat and power brake; 0: none */
+} sago_gpu_facts;
+
+/**
+ * The GPU of this PCI address; with address "" the local_rank-th modulo their number. False where there is no driver.
+ */
+bool sago_gpu_facts_read(const char *address, int local_rank, sago_gpu_facts *out);
+
 #endif

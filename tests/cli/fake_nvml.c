@@ -20,6 +20,9 @@ NVML int nvmlDeviceGetCudaComputeCapability(device gpu, int *major, int *minor);
 NVML int nvmlDeviceGetCurrPcieLinkGeneration(device gpu, unsigned *out);
 NVML int nvmlDeviceGetCurrPcieLinkWidth(device gpu, unsigned *out);
 NVML int nvmlDeviceGetNvLinkState(device gpu, unsigned link, unsigned *active);
+NVML int nvmlDeviceGetHandleByPciBusId_v2(const char *address, device *out);
+NVML int nvmlDeviceGetClockInfo(device gpu, int kind, unsigned *out);
+NVML int nvmlDeviceGetCurrentClocksThrottleReasons(device gpu, unsigned long long *out);
 
 enum { OK, NOT_SUPPORTED = 3 };
 static char gpus[2];
@@ -72,5 +75,18 @@ int nvmlDeviceGetCurrPcieLinkWidth(device gpu, unsigned *out) {
 int nvmlDeviceGetNvLinkState(device gpu, unsigned link, unsigned *active) {
     if (number(gpu)) return NOT_SUPPORTED;
     *active = link != 3;
+    return OK;
+}
+int nvmlDeviceGetHandleByPciBusId_v2(const char *address, device *out) {
+    (void)address, (void)out;
+    return NOT_SUPPORTED;
+}
+int nvmlDeviceGetClockInfo(device gpu, int kind, unsigned *out) {
+    (void)gpu;
+    *out = kind == 1 ? 1980 : 0;
+    return OK;
+}
+int nvmlDeviceGetCurrentClocksThrottleReasons(device gpu, unsigned long long *out) {
+    *out = number(gpu) ? 0x41 : 0x1; /* thermal slowdown of hardware, idle */
     return OK;
 }
