@@ -71,7 +71,7 @@ go_back_to_the_queue() { # WHY
         return
     fi
     say "$1: back into the queue"
-    scontrol requeue "$SLURM_JOB_ID" && sleep 60 # Slurm ends this script meanwhile
+    scontrol requeue "$SLURM_JOB_ID" && exec sleep 60 # which Slurm ends
 }
 
 # The configuration and its --set words, behind the options of launch/mpirun.sh.

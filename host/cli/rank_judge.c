@@ -50,7 +50,7 @@ static void add_ranks(sago_str *text, const json_t *records, const bool marked[]
         sago_str_printf(text, n_ranges > 1 ? ", %zu" : "%zu", r);
         if (last > r) sago_str_printf(text, "-%zu", last);
     }
-    sago_str_puts(text, " (");
+    sago_str_puts(text, " (host ");
     for (size_t r = 0; r < n && n_hosts <= MOST_NAMED; r++) {
         bool known = !marked[r];
         for (size_t q = 0; q < r && !known; q++) known = marked[q] && strcmp(host_of(records, q), host_of(records, r)) == 0;
@@ -58,7 +58,7 @@ static void add_ranks(sago_str *text, const json_t *records, const bool marked[]
         if (n_hosts++ == MOST_NAMED)
             sago_str_puts(text, ", ...");
         else
-            sago_str_printf(text, n_hosts > 1 ? ", %s" : "host %s", host_of(records, r));
+            sago_str_printf(text, n_hosts > 1 ? ", %s" : "%s", host_of(records, r));
     }
     sago_str_putc(text, ')');
 }

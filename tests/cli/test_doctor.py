@@ -72,6 +72,52 @@ if "gpu" in alone:
     named = {f["name"]: f for f in json.loads(out)["nodes"][0]["findings"]}
     assert code == 0 and named["device"]["text"].startswith("sim: "), (code, out, err)
 
+# The pre-flight of a run: every rank's figures, on the mesh and in the folder that the config names.
+def preflight(*ranks):
+    """Exit code, findings by name (the last of each), records, standard error; ranks: the command line of each."""
+    words = [mpirun, "--oversubscribe"]
+    for number, rank in enumerate(ranks):
+        words += [":"] * (number > 0) + ["-n", "1", *rank]
+    code, out, err = run(*words)
+    said = json.loads(out)
+    return code, {f["name"]: f for f in said["together"]}, said["ranks"], err
+
+
+with tempfile.TemporaryDirectory() as folder:
+    config, other = os.path.join(folder, "c.yaml"), os.path.join(folder, "other")
+    os.mkdir(other)
+    with open(config, "w") as file:
+        file.write("run: {dir: runs/first}\nmesh: {model: 2}\ndevice: cpu\nthreads: 1\n")
+    doctor = [sago, "doctor", config, "--all-ranks", "--json"]
+    code, named, ranks, err = preflight(doctor, doctor, doctor, doctor)
+    assert code == 0 and [r["rank"] for r in ranks] == [0, 1, 2, 3], (code, err)
+    assert all(r["host"] == os.uname().nodename and not r["failures"] for r in ranks), ranks
+    assert named["versions"]["status"] == "ok" and "alike on 4 ranks" in named["versions"]["text"], named
+    for name, unit in (("products", "GFLOP/s"), ("axis data", "GB/s"), ("axis model", "GB/s"), ("disk speed", "MB/s")):
+        values = sorted(r["speeds"][name]["value"] for r in ranks)
+        assert values[0] > 0 and f"median {values[1]:.4g} {unit} of 4 ranks, least {values[0]:.4g}" in named[name]["text"], named[name]
+        assert named[name]["status"] == ("warn" if values[0] < 0.8 * values[1] else "ok"), named[name]
+    assert ranks[0]["same"]["hdf5"] == re.search(r"hdf5 ([\d.]+)", alone["program"]["text"])[1], ranks[0]
+    assert not os.listdir(other) and sorted(os.listdir(folder)) == ["c.yaml", "other"], "it leaves something behind"
+    # A rank whose folder is another one, and one that can't write at all.
+    code, named, ranks, err = preflight(doctor, doctor, [*doctor, "--dir", other], [*doctor, "--dir", "/nowhere"])
+    assert code == 1 and "error" in err, (code, err)
+    failures = {r["rank"]: [f["name"] for f in r["failures"]] for r in ranks}
+    assert failures == {0: [], 1: [], 2: ["shared folder"], 3: ["disk speed", "shared folder"]}, failures
+    assert "ranks 2-3 (host " in named["shared folder"]["text"], named["shared folder"]
+    # A rank with another driver. On the processor it would not matter; auto might go to either.
+    os.symlink(os.path.abspath(fake_nvml), os.path.join(other, "libnvidia-ml.so.1"))
+    automatic = [sago, "doctor", "--all-ranks", "--json", "--dir", folder, "--set", "threads=1"]
+    odd = ["env", f"LD_LIBRARY_PATH={other}:{env.get('LD_LIBRARY_PATH', '')}", *automatic]
+    code, named, ranks, err = preflight(automatic, odd)
+    mine = ranks[0]["same"].get("gpu driver", "none")
+    assert code == 1 and named["gpu driver"]["status"] == "fail", (code, named)
+    assert named["gpu driver"]["text"].startswith(f"{mine} on rank 0 (host ") and "; 580.65.06 on rank 1 (host " in named["gpu driver"]["text"]
+    assert ranks[1]["same"]["gpu"] == "Tesla V100" and ranks[1]["same"]["gpu links"] == "no NVLink, PCIe 3 x16", ranks[1]
+    assert [f["status"] for f in ranks[1]["failures"]] == ["warn"] and "slowed" in ranks[1]["failures"][0]["text"], ranks[1]
+    code, named, ranks, err = preflight([*automatic, "--set", "device=cpu"], [*odd, "--set", "device=cpu"])
+    assert code == 0 and "gpu driver" not in named, (code, named)
+
 # A machine with two GPUs, as far as NVML goes.
 with tempfile.TemporaryDirectory() as folder:
     os.symlink(os.path.abspath(fake_nvml), os.path.join(folder, "libnvidia-ml.so.1"))

@@ -84,8 +84,8 @@ class Cluster:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
         lines = [
             "ClusterName=sago", f"SlurmctldHost={host}(127.0.0.1)", "SlurmUser=root", "AuthType=auth/munge",
-            # How long a requeued job waits is how long a credential lives.
-            f"AuthInfo=socket={d}/munge,cred_expire=3", f"StateSaveLocation={d}/state", f"SlurmdSpoolDir={d}/spool/%n",
+            # How long a requeued job waits is how long a credential lives; 5 s is the least.
+            f"AuthInfo=socket={d}/munge,cred_expire=5", f"StateSaveLocation={d}/state", f"SlurmdSpoolDir={d}/spool/%n",
             f"SlurmctldPidFile={d}/run/ctld.pid", f"SlurmdPidFile={d}/run/%n.pid", f"SlurmctldLogFile={d}/log/ctld.log",
             f"SlurmdLogFile={d}/log/%n.log", "ProctrackType=proctrack/linuxproc", "TaskPlugin=task/none",
             "SelectType=select/linear", "ReturnToService=2", "MpiDefault=none", f"SlurmctldPort={ctld}",
@@ -130,7 +130,7 @@ class Cluster:
 
     def logs(self):
         text = ""
-        for path in sorted(glob.glob(f"{self.folder}/log/*") + glob.glob(f"{self.folder}/*.out")):
+        for path in sorted(glob.glob(f"{self.folder}/log/*.log")):
             with open(path, errors="replace") as file:
                 text += f"\n== {path}\n" + "".join(file.readlines()[-40:])
         return text

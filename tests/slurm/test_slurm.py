@@ -2,15 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """launch/slurm.sh under a real Slurm of two emulated nodes: test_slurm.py SOURCE_ROOT SAGO MPIRUN
 
-Submits a run, takes one node away in the middle of training, and wants the job to start again by itself, on the node that is
-left, and to end with what an undisturbed run ends with. Skipped (77) where Slurm is not installed.
+Submits a run, asks it to stop as before its time limit, then takes one node away in the middle of training, and wants the job to
+start again by itself each time, the second time on the node that is left, and to end with what an undisturbed run ends with.
+Skipped (77) where Slurm is not installed.
 """
 import json, os, shutil, signal, subprocess, sys, tempfile, time
 
 import cluster
 
 ROOT, SAGO, MPIRUN = sys.argv[1:4]
-STEPS = 600
+STEPS = 1500
 
 CONFIG = """
 run: {{seed: 5, steps: {steps}}}
@@ -62,32 +63,44 @@ def train_undisturbed(work, env):
                     f"run.dir={work}/whole", "--quiet"], env=env, check=True, timeout=300)
 
 
-def case_lost_node(slurm, work):
+def case_disturbed_run(slurm, work):
     run = f"{work}/run"
-    said = slurm.run("sbatch", "--parsable", "--nodes=1-2", "--ntasks=2", "--chdir", ROOT, f"--output={work}/job.out",
-                     f"{ROOT}/launch/slurm.sh", "--cores", "0", f"{work}/config.yaml", "--set", f"run.dir={run}", cwd=ROOT)
+    said = slurm.run("sbatch", "--parsable", "--nodes=1-2", "--ntasks=2", f"--output={work}/job.out", f"{ROOT}/launch/slurm.sh",
+                     "--cores", "0", f"{work}/config.yaml", "--set", f"run.dir={run}", cwd=ROOT)
     number = int(said.split(";")[0])
-    slurm.until(lambda: steps_saved(run) and max(steps_saved(run)) >= 40, 90, "the run has saved step 40")
+    slurm.until(lambda: max(steps_saved(run), default=0) >= 40, 90, "the run has saved step 40")
     assert slurm.job(number)["NodeList"] == "n[1-2]", slurm.job(number)
+    slurm.run("scancel", "--batch", "--signal=USR1", str(number))
+    slurm.until(lambda: slurm.job(number)["Restarts"] == "1", 60, "the job went back into the queue")
+    stopped = max(steps_saved(run))
+    slurm.until(lambda: max(steps_saved(run)) >= stopped + 40, 90, "the run goes on")
     slurm.kill_node("n2")
-    at = max(steps_saved(run))
-    assert at < STEPS - 40, f"the run was nearly done ({at}) before the node could be taken away"
+    lost = max(steps_saved(run))
+    assert lost < STEPS - 40, f"the run was nearly done ({lost}) before the node could be taken away"
     slurm.until(lambda: slurm.job(number)["JobState"] in ("COMPLETED", "FAILED", "NODE_FAIL", "CANCELLED"), 150,
                 "the job has ended")
     job = slurm.job(number)
     with open(f"{work}/job.out") as file:
         told = file.read()
-    assert (job["JobState"], job["Restarts"], job["NodeList"]) == ("COMPLETED", "1", "n1"), (job, told)
-    assert "start 1: 2 ranks on n1,n2" in told and "start 2: 2 ranks on n1\n" in told, told
-    assert slurm.states()["n2"].startswith("down"), slurm.states()
+    assert (job["JobState"], job["Restarts"], job["NodeList"]) == ("COMPLETED", "2", "n1"), (job, told)
+    for start, nodes in ((1, "n1,n2"), (2, "n1,n2"), (3, "n1")):
+        assert f"start {start}: 2 ranks on {nodes}\n" in told, told
+    assert "stopped by a signal, saved: back into the queue" in told and slurm.states()["n2"].startswith("down"), told
 
     metrics = lines(run)
     losses = [(r["step"], r["loss"], r["gradient_norm"]) for r in metrics if "target_tokens" in r]
     resumes = [r["step"] for r in metrics if r.get("event") == "resume"]
-    assert len(resumes) == 1 and resumes[0] >= at and resumes[0] % 20 == 0, (resumes, at)
+    assert len(resumes) == 2 and resumes[0] == stopped and resumes[1] >= lost and resumes[1] % 20 == 0, (resumes, stopped, lost)
     assert losses == [(r["step"], r["loss"], r["gradient_norm"]) for r in lines(f"{work}/whole") if "target_tokens" in r]
     assert len(losses) == STEPS and losses[-1][1] < losses[0][1] / 2, (losses[0], losses[-1])
     assert weights(run) == weights(f"{work}/whole")
+
+
+def case_preflight_by_srun(slurm, work):
+    out = slurm.run("srun", "--mpi=pmix", "--nodes=1", "--ntasks=2", SAGO, "doctor", f"{work}/config.yaml", "--all-ranks", "--json")
+    said = json.loads(out[out.index("{"):])
+    assert [r["rank"] for r in said["ranks"]] == [0, 1] and all(not r["failures"] for r in said["ranks"]), said
+    assert "alike on 2 ranks" in {f["name"]: f["text"] for f in said["together"]}["versions"], said
 
 
 def case_wrong_configuration(slurm, work):
@@ -114,7 +127,7 @@ def main():
         prepare(work)
         train_undisturbed(work, env)
         with cluster.Cluster(f"{work}/slurm") as slurm:
-            for case in (case_wrong_configuration, case_lost_node):
+            for case in (case_preflight_by_srun, case_wrong_configuration, case_disturbed_run):
                 started = time.monotonic()
                 case(slurm, work)
                 print(f"{case.__name__[5:]}: {time.monotonic() - started:.1f} s", flush=True)
