@@ -88,9 +88,9 @@ struct sago_collective {
     int64_t source_offset; /* and where */
     int64_t output_offset;
     int64_t submitted_ns;
-    void *device_work; /* the transport's, which then does all the work; kind is COMM_NONE */
-    bool complete;     /* guarded by comm.lock from here */
-    bool awaited;      /* a caller is blocked in the wait */
+    void *device_work;  /* the transport's, which then does all the work; kind is COMM_NONE */
+    bool complete;      /* guarded by comm.lock from here */
+    bool awaited;       /* a caller is blocked in the wait */
     int64_t awaited_ns; /* since when */
     sago_status status;
     comm_job *next;

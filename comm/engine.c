@@ -170,12 +170,14 @@ static void check_message(const comm_unit *unit, int request, const MPI_Status *
 }
 
 /*
- * The n messages that came through last end a round: as far as a caller stood waiting since the ones before, it waited for
- * their ranks. Only collectives of many numbers count, whose messages come straight from the rank that made them.
+ * The n messages that came through last end a round: as far as a caller stood waiting since the ones before,
+ * it waited for their ranks. Only collectives of many numbers count, whose messages come straight from the
+ * rank that made them.
  */
 static void note_late(const comm_unit *unit, int n, int64_t now_ns) {
     const comm_job *job = unit->job;
-    if (job->kind != COMM_ALL_REDUCE && job->kind != COMM_REDUCE_SCATTER && job->kind != COMM_ALL_GATHER_PIECES)
+    if (job->kind != COMM_ALL_REDUCE && job->kind != COMM_REDUCE_SCATTER &&
+        job->kind != COMM_ALL_GATHER_PIECES)
         return;
     pthread_mutex_lock(&comm.lock);
     int64_t since = unit->moved_ns > late_until_ns ? unit->moved_ns : late_until_ns;

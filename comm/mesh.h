@@ -188,8 +188,9 @@ void sago_mesh_abort(sago_mesh *mesh, int exit_code) __attribute__((noreturn));
 double sago_mesh_exposed_seconds(sago_mesh *mesh);
 
 /**
- * seconds[r], for every rank of the world: how long, since the last call, callers on this rank stood in collectives of many
- * numbers and it was rank r's message that came last. Of those that MPI carries; 0 for those of NCCL.
+ * seconds[r], for every rank of the world: how long, since the last call, callers on this rank stood in
+ * collectives of many numbers and it was rank r's message that came last. Of those that MPI carries; 0 for
+ * those of NCCL.
  */
 void sago_mesh_late_seconds(sago_mesh *mesh, double seconds[]);
 

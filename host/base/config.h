@@ -166,7 +166,8 @@ void sago_config_document(sago_str *out);
 /**
  * Compares what may not change when a run continues: all but run.dir, run.steps, optimizer.*, mesh.*, device,
  * threads, checkpoint.*, eval.*, data.prefetch, data.cache_dir, train.micro_batch, recompute, loss_chunk,
- * non_finite, max_skipped, peak_tflops, straggler_every and train.spike.*. Errors: SAGO_E_CONFIG naming the key and both values.
+ * non_finite, max_skipped, peak_tflops, straggler_every and train.spike.*. Errors: SAGO_E_CONFIG naming the
+ * key and both values.
  */
 sago_status sago_config_check_resume(const sago_config *before, const sago_config *now) SAGO_MUST_CHECK;
 

@@ -90,7 +90,8 @@ static json_t *check_here(const sago_mesh *mesh, const sago_config *config) {
                      mesh->local_size, "host", host, "findings", findings);
 }
 
-/* The objects of all ranks, in the order of ranks, on rank 0; of each node's first rank alone where `of_nodes`. */
+/* The objects of all ranks, in the order of ranks, on rank 0; of each node's first rank alone where
+ * `of_nodes`. */
 static sago_status gather(sago_mesh *mesh, json_t *here, bool of_nodes, json_t *all_of_them) {
     char *mine = json_dumps(here, JSON_COMPACT), *all = NULL;
     size_t *sizes = sago_alloc_zero((size_t)mesh->size, sizeof *sizes), at = 0;
@@ -99,7 +100,8 @@ static sago_status gather(sago_mesh *mesh, json_t *here, bool of_nodes, json_t *
     for (int r = 0; status == SAGO_OK && mesh->rank == 0 && r < mesh->size; at += sizes[r++]) {
         json_t *theirs = NULL;
         status = sago_json_parse(all + at, sizes[r], "findings", 0, &theirs);
-        if (status == SAGO_OK && (!of_nodes || json_integer_value(json_object_get(theirs, "local_rank")) == 0))
+        if (status == SAGO_OK &&
+            (!of_nodes || json_integer_value(json_object_get(theirs, "local_rank")) == 0))
             json_array_append(all_of_them, theirs);
         json_decref(theirs);
     }
@@ -225,9 +227,12 @@ done:
 
 static const sago_option options[] = {
     {"--all-ranks", NULL,
-     "the pre-flight of a run: every rank measures products, sums, disk and clocks, and all are laid side by side", false},
+     "the pre-flight of a run: every rank measures products, sums, disk and clocks, and all are laid side by "
+     "side",
+     false},
     {"--dir", "DIR", "with --all-ranks: the folder whose speed is measured; default: that of run.dir", false},
-    {"--json", NULL, "prints one JSON object: nodes, each with its findings, those of all together, and the figures of ranks",
+    {"--json", NULL,
+     "prints one JSON object: nodes, each with its findings, those of all together, and the figures of ranks",
      false},
     {0},
 };
@@ -241,8 +246,10 @@ const sago_command sago_command_doctor = {
         "libraries, "
         "processor, memory, threads, disk of the current folder, device, NVIDIA driver, GPUs with their "
         "memory and links, CUDA, cuBLASLt and NCCL; started with mpirun, each node, "
-        "and how fast ranks sum. With --all-ranks (docs/launch.md) also every rank beside the others: versions that differ are "
-        "a fail, ranks more than 20 % slower than the median a warn with their figures. A CONFIG gives device, mesh and "
+        "and how fast ranks sum. With --all-ranks (docs/launch.md) also every rank beside the others: "
+        "versions that differ are "
+        "a fail, ranks more than 20 % slower than the median a warn with their figures. A CONFIG gives "
+        "device, mesh and "
         "run.dir. Exits with 1 when a finding is a fail.",
     .example = "mpirun -n 2 sago doctor --all-ranks --dir runs",
     .options = options,

@@ -26,7 +26,8 @@ typedef struct sago_gpu_facts {
 } sago_gpu_facts;
 
 /**
- * The GPU of this PCI address; with address "" the local_rank-th modulo their number. False where there is no driver.
+ * The GPU of this PCI address; with address "" the local_rank-th modulo their number. False where there is no
+ * driver.
  */
 bool sago_gpu_facts_read(const char *address, int local_rank, sago_gpu_facts *out);
 

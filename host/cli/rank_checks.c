@@ -71,7 +71,8 @@ static void note_gpu(json_t *record, const sago_mesh *mesh, const sago_config *c
     add_same(record, "gpu", facts.name);
     add_same(record, "gpu links", facts.links);
     if (device && strcmp(device->name, "cuda") == 0) add_speed(record, "gpu clock", facts.clock_mhz, "MHz");
-    if (facts.slowed) add_failure(record, "gpu clock", "warn", "the GPU is slowed down by heat or lack of power");
+    if (facts.slowed)
+        add_failure(record, "gpu clock", "warn", "the GPU is slowed down by heat or lack of power");
 }
 
 /* Large products of the kind that training does, on all ranks at once, since they share power and cores. */
@@ -113,7 +114,8 @@ static sago_status measure_axis(json_t *record, sago_mesh *mesh, sago_device *de
     return SAGO_OK;
 }
 
-/* seconds: what this rank's sums took. The shares of them that others waited for a rank become that rank's own. */
+/* seconds: what this rank's sums took. The shares of them that others waited for a rank become that rank's
+ * own. */
 static sago_status note_lateness(json_t *record, sago_mesh *mesh, double seconds) {
     int n = mesh->size;
     double *v = sago_alloc_zero(2 * (size_t)n, sizeof *v);
@@ -128,7 +130,8 @@ static sago_status note_lateness(json_t *record, sago_mesh *mesh, double seconds
     return status;
 }
 
-static sago_status measure_axes(json_t *record, sago_mesh *mesh, const sago_config *config, sago_device *device) {
+static sago_status measure_axes(json_t *record, sago_mesh *mesh, const sago_config *config,
+                                sago_device *device) {
     int64_t count = config->mesh.bucket_bytes / (int64_t)sizeof(float);
     double *unheard = sago_alloc_zero((size_t)mesh->size, sizeof *unheard), seconds = 0;
     float *buffer = NULL;
@@ -193,11 +196,13 @@ static sago_status measure_disk(json_t *record, sago_mesh *mesh, const char *dir
     int64_t wrote = status == SAGO_OK && well(record, "disk speed", write_and_sync(mine, &seconds));
     if (wrote) add_speed(record, "disk speed", DISK_BYTES / seconds * 1e-6, "MB/s");
     int64_t first_wrote = wrote;
-    if (status == SAGO_OK) status = sago_broadcast(mesh, SAGO_WORLD_AXIS, &first_wrote, sizeof first_wrote, 0);
+    if (status == SAGO_OK)
+        status = sago_broadcast(mesh, SAGO_WORLD_AXIS, &first_wrote, sizeof first_wrote, 0);
     if (status == SAGO_OK) status = sago_barrier(mesh, SAGO_WORLD_AXIS);
     if (status == SAGO_OK && first_wrote && !sago_is_file(first))
-        add_failure(record, "shared folder", "fail", "the folder of the run is not that of rank 0 here: what rank 0 wrote "
-                                                     "can't be seen");
+        add_failure(record, "shared folder", "fail",
+                    "the folder of the run is not that of rank 0 here: what rank 0 wrote "
+                    "can't be seen");
     if (status == SAGO_OK) status = sago_barrier(mesh, SAGO_WORLD_AXIS);
     unlink(mine);
     free(mine);
@@ -209,8 +214,8 @@ sago_status sago_rank_measure(sago_mesh *mesh, const sago_config *config, const 
     struct timespec now;
     char host[65] = "";
     gethostname(host, sizeof host - 1);
-    *record = json_pack("{s:i, s:s, s:f, s:{}, s:{}, s:[]}", "rank", mesh->rank, "host", host, "late", 0.0, "same",
-                        "speeds", "failures");
+    *record = json_pack("{s:i, s:s, s:f, s:{}, s:{}, s:[]}", "rank", mesh->rank, "host", host, "late", 0.0,
+                        "same", "speeds", "failures");
     note_versions(*record, mesh);
     SAGO_TRY(measure_device(*record, mesh, config));
     SAGO_TRY(measure_disk(*record, mesh, dir));

@@ -9,8 +9,8 @@
 #include <string.h>
 
 enum { MOST_NAMED = 8 };
-/* A rank is slow below this part of the median, late when others wait for it for this much more of their sums than for
- * the median rank, and its clock is wrong from this many seconds on. */
+/* A rank is slow below this part of the median, late when others wait for it for this much more of their sums
+ * than for the median rank, and its clock is wrong from this many seconds on. */
 static const double slow_part = 0.8, late_share = 0.2, clock_seconds = 2;
 
 static int by_value(const void *a, const void *b) {
@@ -53,7 +53,8 @@ static void add_ranks(sago_str *text, const json_t *records, const bool marked[]
     sago_str_puts(text, " (host ");
     for (size_t r = 0; r < n && n_hosts <= MOST_NAMED; r++) {
         bool known = !marked[r];
-        for (size_t q = 0; q < r && !known; q++) known = marked[q] && strcmp(host_of(records, q), host_of(records, r)) == 0;
+        for (size_t q = 0; q < r && !known; q++)
+            known = marked[q] && strcmp(host_of(records, q), host_of(records, r)) == 0;
         if (known) continue;
         if (n_hosts++ == MOST_NAMED)
             sago_str_puts(text, ", ...");
@@ -78,8 +79,8 @@ static json_t *names_of(const json_t *records, const char *part) {
 }
 
 static const char *same_of(const json_t *records, size_t rank, const char *name) {
-    const char *value = json_string_value(
-        json_object_get(json_object_get(json_array_get(records, rank), "same"), name));
+    const char *value =
+        json_string_value(json_object_get(json_object_get(json_array_get(records, rank), "same"), name));
     return value ? value : "none";
 }
 
@@ -98,8 +99,9 @@ static void tell_difference(json_t *findings, const json_t *records, const char 
         sago_str_printf(&text, "%s on ", same_of(records, r, name));
         add_ranks(&text, records, marked);
     }
-    sago_finding_add(findings, name, "fail", "ranks that differ give other numbers or fail midway: make them alike",
-                     "%s", sago_str_text(&text));
+    sago_finding_add(findings, name, "fail",
+                     "ranks that differ give other numbers or fail midway: make them alike", "%s",
+                     sago_str_text(&text));
     sago_str_free(&text);
     free(told);
     free(marked);
@@ -125,7 +127,8 @@ static void judge_versions(const json_t *records, json_t *findings) {
     json_decref(names);
 }
 
-/* One line of a figure of every rank: its median and extremes, and who is out of line, worst first, with its own. */
+/* One line of a figure of every rank: its median and extremes, and who is out of line, worst first, with its
+ * own. */
 static void tell_figures(json_t *findings, const json_t *records, const char *name, const char *unit,
                          const double values[], const bool wrong[], const char *remedy) {
     size_t n = json_array_size(records), n_wrong = 0, n_there = 0, least = 0;
@@ -137,7 +140,8 @@ static void tell_figures(json_t *findings, const json_t *records, const char *na
         n_wrong += wrong[r];
     }
     sago_str_printf(&text, "median %.4g %s", median, unit);
-    if (n_there > 1) sago_str_printf(&text, " of %zu ranks, least %.4g on rank %zu", n_there, values[least], least);
+    if (n_there > 1)
+        sago_str_printf(&text, " of %zu ranks, least %.4g on rank %zu", n_there, values[least], least);
     size_t n_named = 0;
     for (size_t r = 0; r < n; r++) {
         if (!wrong[r] || n_named++ >= MOST_NAMED) continue;
@@ -151,9 +155,12 @@ static void tell_figures(json_t *findings, const json_t *records, const char *na
 
 static const char *speed_remedy(const char *name) {
     if (sago_starts_with(name, "axis"))
-        return "the whole axis waits for its slowest group: look at the links and the network of these ranks' nodes";
-    if (strcmp(name, "disk speed") == 0) return "a checkpoint is as slow as its slowest rank: look at that node's mount";
-    return "every step waits for the slowest rank: look at its node's clocks, cooling, binding and other processes, or "
+        return "the whole axis waits for its slowest group: look at the links and the network of these "
+               "ranks' nodes";
+    if (strcmp(name, "disk speed") == 0)
+        return "a checkpoint is as slow as its slowest rank: look at that node's mount";
+    return "every step waits for the slowest rank: look at its node's clocks, cooling, binding and other "
+           "processes, or "
            "leave the node out";
 }
 
@@ -166,7 +173,8 @@ static void judge_speeds(const json_t *records, json_t *findings) {
     json_object_foreach(names, name, unused) {
         const char *unit = "";
         for (size_t r = 0; r < n; r++) {
-            const json_t *speed = json_object_get(json_object_get(json_array_get(records, r), "speeds"), name);
+            const json_t *speed =
+                json_object_get(json_object_get(json_array_get(records, r), "speeds"), name);
             values[r] = speed ? json_number_value(json_object_get(speed, "value")) : NAN;
             if (speed) unit = json_string_value(json_object_get(speed, "unit"));
         }
@@ -192,7 +200,8 @@ static void judge_lateness(const json_t *records, json_t *findings) {
     for (size_t r = 0; r < n; r++) wrong[r] = values[r] > median + 100 * late_share;
     if (any)
         tell_figures(findings, records, "waited for", "% of a sum", values, wrong,
-                     "the others' sums wait for the messages of these ranks: look at the network of their nodes, and at what "
+                     "the others' sums wait for the messages of these ranks: look at the network of their "
+                     "nodes, and at what "
                      "else runs there");
     free(values);
     free(wrong);
@@ -202,7 +211,8 @@ static void judge_clocks(const json_t *records, json_t *findings) {
     size_t n = json_array_size(records);
     double *values = sago_alloc_zero(n, sizeof *values), widest = 0;
     bool *wrong = sago_alloc_zero(n, sizeof *wrong), any = false;
-    for (size_t r = 0; r < n; r++) values[r] = json_number_value(json_object_get(json_array_get(records, r), "clock"));
+    for (size_t r = 0; r < n; r++)
+        values[r] = json_number_value(json_object_get(json_array_get(records, r), "clock"));
     double median = median_of(values, n);
     for (size_t r = 0; r < n; r++) {
         values[r] -= median;
@@ -211,20 +221,22 @@ static void judge_clocks(const json_t *records, json_t *findings) {
         widest = fmax(widest, fabs(values[r]));
     }
     if (any)
-        tell_figures(findings, records, "clocks", "s", values, wrong, "set these nodes' clocks (chrony, ntpd)");
+        tell_figures(findings, records, "clocks", "s", values, wrong,
+                     "set these nodes' clocks (chrony, ntpd)");
     else
         sago_finding_add(findings, "clocks", "ok", "", "within %.2g s of one another", widest);
     free(values);
     free(wrong);
 }
 
-static void tell_failure(json_t *findings, const json_t *records, const json_t *failure, const bool marked[]) {
+static void tell_failure(json_t *findings, const json_t *records, const json_t *failure,
+                         const bool marked[]) {
     sago_str ranks = {0};
     add_ranks(&ranks, records, marked);
     sago_finding_add(findings, json_string_value(json_object_get(failure, "name")),
                      json_string_value(json_object_get(failure, "status")),
-                     "see to it on the nodes of these ranks, or leave those nodes out", "%s: %s", sago_str_text(&ranks),
-                     json_string_value(json_object_get(failure, "text")));
+                     "see to it on the nodes of these ranks, or leave those nodes out", "%s: %s",
+                     sago_str_text(&ranks), json_string_value(json_object_get(failure, "text")));
     sago_str_free(&ranks);
 }
 
@@ -236,7 +248,8 @@ static void judge_failures(const json_t *records, json_t *findings) {
     json_array_foreach((json_t *)records, r, record) {
         json_array_foreach(json_object_get(record, "failures"), i, failure) {
             bool known = false;
-            for (size_t k = 0; k < json_array_size(told); k++) known |= json_equal(json_array_get(told, k), failure);
+            for (size_t k = 0; k < json_array_size(told); k++)
+                known |= json_equal(json_array_get(told, k), failure);
             if (known) continue;
             json_array_append(told, failure);
             for (size_t q = 0; q < n; q++) {

@@ -68,7 +68,8 @@ static sago_status write_step(sago_trainer *t, const sago_step_record *record, c
 /* Which shares of a step a rank may be behind by before it is called a straggler. */
 static const double straggler_share = 0.1;
 
-/* v, of each rank in turn: seconds a step of the parts, then of waiting for others, then how many waited for it. */
+/* v, of each rank in turn: seconds a step of the parts, then of waiting for others, then how many waited for
+ * it. */
 enum { COMM_WAIT = SAGO_N_PARTS, N_WAITED, N_COLUMNS };
 
 static sago_status exchange_times(sago_trainer *t, double v[]) {
@@ -102,19 +103,22 @@ static sago_status tell_straggler(sago_trainer *t, int64_t step, const double v[
     bool stands_out = slowest.excess >= straggler_share * step_seconds;
     const char *host = sago_mesh_host(slowest.rank), *part = sago_straggler_part_name(slowest.part);
     if (stands_out)
-        sago_warn("straggler: rank %d (host %s), %s: %.3g s a step, the median is %.3g s; of the %.3g s of a step all "
+        sago_warn("straggler: rank %d (host %s), %s: %.3g s a step, the median is %.3g s; of the %.3g s of a "
+                  "step all "
                   "ranks wait %.3g s for it",
                   slowest.rank, host, part, slowest.seconds, slowest.median, step_seconds, slowest.excess);
     else
-        sago_info("no straggler up to step %lld: the slowest is rank %d (host %s), %s, by %.2g s of %.3g s a step",
-                  (long long)step, slowest.rank, host, part, fmax(0, slowest.excess), step_seconds);
+        sago_info(
+            "no straggler up to step %lld: the slowest is rank %d (host %s), %s, by %.2g s of %.3g s a step",
+            (long long)step, slowest.rank, host, part, fmax(0, slowest.excess), step_seconds);
     return sago_trainer_log_event(
         t, "straggler",
-        json_pack("{s:I, s:I, s:i, s:s, s:s, s:b, s:f, s:f, s:f, s:f, s:o, s:o, s:o, s:o}", "step", (json_int_t)step, "steps",
-                  (json_int_t)t->times.steps, "rank", slowest.rank, "host", host, "part", part, "stands_out",
-                  stands_out, "seconds", slowest.seconds, "median", slowest.median, "excess", slowest.excess,
-                  "step_seconds", step_seconds, "compute", column(v + SAGO_PART_COMPUTE * n, n), "data_wait",
-                  column(v + SAGO_PART_DATA * n, n), "waited_for", column(v + SAGO_PART_MESSAGES * n, n), "comm_wait",
+        json_pack("{s:I, s:I, s:i, s:s, s:s, s:b, s:f, s:f, s:f, s:f, s:o, s:o, s:o, s:o}", "step",
+                  (json_int_t)step, "steps", (json_int_t)t->times.steps, "rank", slowest.rank, "host", host,
+                  "part", part, "stands_out", stands_out, "seconds", slowest.seconds, "median",
+                  slowest.median, "excess", slowest.excess, "step_seconds", step_seconds, "compute",
+                  column(v + SAGO_PART_COMPUTE * n, n), "data_wait", column(v + SAGO_PART_DATA * n, n),
+                  "waited_for", column(v + SAGO_PART_MESSAGES * n, n), "comm_wait",
                   column(v + COMM_WAIT * n, n)));
 }
 
@@ -141,7 +145,8 @@ sago_status sago_trainer_log_event(sago_trainer *t, const char *event, json_t *d
     sago_status status = SAGO_OK;
     if (t->mesh->rank == 0) {
         json_object_set_new(details, "event", json_string(event));
-        if (!json_object_get(details, "step")) json_object_set_new(details, "step", json_integer((json_int_t)t->step));
+        if (!json_object_get(details, "step"))
+            json_object_set_new(details, "step", json_integer((json_int_t)t->step));
         json_object_set_new(details, "time", json_integer((json_int_t)time(NULL)));
         status = sago_metrics_append(t->metrics, details);
     }

@@ -53,6 +53,7 @@ void sago_straggler_find(const double seconds[], int n, sago_straggler *out) {
         int worst = SAGO_PART_COMPUTE;
         for (int p = 0; p < SAGO_N_PARTS; p++)
             if (excess[p] > excess[worst]) worst = p;
-        *out = (sago_straggler){r, (sago_straggler_part)worst, seconds[worst * n + r], medians[worst], excess[worst]};
+        *out = (sago_straggler){r, (sago_straggler_part)worst, seconds[worst * n + r], medians[worst],
+                                excess[worst]};
     }
 }

@@ -2,13 +2,14 @@
 /**
  * Stragglers: which rank holds the others up, and in what part of a step.
  *
- * Ranks meet in every step, so all of them take the same time for it, and a slow one is the one that waits least. What is
- * compared is therefore the time that a rank needs for itself:
+ * Ranks meet in every step, so all of them take the same time for it, and a slow one is the one that waits
+ * least. What is compared is therefore the time that a rank needs for itself:
  *
  *     compute    its steps less its waits for data and for other ranks
  *     data wait  for its own batches
- *     messages   how long the others' sums waited for its messages, less what the two above explain: a slow link, or a
- *                processor that is not free to send. Known of sums that MPI carries (sago_mesh_late_seconds).
+ *     messages   how long the others' sums waited for its messages, less what the two above explain: a
+ *                slow link, or a processor that is not free to send; of sums that MPI carries
+ *                (sago_mesh_late_seconds)
  *
  * All are clocks that the host reads anyway; ranks exchange them once a report.
  */
@@ -45,7 +46,8 @@ typedef struct sago_straggler {
     double excess;            /* what it holds the others up by, in that part */
 } sago_straggler;
 
-/** The slowest of n ranks. seconds[part * n + rank]: of each part on each rank; messages as waited for by the others. */
+/** The slowest of n ranks. seconds[part * n + rank]: of each part on each rank; messages as waited for by the
+ * others. */
 void sago_straggler_find(const double seconds[], int n, sago_straggler *out);
 
 #endif

@@ -78,7 +78,7 @@ typedef struct sago_trainer {
     int64_t saved_step; /* last step handed to the writer */
     sago_spike_detector spikes;
     sago_rank_times times; /* of this rank, since the last report of the slowest one */
-    double gemm_gflops; /* what MFU is a share of, a rank; 0: not known yet, NAN: not known */
+    double gemm_gflops;    /* what MFU is a share of, a rank; 0: not known yet, NAN: not known */
     int64_t started_ns;
 } sago_trainer;
 
@@ -134,8 +134,8 @@ sago_status sago_trainer_gradients(sago_trainer *trainer, sago_step_record *reco
 sago_status sago_trainer_collect(sago_trainer *trainer, const sago_step_record *record,
                                  sago_step_sums *sums) SAGO_MUST_CHECK;
 
-/** A step's line in the metrics, from rank 0, and the slowest rank where that is due. All ranks call it; seconds: what
- * the step took on this one. */
+/** A step's line in the metrics, from rank 0, and the slowest rank where that is due. All ranks call it;
+ * seconds: what the step took on this one. */
 sago_status sago_trainer_log_step(sago_trainer *trainer, const sago_step_record *record,
                                   const sago_step_sums *sums, double seconds) SAGO_MUST_CHECK;
 sago_status sago_trainer_log_event(sago_trainer *trainer, const char *event, json_t *details) SAGO_MUST_CHECK;

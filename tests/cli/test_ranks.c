@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* What the records of a pre-flight's ranks say side by side: each fault planted in one of them must be named. */
+/* What the records of a pre-flight's ranks say side by side: each fault planted in one of them must be named.
+ */
 #include "rank_checks.h"
 #include "str.h"
 
@@ -19,10 +20,10 @@ static json_t *sound(void) {
         snprintf(host, sizeof host, "n%d", r / 2);
         json_array_append_new(
             records,
-            json_pack("{s:i, s:s, s:f, s:f, s:{s:s, s:s}, s:{s:{s:f, s:s}, s:{s:f, s:s}}, s:[]}", "rank", r, "host", host,
-                      "clock", 1.8e9 + 0.01 * r, "late", 0.05 + 0.01 * (r % 3), "same", "hdf5", "1.10.8", "gpu driver", "580.65",
-                      "speeds", "products", "value", 100.0 - r, "unit", "GFLOP/s", "disk speed", "value", 500.0 + r, "unit",
-                      "MB/s", "failures"));
+            json_pack("{s:i, s:s, s:f, s:f, s:{s:s, s:s}, s:{s:{s:f, s:s}, s:{s:f, s:s}}, s:[]}", "rank", r,
+                      "host", host, "clock", 1.8e9 + 0.01 * r, "late", 0.05 + 0.01 * (r % 3), "same", "hdf5",
+                      "1.10.8", "gpu driver", "580.65", "speeds", "products", "value", 100.0 - r, "unit",
+                      "GFLOP/s", "disk speed", "value", 500.0 + r, "unit", "MB/s", "failures"));
     }
     return records;
 }
@@ -86,7 +87,8 @@ static void test_versions(void **unused) {
     json_object_set_new(part(records, 5, "same"), "hdf5", json_string("1.12.2"));
     json_t *findings = judge(records, "hdf5");
     assert_string_equal(status_of(findings, "hdf5"), "fail");
-    assert_says(findings, "hdf5", "1.10.8 on ranks 0-4, 6-7 (host n0, n1, n2, n3); 1.12.2 on rank 5 (host n2)");
+    assert_says(findings, "hdf5",
+                "1.10.8 on ranks 0-4, 6-7 (host n0, n1, n2, n3); 1.12.2 on rank 5 (host n2)");
     assert_says(findings, "versions", "gpu driver 580.65");
     json_decref(findings);
     /* What a rank lacks differs too, also where it is the first. */
@@ -142,8 +144,9 @@ static void test_failures(void **unused) {
     (void)unused;
     json_t *records = sound();
     for (int r = 2; r < RANKS; r += r == 3 ? 4 : 1)
-        json_array_append_new(part(records, r, "failures"), json_pack("{s:s, s:s, s:s}", "name", "shared folder", "status", "fail",
-                                                                      "text", "not seen"));
+        json_array_append_new(
+            part(records, r, "failures"),
+            json_pack("{s:s, s:s, s:s}", "name", "shared folder", "status", "fail", "text", "not seen"));
     json_t *findings = judge(records, "shared folder");
     assert_string_equal(status_of(findings, "shared folder"), "fail");
     assert_says(findings, "shared folder", "ranks 2-3, 7 (host n1, n3): not seen");
@@ -152,8 +155,8 @@ static void test_failures(void **unused) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_all_well), cmocka_unit_test(test_versions),
-                                       cmocka_unit_test(test_slow_ranks), cmocka_unit_test(test_late_and_clocks),
-                                       cmocka_unit_test(test_failures)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_all_well), cmocka_unit_test(test_versions), cmocka_unit_test(test_slow_ranks),
+        cmocka_unit_test(test_late_and_clocks), cmocka_unit_test(test_failures)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

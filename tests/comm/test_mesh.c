@@ -311,7 +311,8 @@ static void test_late(void **unused) {
     for (int i = 0; i < ROUNDS; i++) {
         sago_collective *sum;
         assert_status_ok(sago_barrier(mesh, SAGO_WORLD_AXIS));
-        if (mesh->axis_rank[SAGO_DATA_AXIS] == last) nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
+        if (mesh->axis_rank[SAGO_DATA_AXIS] == last)
+            nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
         assert_status_ok(sago_all_reduce_start(mesh, SAGO_DATA_AXIS, x, COUNT, &sum));
         assert_status_ok(sago_collective_wait(mesh, sum));
     }
@@ -337,7 +338,8 @@ int main(int n_arguments, char **arguments) {
         cmocka_unit_test(test_device_sums), cmocka_unit_test(test_device_fails),
         cmocka_unit_test(test_broadcast),   cmocka_unit_test(test_gathers),
         cmocka_unit_test(test_agree),       cmocka_unit_test(test_channel),
-        cmocka_unit_test(test_wrong_size),  cmocka_unit_test(test_exposed), cmocka_unit_test(test_late),
+        cmocka_unit_test(test_wrong_size),  cmocka_unit_test(test_exposed),
+        cmocka_unit_test(test_late),
     };
     int failures = 1;
     if (sago_mesh_start() != SAGO_OK || sago_mesh_open(0, model, 45, &mesh) != SAGO_OK) {

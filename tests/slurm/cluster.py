@@ -89,7 +89,7 @@ class Cluster:
             f"SlurmctldPidFile={d}/run/ctld.pid", f"SlurmdPidFile={d}/run/%n.pid", f"SlurmctldLogFile={d}/log/ctld.log",
             f"SlurmdLogFile={d}/log/%n.log", "ProctrackType=proctrack/linuxproc", "TaskPlugin=task/none",
             "SelectType=select/linear", "ReturnToService=2", "MpiDefault=none", f"SlurmctldPort={ctld}",
-            "SlurmdTimeout=10", "KillWait=5", "SchedulerParameters=sched_interval=2,batch_sched_delay=1",
+            "SlurmdTimeout=5", "KillWait=2", "SchedulerParameters=sched_interval=2,batch_sched_delay=1",
             *(f"NodeName={n} NodeHostname={host} NodeAddr=127.0.0.1 Port={p} CPUs=2 RealMemory={memory // 2}"
               for n, p in zip(NODES, ports)),
             "PartitionName=p Nodes=ALL Default=YES State=UP",

@@ -11,7 +11,7 @@ import json, os, shutil, signal, subprocess, sys, tempfile, time
 import cluster
 
 ROOT, SAGO, MPIRUN = sys.argv[1:4]
-STEPS = 1500
+STEPS = 1000
 
 CONFIG = """
 run: {{seed: 5, steps: {steps}}}

@@ -326,23 +326,25 @@ def rank_pid(run, rank):
 def case_the_slowest_rank_is_named():
     for slow in (1, 0):
         run = f"slow{slow}"
-        p = subprocess.Popen(command(run, 2, run__steps=120, train__straggler_every=20), stderr=subprocess.PIPE, text=True, env=ENV)
+        p = subprocess.Popen(command(run, 2, run__steps=30, train__straggler_every=6, train__global_batch=16), stderr=subprocess.PIPE,
+                             text=True, env=ENV)
         pid = rank_pid(run, slow)
         while not (os.path.exists(f"{work}/{run}/metrics.jsonl") and losses(run)): time.sleep(.01)
-        while p.poll() is None and len(losses(run)) < 110:  # this rank stands still for nine tenths of the time
+        while p.poll() is None and len(losses(run)) < 30:  # this rank stands still for most of the time
             os.kill(pid, signal.SIGSTOP)
-            time.sleep(.045)
+            time.sleep(.1)
             os.kill(pid, signal.SIGCONT)
-            time.sleep(.005)
+            time.sleep(.006)
         said = p.communicate(timeout=120)[1]
         assert p.returncode == 0, said
         reports = [r for r in lines(run) if r.get("event") == "straggler"]
-        assert [r["step"] for r in reports] == [20, 40, 60, 80, 100, 120] and all(r["steps"] == 20 for r in reports), reports
-        for r in reports[1:5]:
-            assert r["rank"] == slow and r["part"] == "compute" and r["stands_out"], (slow, reports)
+        assert [r["step"] for r in reports] == list(range(6, 31, 6)) and all(r["steps"] == 6 for r in reports), reports
+        named = [r for r in reports if r["rank"] == slow and r["part"] == "compute" and r["stands_out"]]
+        assert len(named) >= 3, (slow, reports)  # not every one: the machine has other work too
+        for r in named:
             assert r["compute"][slow] == r["seconds"] > r["median"] == r["compute"][1 - slow], r
-            assert r["comm_wait"][slow] < r["comm_wait"][1 - slow], r
-        assert said.count(f"straggler: rank {slow} (host ") >= 4, said
+            assert abs(r["seconds"] - r["median"] - r["excess"]) < 1e-9 and r["excess"] >= 0.1 * r["step_seconds"], r
+        assert said.count(f"straggler: rank {slow} (host {os.uname().nodename}), compute: ") == len(named), said
     train("unreported", 2, train__straggler_every=0, run__steps=5)
     assert not [r for r in lines("unreported") if r.get("event") == "straggler"]
 

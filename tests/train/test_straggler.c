@@ -14,8 +14,9 @@
 enum { RANKS = 8 };
 
 /*
- * Ranks that meet in every step, as they would run: rank r computes and waits for data, its messages then travel for
- * link[r], and a step ends for all when the last has arrived. What is handed over is what clocks on the ranks would show.
+ * Ranks that meet in every step, as they would run: rank r computes and waits for data, its messages then
+ * travel for link[r], and a step ends for all when the last has arrived. What is handed over is what clocks
+ * on the ranks would show.
  */
 static sago_straggler slowest_of(int n, const double compute[], const double data[], const double link[]) {
     double seconds[SAGO_N_PARTS * RANKS];
@@ -81,7 +82,7 @@ static void test_alike(void **unused) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_each_part), cmocka_unit_test(test_the_larger_part),
-                                       cmocka_unit_test(test_alike)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_each_part),
+                                       cmocka_unit_test(test_the_larger_part), cmocka_unit_test(test_alike)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
