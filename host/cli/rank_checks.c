@@ -99,11 +99,11 @@ static sago_status measure_axis(json_t *record, sago_mesh *mesh, sago_device *de
                                 float *buffer, int64_t count, double *seconds) {
     double times[1 + SUM_ROUNDS];
     for (int i = 0; i <= SUM_ROUNDS; i++) {
-        sago_reduction *sum;
+        sago_collective *sum;
         SAGO_TRY(sago_barrier(mesh, axis));
         int64_t since = sago_now_ns();
         SAGO_TRY(sago_all_reduce_start(mesh, axis, buffer, count, &sum));
-        SAGO_TRY(sago_all_reduce_wait(mesh, sum));
+        SAGO_TRY(sago_collective_wait(mesh, sum));
         SAGO_TRY(device->ops->synchronize(device));
         times[i] = (double)(sago_now_ns() - since) * 1e-9;
         *seconds += times[i];
