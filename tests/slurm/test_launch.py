@@ -7,7 +7,7 @@ mpirun.sh, which say which nodes are well and how training ends; what counts is 
 """
 import json, os, shutil, signal, subprocess, sys, tempfile, time
 
-ROOT, SAGO, MPIRUN = sys.argv[1:4]
+ROOT, SAGO, MPIRUN = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), sys.argv[3]
 work = tempfile.mkdtemp(prefix="sago-launch-")
 ENV = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "NCCL_"))}
 ENV.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMP_WAIT_POLICY="passive", SAGO=SAGO,

@@ -10,7 +10,7 @@ import json, os, shutil, signal, subprocess, sys, tempfile, time
 
 import cluster
 
-ROOT, SAGO, MPIRUN = sys.argv[1:4]
+ROOT, SAGO, MPIRUN = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), sys.argv[3]
 STEPS = 1000
 
 CONFIG = """
@@ -63,6 +63,15 @@ def train_undisturbed(work, env):
                     f"run.dir={work}/whole", "--quiet"], env=env, check=True, timeout=300)
 
 
+def has_ended(slurm, number):
+    return slurm.job(number)["JobState"] in ("COMPLETED", "FAILED", "NODE_FAIL", "CANCELLED")
+
+
+def read(path):
+    with open(path) as file:
+        return file.read()
+
+
 def case_disturbed_run(slurm, work):
     run = f"{work}/run"
     said = slurm.run("sbatch", "--parsable", "--nodes=1-2", "--ntasks=2", f"--output={work}/job.out", f"{ROOT}/launch/slurm.sh",
@@ -73,15 +82,14 @@ def case_disturbed_run(slurm, work):
     slurm.run("scancel", "--batch", "--signal=USR1", str(number))
     slurm.until(lambda: slurm.job(number)["Restarts"] == "1", 60, "the job went back into the queue")
     stopped = max(steps_saved(run))
-    slurm.until(lambda: max(steps_saved(run)) >= stopped + 40, 90, "the run goes on")
+    slurm.until(lambda: max(steps_saved(run)) >= stopped + 40 or has_ended(slurm, number), 90, "the run goes on")
+    assert not has_ended(slurm, number), (slurm.job(number), read(f"{work}/job.out"))
     slurm.kill_node("n2")
     lost = max(steps_saved(run))
     assert lost < STEPS - 40, f"the run was nearly done ({lost}) before the node could be taken away"
-    slurm.until(lambda: slurm.job(number)["JobState"] in ("COMPLETED", "FAILED", "NODE_FAIL", "CANCELLED"), 150,
-                "the job has ended")
+    slurm.until(lambda: has_ended(slurm, number), 150, "the job has ended")
     job = slurm.job(number)
-    with open(f"{work}/job.out") as file:
-        told = file.read()
+    told = read(f"{work}/job.out")
     assert (job["JobState"], job["Restarts"], job["NodeList"]) == ("COMPLETED", "2", "n1"), (job, told)
     for start, nodes in ((1, "n1,n2"), (2, "n1,n2"), (3, "n1")):
         assert f"start {start}: 2 ranks on {nodes}\n" in told, told
@@ -107,9 +115,8 @@ def case_wrong_configuration(slurm, work):
     said = slurm.run("sbatch", "--parsable", "--nodes=1", f"--output={work}/wrong.out", f"{ROOT}/launch/slurm.sh", "--cores", "0",
                      f"{work}/config.yaml", "--set", "optimizer.learning_rat=1", cwd=ROOT)
     number = int(said.split(";")[0])
-    slurm.until(lambda: slurm.job(number)["JobState"] in ("COMPLETED", "FAILED"), 60, "the job has ended")
-    with open(f"{work}/wrong.out") as file:
-        told = file.read()
+    slurm.until(lambda: has_ended(slurm, number), 60, "the job has ended")
+    told = read(f"{work}/wrong.out")
     job = slurm.job(number)
     assert (job["JobState"], job["Restarts"]) == ("FAILED", "0") and "optimizer.learning_rat" in told, (job, told)
 
