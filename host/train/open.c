@@ -13,12 +13,14 @@
 #include <string.h>
 #include <unistd.h>
 
-static sago_status shape_from_config(const sago_config *config, sago_model_shape *shape) {
+static sago_status shape_from_config(sago_config *config, sago_model_shape *shape) {
     if (config->model.vocab_size <= 0 || config->model.d_model <= 0)
         return sago_fail(SAGO_E_CONFIG,
                          "model: no shape; set model.init to a checkpoint, or model.vocab_size, "
                          "model.d_model and the other sizes (configs/ has examples)");
-    return sago_model_shape_from_config(config, shape);
+    SAGO_TRY(sago_model_shape_from_config(config, shape));
+    /* What followed from the rest is stated from now on, as it is when the run is continued. */
+    return sago_model_shape_into_config(shape, "the model section", config);
 }
 
 /*
