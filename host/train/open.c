@@ -13,13 +13,14 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Like a checkpoint's, a fresh run's shape goes back into the config: a key that follows from others, or from the family,
+ * then holds in config.yaml what it came to. */
 static sago_status shape_from_config(sago_config *config, sago_model_shape *shape) {
     if (config->model.vocab_size <= 0 || config->model.d_model <= 0)
         return sago_fail(SAGO_E_CONFIG,
                          "model: no shape; set model.init to a checkpoint, or model.vocab_size, "
                          "model.d_model and the other sizes (configs/ has examples)");
     SAGO_TRY(sago_model_shape_from_config(config, shape));
-    /* What followed from the rest is stated from now on, as it is when the run is continued. */
     return sago_model_shape_into_config(shape, "the model section", config);
 }
 
@@ -171,6 +172,12 @@ static sago_status find_run(sago_trainer *t, int64_t *step) {
     return sago_broadcast(t->mesh, SAGO_WORLD_AXIS, step, sizeof *step, 0);
 }
 
+/* The keys of the model that an older config.yaml leaves to follow from others. */
+static sago_status state_shape(sago_config *config, const sago_ckpt *ckpt) {
+    sago_model_shape shape;
+    return shape_from_checkpoint(config, ckpt, &shape);
+}
+
 /* A run that is continued keeps what its results depend on. A config.yaml that is gone comes back from the
  * checkpoint. */
 static sago_status check_continued(const sago_trainer *t, const sago_ckpt *ckpt) {
@@ -180,7 +187,8 @@ static sago_status check_continued(const sago_trainer *t, const sago_ckpt *ckpt)
     sago_status status = SAGO_OK;
     if (access(path, F_OK) != 0 && saved) status = sago_file_replace(path, saved, strlen(saved));
     if (status == SAGO_OK) status = sago_config_load(path, NULL, 0, &before);
-    if (before) status = sago_config_check_resume(before, t->config);
+    if (before) status = state_shape(before, ckpt);
+    if (status == SAGO_OK) status = sago_config_check_resume(before, t->config);
     sago_config_free(before);
     free(path);
     return status;

@@ -5,11 +5,18 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 static volatile sig_atomic_t received;
+static pid_t launcher; /* Open MPI's process that started this rank, 0 without one */
 
-static void on_signal(int number) {
+static void on_signal(int number, siginfo_t *info, void *context) {
+    (void)context;
+    if (number == SIGCONT) {
+        if (launcher && info->si_code == SI_USER && info->si_pid == launcher) received = SIGTERM;
+        return;
+    }
     /* A launcher may forward the same signal twice within moments, so only a later, third one gives up. */
     static volatile sig_atomic_t count;
     received = number;
@@ -35,10 +42,12 @@ static void *wait_for_signals(void *unused) {
  * (OpenMP's) block them as well.
  */
 void sago_signals_watch(void) {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_RESTART | SA_SIGINFO};
     struct sigaction record = {.sa_handler = on_record, .sa_flags = SA_RESTART};
-    const int numbers[] = {SIGTERM, SIGINT,
-                           SIGUSR1}; /* USR1 is what mpirun passes on without killing the ranks; USR2 too */
+    /* USR1 is what mpirun passes on without killing the ranks (USR2 too), CONT the first of the three by which it
+     * kills them. */
+    const int numbers[] = {SIGTERM, SIGINT, SIGUSR1, SIGCONT};
+    launcher = getenv("OMPI_COMM_WORLD_SIZE") ? getppid() : 0;
     sigset_t watched;
     sigemptyset(&watched);
     sigaddset(&watched, SIGUSR2);

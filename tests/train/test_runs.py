@@ -79,6 +79,9 @@ def steps_on_disk(run):
 def case_resume_is_bit_exact():
     train("whole")
     train("parts", run__steps=7)
+    # A config.yaml from before these keys were: they follow from others.
+    kept = [l for l in open(f"{work}/parts/config.yaml") if l.split(":")[0].strip() not in ("kv_heads", "logit_scale")]
+    write(f"{work}/parts/config.yaml", "".join(kept))
     train("parts", run__steps=20)
     assert losses("whole") == losses("parts") and len(losses("whole")) == 20
     assert weights("whole") == weights("parts")
