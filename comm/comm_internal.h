@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Inside of comm: the one communication thread and what it works on. Only files of comm/ include this.
+ * Inside of comm: the communication thread and what it works on. Only files of comm/ include this.
  *
  * A collective is a job. Callers put jobs into their channel's queue; the communication thread cuts each job
  * into units (pieces of at most chunk_bytes) and keeps UNITS_IN_FLIGHT of them moving by non-blocking
@@ -19,7 +19,7 @@
 
 enum {
     UNITS_IN_FLIGHT = 4, /* a channel */
-    CHUNK_BYTES_LOW = 1 << 20,
+    CHUNK_BYTES_LOW = 2 << 20,
     CHUNK_BYTES_HIGH = 16 << 20,
     SMALL_SUM_BYTES =
         32 << 10, /* of all members together: below, one round less counts for more than the bytes */
@@ -165,6 +165,7 @@ typedef struct comm_state {
 
     pthread_t thread;
     bool has_thread;
+    pthread_mutex_t mpi; /* held by whoever calls MPI and moves jobs; taken before `lock`, never after */
     pthread_mutex_t lock;
     pthread_cond_t work, done; /* for the thread; for callers */
     comm_channel channels[SAGO_MESH_CHANNELS];
@@ -175,6 +176,8 @@ typedef struct comm_state {
     int leaving;                           /* as comm_beat.left; guarded by lock */
     int abort_code;                        /* asked for by a caller; -1: none. Guarded by lock */
     int n_waiting;                         /* threads blocked in a wait; guarded by lock */
+    int n_driving;                         /* of them, those that move jobs themselves; guarded by lock */
+    int64_t driven_ns;                     /* when one of them last ended; guarded by lock */
     atomic_int n_device_waits;             /* threads that wait for a device's work */
     int64_t exposed_ns;                    /* guarded by lock */
     int64_t *late_ns;                      /* [size] that callers waited for each rank; guarded by lock */
@@ -193,10 +196,12 @@ comm_group comm_group_of(int rank, sago_mesh_axis axis, int ranks, int model);
 /* engine.c: jobs */
 sago_status comm_engine_open(void);
 void comm_engine_close(void);
-bool comm_engine_poll(void); /* moves what can move; true when something did */
+/* Both under comm.mpi: */
+void comm_engine_begin(int channel); /* posts the first messages of jobs that can start */
+bool comm_engine_poll(void);         /* moves what can move; true when something did */
 bool comm_engine_busy(void);
-void comm_submit(comm_job *job);
-void comm_enter(comm_job *job); /* numbers and records what a transport does without the engine */
+void comm_submit(comm_job *job); /* whoever submits sees to it that somebody moves the job */
+void comm_enter(comm_job *job);  /* numbers and records what a transport does without the engine */
 /** Fails all jobs, present and future. */
 void comm_fail_jobs(const sago_error *failure);
 

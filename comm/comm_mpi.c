@@ -20,6 +20,7 @@ comm_state comm = {
     .size = 1,
     .local_size = 1,
     .n_nodes = 1,
+    .mpi = PTHREAD_MUTEX_INITIALIZER,
     .lock = PTHREAD_MUTEX_INITIALIZER,
     .done = PTHREAD_COND_INITIALIZER,
     .timeout_seconds = 40, /* until sago_mesh_open knows the configured one */
@@ -40,6 +41,17 @@ int sago_mesh_world_rank(void) {
 }
 int sago_mesh_world_size(void) {
     return comm.size;
+}
+
+enum { NAP_NS = 100000, NAPPING_NS = 2000000 };
+
+/* Callers that wait move their jobs themselves, and a start that comes soon after finds a thread that looks
+ * by itself every now and then: to wake one costs more than a small sum. */
+static bool naps(bool busy, int64_t now_ns) {
+    pthread_mutex_lock(&comm.lock);
+    bool naps = comm.n_driving > 0 || (!busy && now_ns - comm.driven_ns < NAPPING_NS);
+    pthread_mutex_unlock(&comm.lock);
+    return naps;
 }
 
 /*
@@ -76,11 +88,24 @@ static void rest(int empty_polls, bool busy) {
     pthread_mutex_unlock(&comm.lock);
 }
 
+static bool look(bool napped, int64_t *looked_ns) {
+    int64_t now_ns = sago_now_ns();
+    if (napped && now_ns - *looked_ns < NAPPING_NS) return false; /* others look */
+    *looked_ns = now_ns;
+    pthread_mutex_lock(&comm.mpi);
+    bool moved = comm_engine_poll();
+    comm_heartbeat_poll(sago_now_ns());
+    pthread_mutex_unlock(&comm.mpi);
+    return moved;
+}
+
 static void *communicate(void *unused) {
     (void)unused;
     pthread_setname_np(pthread_self(), "sago-comm");
     prctl(PR_SET_TIMERSLACK, 1000ul); /* ns: the default of 50 us would be most of a short sleep */
     int empty_polls = 0;
+    int64_t looked_ns = 0;
+    bool napped = false;
     while (!comm_heartbeat_all_left()) {
         pthread_mutex_lock(&comm.lock);
         int abort_code = comm.abort_code;
@@ -88,10 +113,15 @@ static void *communicate(void *unused) {
         if (abort_code >= 0)
             comm_die(abort_code, "this rank ends the run on all ranks, with exit code %d", abort_code);
         comm_flight_poll();
-        bool moved = comm_engine_poll();
-        comm_heartbeat_poll(sago_now_ns());
+        bool moved = look(napped, &looked_ns);
         empty_polls = moved ? 0 : empty_polls + 1;
-        if (!moved) rest(empty_polls, comm_engine_busy());
+        if (moved) continue;
+        bool busy = comm_engine_busy();
+        napped = naps(busy, sago_now_ns());
+        if (napped)
+            nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
+        else
+            rest(empty_polls, busy);
     }
     return NULL;
 }

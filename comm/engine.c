@@ -98,7 +98,6 @@ void comm_submit(comm_job *job) {
             channel->head = job;
         channel->tail = job;
         if (!channel->starting) channel->starting = job;
-        pthread_cond_signal(&comm.work);
     }
     pthread_mutex_unlock(&comm.lock);
 }
@@ -216,6 +215,14 @@ static bool move_unit(comm_channel *channel, comm_unit *unit) {
         break;
     }
     return moved;
+}
+
+void comm_engine_begin(int c) {
+    comm_channel *channel = &comm.channels[c];
+    for (int u = 0; u < UNITS_IN_FLIGHT; u++) {
+        comm_unit *unit = &channel->units[u];
+        if (!unit->job && start_unit(channel, unit)) (void)comm_unit_advance(unit);
+    }
 }
 
 bool comm_engine_poll(void) {

@@ -11,6 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { SPIN_NS = 50000, DRIVE_NS = 200000 };
+
 comm_group comm_group_of(int rank, sago_mesh_axis axis, int ranks, int model) {
     switch (axis) {
     case SAGO_DATA_AXIS:
@@ -79,10 +81,51 @@ static void begin(sago_mesh *mesh, comm_job *job) {
     }
     comm_submit(job);
     if (job->seal) comm_submit(job->seal);
+    /* First messages leave from here, before the communication thread is awake. */
+    if (pthread_mutex_trylock(&comm.mpi) != 0) return;
+    comm_engine_begin(job->channel);
+    pthread_mutex_unlock(&comm.mpi);
+}
+
+static void wake_thread(void) {
+    pthread_mutex_lock(&comm.lock);
+    pthread_cond_signal(&comm.work);
+    pthread_mutex_unlock(&comm.lock);
 }
 
 static bool is_over(const comm_job *job) {
     return job->complete && (!job->gate || job->gate->complete) && (!job->seal || job->seal->complete);
+}
+
+/*
+ * A caller that waits moves its job itself for as long as something moves: to wake the communication thread
+ * and to be woken by it costs as much as the sum of a hundred kilobytes. Once nothing has moved for a while
+ * the peer is late, and the communication thread, which sleeps between its looks, takes over.
+ */
+static void drive(const comm_job *job) {
+    int64_t moved_ns = sago_now_ns();
+    bool over = false;
+    pthread_mutex_lock(&comm.lock);
+    comm.n_driving++;
+    pthread_mutex_unlock(&comm.lock);
+    while (!over && sago_now_ns() - moved_ns < DRIVE_NS) {
+        pthread_mutex_lock(&comm.mpi);
+        bool moved = comm_engine_poll();
+        pthread_mutex_unlock(&comm.mpi);
+        int64_t now_ns = sago_now_ns();
+        if (moved)
+            moved_ns = now_ns;
+        else if (now_ns - moved_ns > SPIN_NS)
+            sched_yield();
+        pthread_mutex_lock(&comm.lock);
+        over = is_over(job);
+        pthread_mutex_unlock(&comm.lock);
+    }
+    pthread_mutex_lock(&comm.lock);
+    comm.n_driving--;
+    comm.driven_ns = sago_now_ns();
+    if (!over) pthread_cond_signal(&comm.work);
+    pthread_mutex_unlock(&comm.lock);
 }
 
 /* Waits for a job, gives it back, and makes its failure the caller's. */
@@ -97,6 +140,12 @@ static sago_status end(sago_mesh *mesh, comm_job *job) {
         if (job->gate) job->gate->awaited = true;
         if (job->seal) job->seal->awaited = true;
         comm.n_waiting++;
+        pthread_mutex_unlock(&comm.lock);
+        if (mesh->state->background)
+            wake_thread();
+        else
+            drive(job);
+        pthread_mutex_lock(&comm.lock);
         while (!is_over(job)) pthread_cond_wait(&comm.done, &comm.lock);
         comm.n_waiting--;
         if (!mesh->state->background) comm.exposed_ns += sago_now_ns() - since;
@@ -311,6 +360,7 @@ static sago_status start_sum(sago_mesh *mesh, sago_mesh_axis axis, comm_dtype dt
     job->buffer = values;
     job->count = count;
     begin(mesh, job);
+    wake_thread();
     *out = job;
     return SAGO_OK;
 }
@@ -405,6 +455,7 @@ static sago_status start_pieces(sago_mesh *mesh, const comm_request *request, sa
     job->first[0] = 0;
     for (int m = 0; m < n; m++) job->first[m + 1] = job->first[m] + request->sizes[m];
     begin(mesh, job);
+    wake_thread();
     *out = job;
     return SAGO_OK;
 }

@@ -3,9 +3,10 @@
  * Mesh: named axes over the ranks of a run, and the collectives on them.
  *
  * Rank r of D x M ranks stands at data r / M, model r % M. A program that was not started by an MPI launcher
- * is a mesh of one and never touches MPI. All MPI calls after start belong to one thread of the mesh's own,
- * which also sends and watches heartbeats: a rank that fails, dies or stops is noticed by all within
- * mesh.timeout_seconds, named, and ends the run on every rank.
+ * is a mesh of one and never touches MPI. After start MPI is called by one thread of the mesh's own, which
+ * also sends and watches heartbeats, and, one at a time, by callers that wait for a collective that moves. A
+ * rank that fails, dies or stops is noticed by all within mesh.timeout_seconds, named, and ends the run on
+ * every rank.
  *
  *     main:     SAGO_TRY(sago_mesh_start());                 first thing, once
  *     command:  SAGO_TRY(sago_mesh_open(data, model, timeout, &mesh)); ... sago_mesh_close(mesh);

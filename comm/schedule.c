@@ -58,9 +58,12 @@ int64_t comm_job_bytes(const comm_job *job) {
 
 /* Elements (of a sum) or bytes (of all else) of one unit. */
 static int64_t unit_capacity(const comm_job *job) {
-    int64_t bytes = (int64_t)comm.chunk_bytes;
+    int64_t bytes = (int64_t)comm.chunk_bytes, half;
     switch (job->kind) {
     case COMM_ALL_REDUCE:
+        /* Two at least, cut at pages: one is summed while the other is on its way. */
+        half = (comm_job_bytes(job) / 2 + 4095) / 4096 * 4096;
+        if (bytes > half) bytes = half;
         return bytes / (int64_t)comm_dtype_bytes(job->dtype);
     case COMM_SMALL_SUM:
         return bytes / job->group.size / (int64_t)comm_dtype_bytes(job->dtype);
@@ -77,7 +80,10 @@ static int64_t count_piece_units(const comm_job *job) {
     int64_t largest = 0;
     for (int m = 0; m < job->group.size; m++)
         if (job->first[m + 1] - job->first[m] > largest) largest = job->first[m + 1] - job->first[m];
-    int64_t share = (int64_t)(comm.chunk_bytes / piece_element(job)) / job->group.size;
+    int64_t bytes = (int64_t)comm.chunk_bytes;
+    if (job->kind == COMM_ALL_GATHER_PIECES)
+        bytes *= 4; /* these need no scratch, and cost is by the message */
+    int64_t share = bytes / (int64_t)piece_element(job) / job->group.size;
     return (largest + share - 1) / share;
 }
 

@@ -3,8 +3,9 @@
 
 #include <string.h>
 
-/* Sums go through a block that stays in the first-level cache, part after part, so that the order of
- * additions is that of the ranks and each part is read once. */
+/* Sums of three and more go through a block that stays in the first-level cache, part after part, so that the
+ * order of additions is that of the ranks and each part is read once. Elements do not depend on one another,
+ * also where out is one of the parts. */
 enum { BLOCK = 1024 };
 
 size_t comm_dtype_bytes(comm_dtype dtype) {
@@ -16,12 +17,13 @@ size_t comm_dtype_bytes(comm_dtype dtype) {
         type total[BLOCK];                                                                                   \
         for (int64_t at = 0; at < count; at += BLOCK) {                                                      \
             int n = count - at < BLOCK ? (int)(count - at) : BLOCK;                                          \
-            memcpy(total, (const type *)parts[0] + at, (size_t)n * sizeof *total);                           \
-            for (int p = 1; p < n_parts; p++) {                                                              \
+            const type *first = (const type *)parts[0] + at, *last = (const type *)parts[n_parts - 1] + at;  \
+            for (int p = 1; p < n_parts - 1; p++) {                                                          \
                 const type *part = (const type *)parts[p] + at;                                              \
-                for (int i = 0; i < n; i++) total[i] += part[i];                                             \
+                for (int i = 0; i < n; i++) total[i] = first[i] + part[i];                                   \
+                first = total;                                                                               \
             }                                                                                                \
-            memcpy(out + at, total, (size_t)n * sizeof *total);                                              \
+            _Pragma("GCC ivdep") for (int i = 0; i < n; i++) out[at + i] = first[i] + last[i];               \
         }                                                                                                    \
     }
 
