@@ -58,6 +58,8 @@ sago_status sago_attention_check(const sago_device *device, const char *operatio
     if (args->dropout.rate < 0 || !(args->dropout.rate < 1))
         return sago_fail(SAGO_E_SHAPE, "%s: a dropout rate of %g is not in [0, 1)", operation,
                          (double)args->dropout.rate);
+    if (args->dropout.rate > 0)
+        SAGO_TRY(sago_check_dropout_slice(&args->dropout, operation, heads * queries, keys));
     *sizes = (sago_attention_sizes){batch, queries, keys, heads, groups, width, n_buckets};
     return SAGO_OK;
 }

@@ -34,17 +34,32 @@ int64_t sago_width(sago_tensor t) {
     return t.n_dims > 0 ? t.shape[t.n_dims - 1] : 1;
 }
 
+sago_status sago_check_dropout_slice(const sago_dropout *dropout, const char *operation, int64_t tokens,
+                                     int64_t width) {
+    int64_t pitch = dropout->pitch ? dropout->pitch : width, first = dropout->first;
+    bool fits = dropout->first_row >= 0 && first >= 0 && pitch >= width && tokens <= dropout->row_tokens;
+    if (fits && pitch > 0)
+        fits = first / pitch <= dropout->row_tokens - tokens && first % pitch <= pitch - width;
+    if (fits) return SAGO_OK;
+    return sago_fail(
+        SAGO_E_SHAPE,
+        "%s: dropout of [S, D] = [%lld, %lld] from element %lld on of row %lld is not a slice of "
+        "[row_tokens, pitch] = [%lld, %lld]",
+        operation, (long long)tokens, (long long)width, (long long)first, (long long)dropout->first_row,
+        (long long)dropout->row_tokens, (long long)pitch);
+}
+
 sago_status sago_check_dropout(const sago_dropout *dropout, const char *operation, sago_tensor t) {
     if (!dropout || dropout->rate == 0.0f) return SAGO_OK;
     if (!(dropout->rate > 0.0f && dropout->rate < 1.0f))
         return sago_fail(SAGO_E_INTERNAL, "%s: a dropout rate of %g is not in [0, 1)", operation,
                          (double)dropout->rate);
-    if (t.n_dims != 3 || t.shape[1] > dropout->row_tokens || dropout->first_row < 0) {
+    if (t.n_dims != 3) {
         char text[64];
-        return sago_fail(SAGO_E_SHAPE, "%s: dropout needs [B, S, D] with S at most row_tokens %lld, not %s",
-                         operation, (long long)dropout->row_tokens, sago_tensor_text(t, text, sizeof text));
+        return sago_fail(SAGO_E_SHAPE, "%s: dropout needs [B, S, D], not %s", operation,
+                         sago_tensor_text(t, text, sizeof text));
     }
-    return SAGO_OK;
+    return sago_check_dropout_slice(dropout, operation, t.shape[1], t.shape[2]);
 }
 
 sago_status sago_check_ids(const char *operation, const int32_t *ids, int64_t n, int64_t rows) {

@@ -27,7 +27,11 @@ bool sago_all_dtype(sago_dtype dtype, int n, const sago_tensor tensors[]);
 int64_t sago_rows(sago_tensor t);
 int64_t sago_width(sago_tensor t);
 
-/** rate in [0, 1), and t is [B, S, D] with S <= row_tokens where rate > 0. dropout may be NULL: none. */
+/** Whether [tokens, width] from dropout->first on is a slice of [row_tokens, pitch]; pitch 0: width. */
+sago_status sago_check_dropout_slice(const sago_dropout *dropout, const char *operation, int64_t tokens,
+                                     int64_t width) SAGO_MUST_CHECK;
+
+/** rate in [0, 1), and t is [B, S, D], such a slice, where rate > 0. dropout may be NULL: none. */
 sago_status sago_check_dropout(const sago_dropout *dropout, const char *operation,
                                sago_tensor t) SAGO_MUST_CHECK;
 

@@ -35,15 +35,20 @@
 /**
  * Dropout without stored masks: element (row, token, column) of a tensor [rows, tokens, width] is kept when word
  * (i mod 4) of Philox4x32-10(key, counter i / 4) >= rate * 2^32, with
- *     i = ((first_row + row) * row_tokens + token) * width + column
+ *     i = first + ((first_row + row) * row_tokens + token) * pitch + column
  * and kept values are divided by (1 - rate). first_row is the row's index in the global batch and row_tokens the
  * configured length of a row, so that the masks are the same on every mesh and for every micro-batch. rate 0: identity.
+ *
+ * The tensor may be a slice of each row of a wider one, [row_tokens, pitch]: first is the index in the row of the
+ * slice's first element. Columns [c, c + width) of F have first c and pitch F; tokens from t on have first t * pitch.
  */
 typedef struct sago_dropout {
     float rate;
     uint64_t key; /* a hash of seed, step and the place in the model */
     int64_t first_row;
     int64_t row_tokens;
+    int64_t first;
+    int64_t pitch; /* columns of a whole token; 0: the tensor's own width */
 } sago_dropout;
 
 /** Matrix product: C = alpha * op(A) op(B) + beta * C, fp32 or with bf16 inputs rounded inside and fp32 sums. */
@@ -76,6 +81,7 @@ typedef enum sago_attention_mode {
  * bias: T5's relative position table [n_buckets, H] (Raffel et al. 2020, section 2.1; bucket formula in
  * docs/kernels/attention.md); its data is NULL when there is none.
  * The dropout element of (b, h, i, j) is row b, token h * Sq + i, column j of a tensor [B, H * Sq, Sk].
+ * Heads [f, f + H) of more are a slice of it: row_tokens is Sq times all heads, and first is f * Sq * Sk.
  */
 typedef struct sago_attention_args {
     float scale;

@@ -233,10 +233,9 @@ static void run_tile(const problem *p, workspace *w, int64_t b, int64_t h, atten
             }
             if (p->args->dropout.rate > 0) {
                 int64_t token = h * z->queries + tile.first + i;
-                int64_t row = (p->args->dropout.first_row + b) * p->args->dropout.row_tokens + token;
                 keep = w->keep;
                 memset(keep + lanes_down(last), 0, (size_t)(TILE_KEYS - lanes_down(last)) * sizeof(float));
-                sago_mask_run(keep, &p->mask, row * z->keys + start, last);
+                sago_mask_of_token(keep, &p->mask, b, token, start, last);
             }
             int64_t distance = (z->queries - 1) + start - (tile.first + i);
             if (p->bias.rows)
@@ -355,7 +354,7 @@ sago_status SAGO_CPU(attention_backward)(sago_device *device, sago_tensor d_q, s
     char *memory;
     SAGO_TRY(sago_cpu_scratch(device, bytes, (void **)&memory));
     p.bias = SAGO_CPU(attention_bias_fill)(memory, z, args);
-    p.mask = sago_mask_make(&args->dropout, z->heads * z->queries, z->keys);
+    p.mask = sago_mask_make(&args->dropout, z->keys);
     p.d_bias = (double *)(memory + bias_bytes);
     memset(p.d_bias, 0, sums_bytes);
     float *partial_k = (float *)(memory + bias_bytes + sums_bytes), *partial_v = partial_k + partial_floats;

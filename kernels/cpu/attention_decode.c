@@ -107,8 +107,7 @@ static float softmax(const problem *p, float *s, float *keep, int64_t b, int64_t
     }
     float total = vec_sum(sum);
     if (p->args->dropout.rate > 0) {
-        int64_t row = (p->args->dropout.first_row + b) * p->args->dropout.row_tokens + h * z->queries + i;
-        sago_mask_run(keep, &p->mask, row * z->keys + from, count);
+        sago_mask_of_token(keep, &p->mask, b, h * z->queries + i, from, count);
         for (int64_t j = 0; j < count; j++) s[j] *= keep[j];
     }
     *inverse = 1.0f / total;
@@ -158,7 +157,7 @@ sago_status SAGO_CPU(attention_decode)(sago_device *device, sago_tensor o, sago_
     SAGO_TRY(
         sago_cpu_scratch(device, bias_bytes + floats * sizeof(float) * (size_t)n_threads, (void **)&memory));
     p.bias = SAGO_CPU(attention_bias_fill)(memory, z, args);
-    p.mask = sago_mask_make(&args->dropout, z->heads * z->queries, z->keys);
+    p.mask = sago_mask_make(&args->dropout, z->keys);
 
     int64_t queries = z->batch * z->queries,
             pieces = (2 * n_threads + queries - 1) / (queries > 0 ? queries : 1);

@@ -140,9 +140,8 @@ static void run_tile(const problem *p, const workspace *w, int64_t b, int64_t h,
             const float *keep = NULL;
             if (p->args->dropout.rate > 0) {
                 int64_t token = h * z->queries + tile.first + i;
-                int64_t row = (p->args->dropout.first_row + b) * p->args->dropout.row_tokens + token;
                 memset(w->keep + lanes_down(last), 0, (size_t)(TILE_KEYS - lanes_down(last)) * sizeof(float));
-                sago_mask_run(w->keep, &p->mask, row * z->keys + start, last);
+                sago_mask_of_token(w->keep, &p->mask, b, token, start, last);
                 keep = w->keep;
             }
             const float *bias = NULL;
@@ -209,7 +208,7 @@ sago_status SAGO_CPU(attention_forward)(sago_device *device, sago_tensor o, sago
     SAGO_TRY(
         sago_cpu_scratch(device, bias_bytes + floats * sizeof(float) * (size_t)n_threads, (void **)&memory));
     p.bias = SAGO_CPU(attention_bias_fill)(memory, z, args);
-    p.mask = sago_mask_make(&args->dropout, z->heads * z->queries, z->keys);
+    p.mask = sago_mask_make(&args->dropout, z->keys);
 
     /* A few pieces a thread even out their lengths; queries in one piece share the work of packing K and V.
      */

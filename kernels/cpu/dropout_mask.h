@@ -111,12 +111,21 @@ static inline void sago_mask_run(float *out, const sago_mask *mask, int64_t inde
     }
 }
 
-/** Factors of elements [flat, flat + count) of the tensor, counted through its own rows. */
-static inline void sago_mask_factors(float *out, const sago_mask *mask, int64_t flat, int64_t count) {
+/** Factors of `count` columns from `column` on of a token of row `row`; what a row and a token are, attention
+ * says itself (ops.h). */
+static inline void sago_mask_of_token(float *out, const sago_mask *mask, int64_t row, int64_t token,
+                                      int64_t column, int64_t count) {
+    sago_mask_run(out, mask, mask->first + row * mask->row_stride + token * mask->pitch + column, count);
+}
+
+/** Factors of elements [flat, flat + count) of the tensor whose lines these are. */
+static inline void sago_mask_factors(float *out, const sago_mask *mask, const sago_mask_lines *lines,
+                                     int64_t flat, int64_t count) {
     while (count > 0) {
-        int64_t row = flat / mask->row_count, at = flat % mask->row_count;
-        int64_t n = mask->row_count - at < count ? mask->row_count - at : count;
-        sago_mask_run(out, mask, mask->first + row * mask->row_stride + at, n);
+        int64_t line = flat / lines->count, column = flat % lines->count;
+        int64_t row = line / lines->per_row, in_row = line % lines->per_row;
+        int64_t n = lines->count - column < count ? lines->count - column : count;
+        sago_mask_run(out, mask, mask->first + row * mask->row_stride + in_row * lines->stride + column, n);
         out += n, flat += n, count -= n;
     }
 }

@@ -24,7 +24,11 @@ static inline void sago_mask_walk(const sago_device *device, sago_piece_function
                                   int64_t grain) {
     bool drops = dropout && dropout->rate > 0.0f;
     sago_mask mask = {0};
-    if (drops) mask = sago_mask_make(dropout, like.shape[1], like.shape[2]);
+    sago_mask_lines lines = {0};
+    if (drops) {
+        mask = sago_mask_make(dropout, like.shape[2]);
+        lines = sago_mask_lines_make(&mask, like.shape[0], like.shape[1], like.shape[2]);
+    }
     int64_t count = sago_tensor_count(like), n = sago_cpu_chunks(count, grain);
 #pragma omp parallel for schedule(static) num_threads(device->n_threads) if (n > 1)
     for (int64_t c = 0; c < n; c++) {
@@ -32,7 +36,7 @@ static inline void sago_mask_walk(const sago_device *device, sago_piece_function
         float keep[SAGO_MASK_PIECE];
         for (int64_t at = sago_cpu_chunk_start(count, n, c); at < end; at += SAGO_MASK_PIECE) {
             int64_t piece = end - at < SAGO_MASK_PIECE ? end - at : SAGO_MASK_PIECE;
-            if (drops) sago_mask_factors(keep, &mask, at, piece);
+            if (drops) sago_mask_factors(keep, &mask, &lines, at, piece);
             function(s, at, drops ? keep : NULL, piece);
         }
     }

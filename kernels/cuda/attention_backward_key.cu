@@ -78,11 +78,12 @@ static __device__ __forceinline__ void take_place(key_memory<E> *m, int stage, c
 
 /**
  * The transposed twin of attention_keeps_fragments: rows are keys (first_key + lane / 4 and 8 more, a
- * multiple of 4 and lane / 4), columns queries whose dropout rows are row, row + keys, ...: bit 4 n + e says
+ * multiple of 4 and lane / 4), columns queries whose dropout rows are row, row + pitch, ...: bit 4 n + e says
  * that d[e] of fragment n stays.
  */
 static __device__ __forceinline__ uint32_t keeps_of_keys(const attention_problem &c, uint64_t row, int key) {
     int lane = (int)(threadIdx.x % WARP), g = lane / 4, t = 2 * (lane % 4);
+    uint64_t pitch = (uint64_t)c.dropout_pitch;
     uint32_t bits = 0;
     if (c.dropout_quads) {
         /* Four lanes hold four neighbouring keys of the same four pairs of row half and query: each draws for
@@ -92,8 +93,7 @@ static __device__ __forceinline__ uint32_t keeps_of_keys(const attention_problem
         uint32_t drawn = 0, kept = 0;
 #pragma unroll
         for (int n = 0; n < KEY_N; n++)
-            drawn |= attention_keeps_quad(c, row + (uint64_t)(8 * n + t + mine % 2) * (uint64_t)c.keys, quad)
-                     << 4 * n;
+            drawn |= attention_keeps_quad(c, row + (uint64_t)(8 * n + t + mine % 2) * pitch, quad) << 4 * n;
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             uint32_t from = __shfl_sync(0xffffffffu, drawn, (lane & ~12) | e << 2);
@@ -104,7 +104,7 @@ static __device__ __forceinline__ uint32_t keeps_of_keys(const attention_problem
 #pragma unroll 1
     for (int n = 0; n < KEY_N; n++)
         for (int e = 0; e < 4; e++)
-            bits |= (uint32_t)attention_keeps(c, row + (uint64_t)(8 * n + t + e % 2) * (uint64_t)c.keys,
+            bits |= (uint32_t)attention_keeps(c, row + (uint64_t)(8 * n + t + e % 2) * pitch,
                                               key + g + 8 * (e / 2))
                     << (4 * n + e);
     return bits;

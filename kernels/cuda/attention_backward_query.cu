@@ -192,7 +192,8 @@ static __global__ void __launch_bounds__(QUERY_THREADS, E <= 32 ? 3 : 2)
 #pragma unroll
             for (int b = 0; b < shape::BLOCKS; b++) {
                 uint64_t row = attention_dropout_row(c, w.b, w.h, w.first + 16 * b + lane / 4);
-                uint32_t keeps = attention_keeps_fragments<shape::N>(c, row, row + 8 * (uint64_t)c.keys, key);
+                uint64_t other = row + 8 * (uint64_t)c.dropout_pitch;
+                uint32_t keeps = attention_keeps_fragments<shape::N>(c, row, other, key);
 #pragma unroll
                 for (int n = 0; n < shape::N; n++)
 #pragma unroll

@@ -25,8 +25,8 @@ sago_status SAGO_GPU(attention_prepare)(sago_gpu *gpu, const char *operation,
     if (sizes->width > ATTENTION_MAX_WIDTH)
         return sago_fail(SAGO_E_SHAPE, "%s: heads of width %lld are wider than the %d that GPU devices take",
                          operation, (long long)sizes->width, ATTENTION_MAX_WIDTH);
-    if (sizes->queries > most || sizes->keys > most || args->query_offset > most ||
-        args->query_offset < -most || sizes->batch * sizes->heads > most)
+    if (sizes->queries > most || sizes->keys > most || args->dropout.pitch > most ||
+        args->query_offset > most || args->query_offset < -most || sizes->batch * sizes->heads > most)
         return sago_fail(SAGO_E_SHAPE, "%s: more than %lld queries, keys or heads", operation,
                          (long long)most);
     attention_problem p = {};
@@ -37,8 +37,9 @@ sago_status SAGO_GPU(attention_prepare)(sago_gpu *gpu, const char *operation,
     p.lo = (const int32_t *)args->lo.data, p.hi = (const int32_t *)args->hi.data;
     p.query_offset = (int)args->query_offset;
     p.dropped = args->dropout.rate > 0;
-    p.mask = sago_mask_make(&args->dropout, sizes->heads * sizes->queries, sizes->keys);
-    p.dropout_quads = sizes->keys % 4 == 0 && p.mask.first % 4 == 0 && p.mask.row_stride % 4 == 0;
+    p.mask = sago_mask_make(&args->dropout, sizes->keys);
+    p.dropout_pitch = (int)p.mask.pitch;
+    p.dropout_quads = p.mask.first % 4 == 0 && p.mask.pitch % 4 == 0; /* and so is the stride of rows */
     size_t bias_bytes = 0;
     if (sizes->n_buckets > 0) {
         int64_t far = sago_attention_far(sizes->n_buckets, args->bias_bidirectional, args->bias_max_distance);

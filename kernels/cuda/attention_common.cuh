@@ -38,6 +38,7 @@ typedef struct attention_problem {
     int query_offset;
     bool dropped;       /* dropout is on */
     bool dropout_quads; /* rows of dropout elements begin at multiples of 4: four keys share a counter */
+    int dropout_pitch;  /* mask.pitch, which is dropout elements from one query to the next */
     sago_mask mask;
 } attention_problem;
 
@@ -190,7 +191,7 @@ static __device__ __forceinline__ float attention_bias_far(const attention_probl
 /** Index in the global batch of the dropout element of (b, h, i, key 0); key j's is j more. */
 static __device__ __forceinline__ uint64_t attention_dropout_row(const attention_problem &p, int b, int h,
                                                                  int i) {
-    return (uint64_t)(p.mask.first + b * p.mask.row_stride + ((int64_t)h * p.queries + i) * p.keys);
+    return (uint64_t)(p.mask.first + b * p.mask.row_stride + ((int64_t)h * p.queries + i) * p.dropout_pitch);
 }
 /** Whether the pair stays; what stays is to be multiplied by p.mask.factor. */
 static __device__ __forceinline__ bool attention_keeps(const attention_problem &p, uint64_t row, int j) {

@@ -197,9 +197,9 @@ static __global__ void __launch_bounds__(MMA_THREADS, 2)
             uint32_t keep[DROPOUT ? BLOCKS : 1]; /* drawn while there are no scores to hold */
 #pragma unroll
             for (int n = 0; DROPOUT && n < BLOCKS; n++) {
-                uint64_t keys = (uint64_t)p.keys,
-                         row = room->dropout_row + (uint64_t)(mine + 16 * n + g) * keys;
-                keep[DROPOUT ? n : 0] = attention_keeps_fragments<KEYS / 8>(p, row, row + 8 * keys, from);
+                uint64_t pitch = (uint64_t)p.dropout_pitch,
+                         row = room->dropout_row + (uint64_t)(mine + 16 * n + g) * pitch;
+                keep[DROPOUT ? n : 0] = attention_keeps_fragments<KEYS / 8>(p, row, row + 8 * pitch, from);
             }
             float s[BLOCKS][KEYS / 8][4] = {};
 #pragma unroll

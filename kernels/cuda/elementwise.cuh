@@ -39,7 +39,8 @@ static __device__ __forceinline__ float kept(float x, masked m) {
 
 template <typename Op, typename T, int N, bool DROPS>
 __global__ void __launch_bounds__(ELEMENTWISE_THREADS, 4)
-    elementwise_kernel(Op op, streams s, sago_mask mask, philox_keys keys, int64_t count) {
+    elementwise_kernel(Op op, streams s, sago_mask mask, sago_mask_lines lines, philox_keys keys,
+                       int64_t count) {
     constexpr int IN = Op::IN, OUT = Op::OUT, AHEAD = ahead_of<Op>::COUNT;
     constexpr int STEP = ELEMENTWISE_THREADS * N;
     int64_t first = (int64_t)blockIdx.x * (AHEAD * STEP) + (int64_t)threadIdx.x * N;
@@ -58,11 +59,10 @@ __global__ void __launch_bounds__(ELEMENTWISE_THREADS, 4)
                 float result[OUT][N];
                 bool keeps[N];
                 if constexpr (DROPS && N == 1) {
-                    keeps[0] = philox_word(mask.key, mask_index(mask, at)) >= mask.threshold;
+                    keeps[0] = philox_word(mask.key, mask_index(mask, lines, at)) >= mask.threshold;
                 } else if constexpr (DROPS) {
-                    /* N neighbours are of one row, and their index is a multiple of 4: run_masked sees to it.
-                     */
-                    uint64_t counter = mask_index(mask, at) >> 2;
+                    /* N neighbours are of one line, from a multiple of 4 on: run_masked sees to it. */
+                    uint64_t counter = mask_index(mask, lines, at) >> 2;
 #pragma unroll
                     for (int four = 0; four < N / 4; four++) {
                         philox4 random = philox_words(keys, counter + (uint64_t)four);
@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(ELEMENTWISE_THREADS, 4)
                     out.store((T *)s.out[i] + at);
                 }
             } else if constexpr (N > 1 && !DROPS) {
-                /* What is left at the end; a row of whole vectors, as with dropout, leaves nothing. */
+                /* What is left at the end; lines of whole vectors, as with dropout, leave nothing. */
 #pragma unroll 1
                 for (; at < count; at++) {
                     float x[IN ? IN : 1], y[OUT];
@@ -103,11 +103,11 @@ __global__ void __launch_bounds__(ELEMENTWISE_THREADS, 4)
 
 template <typename Op, typename T, int N, bool DROPS>
 static sago_status launch_elementwise(sago_gpu *gpu, const Op &op, const streams &s, const sago_mask &mask,
-                                      int64_t count) {
+                                      const sago_mask_lines &lines, int64_t count) {
     constexpr int64_t TILE = (int64_t)ELEMENTWISE_THREADS * N * ahead_of<Op>::COUNT;
     unsigned blocks = persistent_blocks(gpu, (count + TILE - 1) / TILE, ELEMENTWISE_BLOCKS);
     return SAGO_LAUNCH(gpu, (elementwise_kernel<Op, T, N, DROPS>), blocks, ELEMENTWISE_THREADS, 0, op, s,
-                       mask, philox_keys_make(mask.key), count);
+                       mask, lines, philox_keys_make(mask.key), count);
 }
 
 template <typename Op> static bool streams_aligned(const streams &s) {
@@ -120,9 +120,11 @@ template <typename Op> static bool streams_aligned(const streams &s) {
 template <typename Op, typename T>
 static sago_status run_elementwise(sago_gpu *gpu, const Op &op, const streams &s, int64_t count) {
     if (count == 0) return SAGO_OK;
+    const sago_mask mask = {};
+    const sago_mask_lines lines = {};
     return streams_aligned<Op>(s)
-               ? launch_elementwise<Op, T, lanes_of<T>::COUNT, false>(gpu, op, s, sago_mask(), count)
-               : launch_elementwise<Op, T, 1, false>(gpu, op, s, sago_mask(), count);
+               ? launch_elementwise<Op, T, lanes_of<T>::COUNT, false>(gpu, op, s, mask, lines, count)
+               : launch_elementwise<Op, T, 1, false>(gpu, op, s, mask, lines, count);
 }
 
 /** The same with dropout, which may be NULL: none. `like`: a tensor of the shape that all have. */
@@ -132,13 +134,13 @@ static sago_status run_masked(sago_gpu *gpu, const Op &op, const streams &s, sag
     constexpr int N = lanes_of<T>::COUNT;
     int64_t count = sago_tensor_count(like);
     if (count == 0 || !dropout || !(dropout->rate > 0.0f)) return run_elementwise<Op, T>(gpu, op, s, count);
-    sago_mask mask = sago_mask_make(dropout, like.shape[1], like.shape[2]);
-    /* Rows that follow on each other are one long row: then no thread divides. */
-    if (like.shape[0] == 1 || mask.row_stride == mask.row_count) mask.row_count = count;
-    /* The first index is a multiple of the stride. */
-    bool whole = mask.row_count % N == 0 && mask.row_stride % 4 == 0;
-    return streams_aligned<Op>(s) && whole ? launch_elementwise<Op, T, N, true>(gpu, op, s, mask, count)
-                                           : launch_elementwise<Op, T, 1, true>(gpu, op, s, mask, count);
+    sago_mask mask = sago_mask_make(dropout, like.shape[2]);
+    sago_mask_lines lines = sago_mask_lines_make(&mask, like.shape[0], like.shape[1], like.shape[2]);
+    bool begins = mask.first % 4 == 0, steps = lines.stride % 4 == 0 && mask.row_stride % 4 == 0;
+    bool whole = lines.count % N == 0 && begins && (lines.count == count || steps);
+    return streams_aligned<Op>(s) && whole
+               ? launch_elementwise<Op, T, N, true>(gpu, op, s, mask, lines, count)
+               : launch_elementwise<Op, T, 1, true>(gpu, op, s, mask, lines, count);
 }
 
 #endif

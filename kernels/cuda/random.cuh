@@ -71,12 +71,14 @@ static __device__ __forceinline__ uint32_t philox_word(uint64_t key, uint64_t in
     return index & 2 ? high : low;
 }
 
-/** Index in the global batch of element `flat` of the mask's tensor. */
-static __device__ __forceinline__ uint64_t mask_index(const sago_mask &mask, int64_t flat) {
-    /* The division is dear, and the first row needs none: rows that follow on each other are one
-     * (elementwise.cuh). */
-    if (flat < mask.row_count) return (uint64_t)(mask.first + flat);
-    return (uint64_t)(mask.first + flat / mask.row_count * mask.row_stride + flat % mask.row_count);
+/** Index in the global batch of element `flat` of the tensor whose lines these are. */
+static __device__ __forceinline__ uint64_t mask_index(const sago_mask &mask, const sago_mask_lines &lines,
+                                                      int64_t flat) {
+    /* Divisions are dear: a tensor of one line, as most are, needs none, lines of one row need one. */
+    if (flat < lines.count) return (uint64_t)(mask.first + flat);
+    int64_t line = flat / lines.count, column = flat - line * lines.count, row = 0;
+    if (line >= lines.per_row) row = line / lines.per_row, line -= row * lines.per_row;
+    return (uint64_t)(mask.first + row * mask.row_stride + line * lines.stride + column);
 }
 
 #endif

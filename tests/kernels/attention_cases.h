@@ -30,7 +30,14 @@ typedef struct attention_case {
     float rate;
     int64_t first_row;
     sago_dtype dtype, bias_dtype; /* zero is f32 */
+    /* Where the dropout elements lie among those of more heads (0: these) and of rows of more keys (0:
+     * these). */
+    int64_t all_heads, first_head, pitch, first_key;
 } attention_case;
+
+static inline int64_t dropout_heads(const attention_case *c) {
+    return c->all_heads ? c->all_heads : c->heads;
+}
 
 /** The published formula of the bucket, in fp32 as the published models compute it. */
 static inline int bucket_of(int64_t relative, int n_buckets, bool bidirectional, int max_distance) {
@@ -100,14 +107,15 @@ static inline void make_ranges(attention_data *d) {
 
 static inline void make_keep(attention_data *d) {
     const attention_case *c = d->c;
-    int64_t row_tokens = c->heads * c->queries;
+    int64_t row_tokens = dropout_heads(c) * c->queries, pitch = c->pitch ? c->pitch : c->keys;
     for (int64_t at = 0; at < d->n_pairs; at++) {
         int64_t j = at % c->keys, i = at / c->keys % c->queries, h = at / c->keys / c->queries % c->heads;
         int64_t b = at / c->keys / c->queries / c->heads;
         bool allowed = j >= d->lo[b * c->queries + i] && j < d->hi[b * c->queries + i];
         d->keep[at] = allowed ? 1.0f : -1.0f;
         if (!allowed || c->rate == 0) continue;
-        uint64_t element = (uint64_t)(((c->first_row + b) * row_tokens + h * c->queries + i) * c->keys + j);
+        int64_t query = (c->first_row + b) * row_tokens + (c->first_head + h) * c->queries + i;
+        uint64_t element = (uint64_t)(query * pitch + c->first_key + j);
         uint32_t words[4];
         sago_philox(99, element / 4, 0, words);
         d->keep[at] =
@@ -163,13 +171,15 @@ DESCRIBE(float, plain, c->dtype == SAGO_BF16 ? nearest_bf16 : NULL)
 
 static inline sago_attention_args arguments(suite_run *run, const attention_data *d) {
     const attention_case *c = d->c;
-    sago_attention_args args = {.scale = c->scale,
-                                .lo = suite_i32(run, d->lo, DIMS(c->batch, c->queries)),
-                                .hi = suite_i32(run, d->hi, DIMS(c->batch, c->queries)),
-                                .bias_bidirectional = c->bidirectional,
-                                .bias_max_distance = c->max_distance,
-                                .query_offset = c->query_offset,
-                                .dropout = {c->rate, 99, c->first_row, c->heads * c->queries}};
+    int64_t first = c->first_head * c->queries * (c->pitch ? c->pitch : c->keys) + c->first_key;
+    sago_attention_args args = {
+        .scale = c->scale,
+        .lo = suite_i32(run, d->lo, DIMS(c->batch, c->queries)),
+        .hi = suite_i32(run, d->hi, DIMS(c->batch, c->queries)),
+        .bias_bidirectional = c->bidirectional,
+        .bias_max_distance = c->max_distance,
+        .query_offset = c->query_offset,
+        .dropout = {c->rate, 99, c->first_row, dropout_heads(c) * c->queries, first, c->pitch}};
     if (c->n_buckets) args.bias = suite_typed(run, c->bias_dtype, d->bias, DIMS(c->n_buckets, c->heads));
     return args;
 }

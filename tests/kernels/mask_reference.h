@@ -12,7 +12,8 @@
 
 static inline bool mask_keeps(const sago_dropout *d, int64_t row, int64_t token, int64_t column,
                               int64_t width) {
-    uint64_t i = (uint64_t)(((d->first_row + row) * d->row_tokens + token) * width + column);
+    int64_t pitch = d->pitch ? d->pitch : width;
+    uint64_t i = (uint64_t)(d->first + ((d->first_row + row) * d->row_tokens + token) * pitch + column);
     uint32_t word[4];
     sago_philox(d->key, i / 4, 0, word);
     return (double)word[i % 4] >= (double)d->rate * 4294967296.0;

@@ -21,6 +21,12 @@ static const attention_case cases[] = {
     {"whole vectors", 2, 128, 160, 2, 2, 64, WHOLE, 1.0f, 32, 128, true},
     {"whole vectors, segments", 2, 160, 160, 3, 3, 32, ALIGNED, 1.0f, 32, 128, true},
     {"whole vectors, shared heads", 1, 64, 96, 4, 2, 64, ALIGNED, 1.0f},
+    {"dropout, some heads of more", 2, 37, 53, 2, 2, 33, RAGGED, 0.2f, .rate = 0.3f, .first_row = 1,
+     .all_heads = 5, .first_head = 2},
+    {"dropout, some keys of more", 2, 20, 131, 2, 2, 16, RAGGED, 0.2f, .rate = 0.3f, .first_row = 3,
+     .pitch = 150, .first_key = 7},
+    {"few queries, dropout, some heads and keys of more", 2, 3, 140, 3, 3, 64, RAGGED, 0.125f, .rate = 0.2f,
+     .all_heads = 7, .first_head = 4, .pitch = 171, .first_key = 31},
     {"no keys", 2, 5, 0, 2, 1, 8, WHOLE, 0.3f},
     {"far scores", 1, 130, 130, 2, 2, 64, WHOLE, 4.0f, 32, 128, true},
 };
@@ -48,6 +54,12 @@ static const attention_case bf16_cases[] = {
     {"bf16, one query", 2, 1, 300, 2, 2, 64, RAGGED, 0.125f, 32, 128, false, 250, BF16},
     {"bf16, one query, shared heads", 2, 1, 140, 6, 1, 128, RAGGED, 0.09f, BF16},
     {"bf16, three queries, wide, dropout", 1, 3, 90, 3, 1, 250, RAGGED, 0.07f, .rate = 0.2f, BF16},
+    {"bf16, dropout, some heads of more", 1, 75, 132, 2, 2, 64, RAGGED, 0.2f, BF16, .rate = 0.3f,
+     .first_row = 5, .all_heads = 5, .first_head = 2},
+    {"bf16, dropout, some keys of more, whole words", 1, 37, 53, 2, 2, 32, RAGGED, 0.2f, BF16, .rate = 0.3f,
+     .first_row = 1, .pitch = 172, .first_key = 8},
+    {"bf16, dropout, some keys of more, odd", 1, 37, 52, 2, 2, 64, RAGGED, 0.2f, BF16, .rate = 0.3f,
+     .pitch = 172, .first_key = 9},
     {"bf16, no keys", 2, 5, 0, 2, 1, 8, WHOLE, 0.3f, BF16},
     {"bf16, no keys, one query", 2, 1, 0, 2, 1, 8, WHOLE, 0.3f, BF16},
     {"bf16, far scores", 1, 40, 130, 1, 1, 64, WHOLE, 2.0f, 32, 128, true, BF16},
@@ -412,6 +424,12 @@ static void errors_body(suite_run *run, const void *context) {
     suite_expect_shape_error(ops->attention_forward(run->device, o, lse, q, k, v, &wrong),
                              "attention_forward");
     wrong = args, wrong.dropout.rate = 1;
+    suite_expect_shape_error(ops->attention_forward(run->device, o, lse, q, k, v, &wrong),
+                             "attention_forward");
+    wrong = args, wrong.dropout.rate = 0.5f, wrong.dropout.first = c->keys * c->queries;
+    suite_expect_shape_error(ops->attention_forward(run->device, o, lse, q, k, v, &wrong),
+                             "attention_forward");
+    wrong = args, wrong.dropout.rate = 0.5f, wrong.dropout.pitch = c->keys - 1;
     suite_expect_shape_error(ops->attention_forward(run->device, o, lse, q, k, v, &wrong),
                              "attention_forward");
     wrong = args, wrong.bias_max_distance = 1;

@@ -15,6 +15,8 @@ static const attention_case cases[] = {
     {"keys that nobody attends", 2, 40, 170, 2, 2, 8, ALIGNED, 0.3f, 8, 20, true},
     {"queries without keys", 1, 75, 67, 2, 2, 8, PADDED, 0.3f, 8, 20, true},
     {"dropout of whole words", 2, 37, 48, 2, 2, 16, RAGGED, 0.3f, 8, 20, true, 0, 0.25f, 3},
+    {"dropout, some heads and keys of more", 2, 37, 48, 2, 2, 16, RAGGED, 0.3f, .rate = 0.25f, .first_row = 3,
+     .all_heads = 5, .first_head = 2, .pitch = 61, .first_key = 5},
 };
 
 /* Devices with bf16: widths of all kernels and between them, tiles of every class, near and far. */
@@ -30,6 +32,12 @@ static const attention_case bf16_cases[] = {
     {"far tiles, one-sided", 1, 60, 140, 1, 1, 32, WHOLE, 0.2f, 8, 20, false, 30, BF16},
     {"dropout", 1, 75, 132, 2, 2, 64, RAGGED, 0.2f, 32, 128, true, 0, 0.3f, 5, BF16},
     {"dropout, odd rows", 1, 37, 53, 2, 2, 32, RAGGED, 0.2f, .rate = 0.2f, .first_row = 3, BF16},
+    {"dropout, some heads of more", 1, 75, 132, 2, 2, 64, RAGGED, 0.2f, BF16, .rate = 0.3f, .first_row = 5,
+     .all_heads = 5, .first_head = 2},
+    {"dropout, some keys of more, whole words", 1, 37, 53, 2, 2, 32, RAGGED, 0.2f, BF16, .rate = 0.3f,
+     .first_row = 1, .pitch = 172, .first_key = 8},
+    {"dropout, some keys of more, odd", 1, 37, 52, 2, 2, 64, RAGGED, 0.2f, BF16, .rate = 0.3f, .pitch = 172,
+     .first_key = 9},
     {"dropout, far tiles", 2, 64, 160, 1, 1, 32, WHOLE, 0.2f, 8, 20, true, 0, 0.1f, 1, BF16},
     {"shared heads", 1, 65, 100, 4, 2, 80, RAGGED, 0.11f, 32, 128, true, BF16},
     {"one shared head, wide", 1, 40, 70, 3, 1, 256, CAUSAL, 0.0625f, BF16},

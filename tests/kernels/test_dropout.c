@@ -31,6 +31,8 @@ static void body(suite_run *run, const void *context) {
  * bits. */
 static const sago_dropout dropouts[] = {
     {0.0f, 5, 0, 64}, {0.1f, 77, 0, 64}, {0.5f, 0xFFFFFFFFFFFFFFFFull, 3, 67}, {0.003f, 1, 1000000007, 301}};
+/* The same as slices of rows of `more` wider tokens, from token 2 and column `from` on. */
+static const struct { int64_t more, from; } slices[] = {{5, 3}, {8, 4}, {0, 0}};
 static const int64_t shapes[][3] = {{1, 1, 1},    {2, 64, 8}, {3, 61, 7},  {1, 64, 512},
                                     {5, 3, 1031}, {2, 4, 6},  {3, 61, 12}, {2, 0, 8}};
 
@@ -63,6 +65,14 @@ static void check_shapes(sago_dtype dtype) {
     for (int s = 0; s < LENGTH(shapes); s++)
         for (int k = 0; k < LENGTH(dropouts); k++)
             for (int place = 0; place < 2; place++) check(dtype, shapes[s], &dropouts[k], place == 1);
+    for (int s = 0; s < LENGTH(shapes); s++)
+        for (int k = 2; k < LENGTH(dropouts); k++)
+            for (int i = 0; i < LENGTH(slices); i++) {
+                sago_dropout slice = dropouts[k];
+                slice.pitch = shapes[s][2] + slices[i].more;
+                slice.first = 2 * slice.pitch + slices[i].from;
+                check(dtype, shapes[s], &slice, false);
+            }
     /* More than a grid of sim takes at once, in rows that do not follow on each other. */
     check(dtype, (int64_t[]){3, 61, 1464}, &dropouts[1], false);
 }
@@ -163,6 +173,14 @@ static void shapes_body(suite_run *run, const void *context) {
     suite_expect_shape_error(d->ops->residual(d, a, b, a, &dropout), "residual");
     suite_expect_shape_error(d->ops->dropout(d, flat, flat, &dropout), "dropout");
     suite_expect_shape_error(d->ops->dropout(d, long_row, long_row, &dropout), "dropout");
+    const sago_dropout outside[] = {{0.1f, 1, 0, 4, -1, 0}, {0.1f, 1, 0, 4, 8, 0}, {0.1f, 1, 0, 4, 1, 0},
+                                    {0.1f, 1, 0, 4, 0, 3},  {0.1f, 1, 0, 4, 5, 8}, {0.1f, 1, 0, 4, 16, 8},
+                                    {0.1f, 1, -1, 4, 0, 8}, {0.1f, 1, 0, 4, 0, -8}};
+    for (int i = 0; i < LENGTH(outside); i++)
+        suite_expect_shape_error(d->ops->dropout(d, a, a, &outside[i]), "dropout");
+    const sago_dropout last = {0.1f, 1, 0, 4, 12, 8}; /* the last tokens and columns of [4, 8] */
+    suite_ok(d->ops->dropout(d, a, a, &last));
+    suite_output(run, "a", a);
     dropout.rate = 1.0f;
     assert_int_equal(d->ops->dropout(d, a, a, &dropout), SAGO_E_INTERNAL);
 }
