@@ -119,6 +119,8 @@ TIMED(cross_entropy_forward, "cross-entropy",
       (device_t * device, tensor_t stats, tensor_t logits, tensor_t targets,
        const sago_cross_entropy_args *args),
       stats, logits, targets, args)
+TIMED(cross_entropy_combine, "cross-entropy", (device_t * device, tensor_t stats, tensor_t parts), stats,
+      parts)
 TIMED(cross_entropy_backward, "cross-entropy",
       (device_t * device, tensor_t d_logits, tensor_t logits, tensor_t lse, tensor_t targets,
        tensor_t weights, const sago_cross_entropy_args *args),
@@ -190,6 +192,7 @@ sago_device *timed_device_open(sago_device *device, int64_t vocabulary) {
     timed.ops.attention_backward = timed_attention_backward;
     timed.ops.cache_append = timed_cache_append;
     timed.ops.cross_entropy_forward = timed_cross_entropy_forward;
+    timed.ops.cross_entropy_combine = timed_cross_entropy_combine;
     timed.ops.loss_finish = timed_loss_finish;
     timed.ops.cross_entropy_backward = timed_cross_entropy_backward;
     timed.ops.step_control = timed_step_control;

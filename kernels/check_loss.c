@@ -12,6 +12,14 @@ sago_status sago_check_cross_entropy_forward(sago_tensor stats, sago_tensor logi
                              SAGO_TENSORS(stats, logits, targets));
 }
 
+sago_status sago_check_cross_entropy_combine(sago_tensor stats, sago_tensor parts) {
+    bool fits = sago_all_dtype(SAGO_F32, SAGO_TENSORS(stats, parts)) && parts.n_dims == 3 &&
+                parts.shape[0] > 0 && parts.shape[1] == sago_rows(stats) && parts.shape[2] == SAGO_CE_STATS &&
+                sago_width(stats) == SAGO_CE_STATS;
+    return sago_check_shapes(fits, "cross_entropy_combine", "f32 stats[n, 4], parts[M, n, 4], M at least 1",
+                             SAGO_TENSORS(stats, parts));
+}
+
 sago_status sago_check_loss_finish(sago_tensor lse, const sago_loss_sums *sums, sago_tensor stats,
                                    sago_tensor weights, const sago_cross_entropy_args *args) {
     int64_t rows = sago_rows(stats);

@@ -12,6 +12,7 @@ extern "C" {
 
 sago_status sago_check_cross_entropy_forward(sago_tensor stats, sago_tensor logits,
                                              sago_tensor targets) SAGO_MUST_CHECK;
+sago_status sago_check_cross_entropy_combine(sago_tensor stats, sago_tensor parts) SAGO_MUST_CHECK;
 sago_status sago_check_loss_finish(sago_tensor lse, const sago_loss_sums *sums, sago_tensor stats,
                                    sago_tensor weights, const sago_cross_entropy_args *args) SAGO_MUST_CHECK;
 sago_status sago_check_cross_entropy_backward(const sago_device *device, sago_tensor d_logits,

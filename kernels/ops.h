@@ -287,6 +287,12 @@ typedef struct sago_ops {
     sago_status (*cross_entropy_forward)(sago_device *, sago_tensor stats, sago_tensor logits, sago_tensor targets,
                                          const sago_cross_entropy_args *);
     /**
+     * stats[n, SAGO_CE_STATS] = those of a vocabulary cut into M slices, from parts[M, n, SAGO_CE_STATS] of the slices:
+     *     max = max of max_m;  sum_exp = sum of sum_exp_m e^(max_m - max);  target = sum of target_m;  sum = sum of sum_m
+     * in double, in the order of m, rounded once: every rank that has the parts gets the same bits.
+     */
+    sago_status (*cross_entropy_combine)(sago_device *, sago_tensor stats, sago_tensor parts);
+    /**
      * lse[n] = max + log(sum_exp) of stats[n, 4], and *sums (device memory) += over the tokens of weights[n] != 0, in their
      * order and in double, with mean = SUM / vocabulary, s the label smoothing and z = z_loss * lse^2:
      *     nll += w (lse - target);  z += w z;  objective += w (lse - (1 - s) target - s mean + z)

@@ -46,6 +46,7 @@
     X(attention_backward)                                                                                    \
     X(cache_append)                                                                                          \
     X(cross_entropy_forward)                                                                                 \
+    X(cross_entropy_combine)                                                                                 \
     X(loss_finish)                                                                                           \
     X(cross_entropy_backward)                                                                                \
     X(step_control)                                                                                          \

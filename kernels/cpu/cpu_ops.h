@@ -106,6 +106,7 @@ sago_status SAGO_CPU(attention_backward)(sago_device *, sago_tensor d_q, sago_te
 sago_status SAGO_CPU(cache_append)(sago_device *, sago_tensor cache, sago_tensor in, sago_tensor position);
 sago_status SAGO_CPU(cross_entropy_forward)(sago_device *, sago_tensor stats, sago_tensor logits,
                                             sago_tensor targets, const sago_cross_entropy_args *);
+sago_status SAGO_CPU(cross_entropy_combine)(sago_device *, sago_tensor stats, sago_tensor parts);
 sago_status SAGO_CPU(loss_finish)(sago_device *, sago_tensor lse, sago_loss_sums *sums, sago_tensor stats,
                                   sago_tensor weights, const sago_cross_entropy_args *);
 sago_status SAGO_CPU(cross_entropy_backward)(sago_device *, sago_tensor d_logits, sago_tensor logits,

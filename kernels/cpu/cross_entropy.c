@@ -64,6 +64,27 @@ sago_status SAGO_CPU(cross_entropy_forward)(sago_device *device, sago_tensor sta
     return SAGO_OK;
 }
 
+sago_status SAGO_CPU(cross_entropy_combine)(sago_device *device, sago_tensor stats, sago_tensor parts) {
+    (void)device;
+    SAGO_TRY(sago_check_cross_entropy_combine(stats, parts));
+    int64_t slices = parts.shape[0], rows = parts.shape[1];
+    for (int64_t row = 0; row < rows; row++) { /* a few numbers a token: one thread */
+        const float *part = (const float *)parts.data + row * SAGO_CE_STATS;
+        float *out = (float *)stats.data + row * SAGO_CE_STATS, max = part[SAGO_CE_MAX];
+        for (int64_t m = 1; m < slices; m++) max = fmaxf(max, part[m * rows * SAGO_CE_STATS + SAGO_CE_MAX]);
+        double base = max == -INFINITY ? 0.0 : (double)max, sum_exp = 0, target = 0, sum = 0;
+        for (int64_t m = 0; m < slices; m++, part += rows * SAGO_CE_STATS) {
+            sum_exp += (double)part[SAGO_CE_SUM_EXP] * exp((double)part[SAGO_CE_MAX] - base);
+            target += (double)part[SAGO_CE_TARGET], sum += (double)part[SAGO_CE_SUM];
+        }
+        out[SAGO_CE_MAX] = max;
+        out[SAGO_CE_SUM_EXP] = (float)sum_exp;
+        out[SAGO_CE_TARGET] = (float)target;
+        out[SAGO_CE_SUM] = (float)sum;
+    }
+    return SAGO_OK;
+}
+
 sago_status SAGO_CPU(cross_entropy_backward)(sago_device *device, sago_tensor d_logits, sago_tensor logits,
                                              sago_tensor lse, sago_tensor targets, sago_tensor weights,
                                              const sago_cross_entropy_args *args) {

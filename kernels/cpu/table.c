@@ -41,6 +41,7 @@ const sago_ops SAGO_CPU(table) = {
     .attention_backward = SAGO_CPU(attention_backward),
     .cache_append = SAGO_CPU(cache_append),
     .cross_entropy_forward = SAGO_CPU(cross_entropy_forward),
+    .cross_entropy_combine = SAGO_CPU(cross_entropy_combine),
     .loss_finish = SAGO_CPU(loss_finish),
     .cross_entropy_backward = SAGO_CPU(cross_entropy_backward),
     .carry_nonfinite = SAGO_CPU(carry_nonfinite),

@@ -100,6 +100,25 @@ static __global__ void __launch_bounds__(ROWS_BLOCK)
     out[SAGO_CE_SUM] = all.sum;
 }
 
+/** A thread a row: the statistics of its slices of the vocabulary, which ranks hold, in their order. */
+static __global__ void __launch_bounds__(ROWS_BLOCK)
+    vocabulary_combine_kernel(float *stats, const float *parts, int64_t rows, int64_t slices) {
+    int64_t row = (int64_t)blockIdx.x * ROWS_BLOCK + threadIdx.x;
+    if (row >= rows) return;
+    const float *part = parts + row * SAGO_CE_STATS;
+    float *out = stats + row * SAGO_CE_STATS, max = part[SAGO_CE_MAX];
+    for (int64_t m = 1; m < slices; m++) max = fmaxf(max, part[m * rows * SAGO_CE_STATS + SAGO_CE_MAX]);
+    double base = max == -INFINITY ? 0.0 : (double)max, sum_exp = 0, target = 0, sum = 0;
+    for (int64_t m = 0; m < slices; m++, part += rows * SAGO_CE_STATS) {
+        sum_exp += (double)part[SAGO_CE_SUM_EXP] * exp((double)part[SAGO_CE_MAX] - base);
+        target += (double)part[SAGO_CE_TARGET], sum += (double)part[SAGO_CE_SUM];
+    }
+    out[SAGO_CE_MAX] = max;
+    out[SAGO_CE_SUM_EXP] = (float)sum_exp;
+    out[SAGO_CE_TARGET] = (float)target;
+    out[SAGO_CE_SUM] = (float)sum;
+}
+
 typedef struct gradient_args {
     float z_loss, scale, spread, peak;
     int64_t first_id;
@@ -171,6 +190,16 @@ extern "C" sago_status SAGO_GPU(cross_entropy_forward)(sago_device *device, sago
                        dim3((unsigned)((rows + ROWS_BLOCK - 1) / ROWS_BLOCK)), dim3(ROWS_BLOCK), 0,
                        (float *)stats.data, parts, (const float *)logits.data, (const int32_t *)targets.data,
                        rows, width, slices, args->first_id);
+}
+
+extern "C" sago_status SAGO_GPU(cross_entropy_combine)(sago_device *device, sago_tensor stats,
+                                                       sago_tensor parts) {
+    SAGO_TRY(sago_check_cross_entropy_combine(stats, parts));
+    int64_t slices = parts.shape[0], rows = parts.shape[1];
+    if (rows == 0) return SAGO_OK;
+    return SAGO_LAUNCH(sago_gpu_of(device), vocabulary_combine_kernel,
+                       dim3((unsigned)((rows + ROWS_BLOCK - 1) / ROWS_BLOCK)), dim3(ROWS_BLOCK), 0,
+                       (float *)stats.data, (const float *)parts.data, rows, slices);
 }
 
 template <typename T>

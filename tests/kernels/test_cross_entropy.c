@@ -167,35 +167,115 @@ static void test_formula_by_differences(void **state) {
     free(random), free(x);
 }
 
-/* Two slices of a vocabulary combine to the loss over all of it. */
-static void test_slices(void **state) {
+typedef struct combine_case {
+    int64_t rows, slices;
+    const float *parts;
+} combine_case;
+
+static void combine_body(suite_run *run, const void *context) {
+    const combine_case *c = context;
+    sago_tensor stats = suite_f32(run, NULL, DIMS(c->rows, SAGO_CE_STATS));
+    sago_tensor parts = suite_f32(run, c->parts, DIMS(c->slices, c->rows, SAGO_CE_STATS));
+    suite_ok(run->device->ops->cross_entropy_combine(run->device, stats, parts));
+    suite_output(run, "stats", stats);
+}
+
+/* Columns [first, first + width) of rows of V logits: what the device leaves of them. */
+static void slice_stats(float *out, const float *logits, const int32_t *targets, int64_t rows, int64_t v,
+                        int64_t first, int64_t width) {
+    float *part = plain_array(rows * width);
+    for (int64_t r = 0; r < rows; r++)
+        memcpy(part + r * width, logits + r * v + first, (size_t)width * sizeof(float));
+    loss_case c = {rows, width, {first, v, 0, 0, 1}, part, NULL, NULL, targets};
+    suite_result result;
+    suite_run_op(forward_body, &c, SUITE_SAME_BITS, &result);
+    memcpy(out, suite_floats(&result, "stats"), (size_t)(rows * SAGO_CE_STATS) * sizeof(float));
+    suite_free(&result);
+    free(part);
+}
+
+/* Slices of a vocabulary, from one to eight and one of a single id: the statistics and the loss of all of it.
+ */
+static void test_combine(void **state) {
     (void)state;
-    enum { ROWS = 6, V = 5000, CUT = 2999 };
-    float *logits = suite_normal(ROWS * V, 2),
-          *part[2] = {plain_array(ROWS * CUT), plain_array(ROWS * (V - CUT))};
+    enum { ROWS = 150, V = 1500, MOST = 8 };
+    static const int64_t cuts[][MOST + 1] = {
+        {0, V}, {0, 899, V}, {0, 1, 700, V}, {0, 200, 400, 600, 800, 1000, 1200, 1400, V}};
+    const int64_t n = ROWS * SAGO_CE_STATS;
+    float *logits = suite_normal(ROWS * V, 2), *parts = plain_array(MOST * n), *plain = plain_array(n);
+    double *exact = ref_array(n);
     int32_t *targets = some_targets(ROWS, V, 0);
-    suite_result result[2];
-    for (int p = 0; p < 2; p++) {
-        int64_t first = p ? CUT : 0, width = p ? V - CUT : CUT;
-        for (int r = 0; r < ROWS; r++)
-            memcpy(part[p] + r * width, logits + r * V + first, (size_t)width * sizeof(float));
-        loss_case c = {ROWS, width, {first, V, 0, 0, 1}, part[p], NULL, NULL, targets};
-        suite_run_op(forward_body, &c, SUITE_SAME_BITS, &result[p]);
-    }
+    /* Slices whose maxima lie far apart, either way. */
+    for (int i = 0; i < ROWS * V; i++) logits[i] = logits[i] * 4 + (i / V % 3 - 1) * (float)(i % V) / 50;
     for (int r = 0; r < ROWS; r++) {
-        const float *a = suite_floats(&result[0], "stats") + r * SAGO_CE_STATS;
-        const float *b = suite_floats(&result[1], "stats") + r * SAGO_CE_STATS;
-        double *x = ref_from(logits + r * V, V), lse,
-               max = fmax((double)a[SAGO_CE_MAX], (double)b[SAGO_CE_MAX]);
-        double sum = (double)a[SAGO_CE_SUM_EXP] * exp((double)a[SAGO_CE_MAX] - max) +
-                     (double)b[SAGO_CE_SUM_EXP] * exp((double)b[SAGO_CE_MAX] - max);
-        ref_cross_entropy(&lse, x, V, targets[r], 0, 0);
-        assert_true(fabs(max + log(sum) - lse) < 1e-6);
-        assert_true(a[SAGO_CE_TARGET] + b[SAGO_CE_TARGET] == logits[r * V + targets[r]]);
-        free(x);
+        exact_stats(exact + r * SAGO_CE_STATS, logits + r * V, V, targets[r]);
+        plain_stats(plain + r * SAGO_CE_STATS, logits + r * V, V, targets[r]);
     }
-    suite_free(&result[0]), suite_free(&result[1]);
-    free(logits), free(part[0]), free(part[1]), free(targets);
+    for (int k = 0; k < LENGTH(cuts); k++) {
+        int64_t slices = 0;
+        do {
+            slice_stats(parts + slices * n, logits, targets, ROWS, V, cuts[k][slices],
+                        cuts[k][slices + 1] - cuts[k][slices]);
+        } while (cuts[k][++slices] < V);
+        combine_case c = {ROWS, slices, parts};
+        suite_result result;
+        suite_run_op(combine_body, &c, SUITE_SAME_BITS, &result);
+        const float *got = suite_floats(&result, "stats");
+        if (slices == 1) assert_memory_equal(got, parts, (size_t)n * sizeof(float));
+        static const char *const names[SAGO_CE_STATS] = {"combined max", "combined sum of exp",
+                                                         "combined target", "combined sum"};
+        for (int part = 0; part < SAGO_CE_STATS; part++) {
+            float g[ROWS], p[ROWS];
+            double e[ROWS];
+            for (int64_t r = 0; r < ROWS; r++) {
+                g[r] = got[r * SAGO_CE_STATS + part], p[r] = plain[r * SAGO_CE_STATS + part];
+                e[r] = exact[r * SAGO_CE_STATS + part];
+            }
+            suite_close(names[part], g, e, p, ROWS);
+        }
+        for (int r = 0; r < ROWS; r++) {
+            const float *s = got + r * SAGO_CE_STATS;
+            double *x = ref_from(logits + r * V, V), lse;
+            ref_cross_entropy(&lse, x, V, targets[r], 0, 0);
+            assert_true(fabs((double)s[SAGO_CE_MAX] + log((double)s[SAGO_CE_SUM_EXP]) - lse) < 1e-5);
+            assert_true(s[SAGO_CE_TARGET] == logits[r * V + targets[r]]);
+            free(x);
+        }
+        suite_free(&result);
+    }
+    free(logits), free(parts), free(plain), free(exact), free(targets);
+}
+
+/* Slices of -inf add nothing, one of them or all, and what is not finite stays so. */
+static void test_combine_extremes(void **state) {
+    (void)state;
+    enum { ROWS = 5 };
+    const float none = -INFINITY;
+    const float parts[2][ROWS][SAGO_CE_STATS] = {
+        {{none, 0, 0, none},
+         {none, 0, 0, none},
+         {1, NAN, 0, NAN},
+         {INFINITY, NAN, 0, INFINITY},
+         {3e38f, 2, 3e38f, 1}},
+        {{2, 3, 1.5f, 4}, {none, 0, none, none}, {2, 3, 1, 4}, {2, 3, 1, 4}, {-3e38f, 5, 0, 2}}};
+    combine_case c = {ROWS, 2, &parts[0][0][0]};
+    suite_result result;
+    suite_run_op(combine_body, &c, SUITE_SAME_BITS, &result);
+    const float *s = suite_floats(&result, "stats");
+    assert_true(s[SAGO_CE_MAX] == 2 && s[SAGO_CE_SUM_EXP] == 3 && s[SAGO_CE_TARGET] == 1.5f);
+    s += SAGO_CE_STATS;
+    assert_true(s[SAGO_CE_MAX] == none && s[SAGO_CE_SUM_EXP] == 0 && s[SAGO_CE_TARGET] == none);
+    s += SAGO_CE_STATS;
+    assert_true(isnan(s[SAGO_CE_SUM_EXP]) && isnan(s[SAGO_CE_SUM]) && s[SAGO_CE_TARGET] == 1);
+    s += SAGO_CE_STATS;
+    assert_true(s[SAGO_CE_MAX] == INFINITY && isnan(s[SAGO_CE_SUM_EXP]));
+    s += SAGO_CE_STATS;
+    assert_true(s[SAGO_CE_MAX] == 3e38f && s[SAGO_CE_SUM_EXP] == 2 && s[SAGO_CE_TARGET] == 3e38f &&
+                s[SAGO_CE_SUM] == 3);
+    suite_free(&result);
+    combine_case empty = {0, 3, &parts[0][0][0]};
+    suite_run_op(combine_body, &empty, SUITE_SAME_BITS, &result);
+    suite_free(&result);
 }
 
 static void test_extremes(void **state) {
@@ -245,6 +325,12 @@ static void shapes_body(suite_run *run, const void *context) {
                              "cross_entropy_backward");
     suite_expect_shape_error(d->ops->cross_entropy_backward(d, logits, logits, lse, targets, wrong, &args),
                              "cross_entropy_backward");
+    sago_tensor parts = suite_f32(run, NULL, DIMS(2, 4, SAGO_CE_STATS)), none = parts, cut = parts;
+    none.shape[0] = 0, cut.shape[1] = 3;
+    suite_expect_shape_error(d->ops->cross_entropy_combine(d, stats, stats), "cross_entropy_combine");
+    suite_expect_shape_error(d->ops->cross_entropy_combine(d, stats, none), "cross_entropy_combine");
+    suite_expect_shape_error(d->ops->cross_entropy_combine(d, stats, cut), "cross_entropy_combine");
+    suite_expect_shape_error(d->ops->cross_entropy_combine(d, logits, parts), "cross_entropy_combine");
     if (!d->stores_bf16)
         suite_expect_shape_error(d->ops->cross_entropy_backward(d, suite_bf16(run, NULL, DIMS(4, 8)), logits,
                                                                 lse, targets, lse, &args),
@@ -261,6 +347,6 @@ static void test_wrong_shapes(void **state) {
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_forward),          cmocka_unit_test(test_backward),
     cmocka_unit_test(test_backward_to_bf16), cmocka_unit_test(test_formula_by_differences),
-    cmocka_unit_test(test_slices),           cmocka_unit_test(test_extremes),
-    cmocka_unit_test(test_wrong_shapes)};
+    cmocka_unit_test(test_combine),          cmocka_unit_test(test_combine_extremes),
+    cmocka_unit_test(test_extremes),         cmocka_unit_test(test_wrong_shapes)};
 SUITE_MAIN(tests)
