@@ -6,10 +6,11 @@
 static sago_status check_text(const sago_config_member *member, int i) {
     bool text = strcmp(member->format, "text") == 0, objective = strcmp(member->objective, "none") != 0;
     if (text && !objective)
-        return sago_fail(SAGO_E_CONFIG,
-                         "data.mixture.%d.objective: text needs one: causal-lm, prefix-lm, span-corruption, ul2 or "
-                         "ul2r",
-                         i);
+        return sago_fail(
+            SAGO_E_CONFIG,
+            "data.mixture.%d.objective: text needs one: causal-lm, prefix-lm, span-corruption, ul2 or "
+            "ul2r",
+            i);
     if (!text && objective)
         return sago_fail(SAGO_E_CONFIG, "data.mixture.%d.objective: %s is for format text, not for %s", i,
                          member->objective, member->format);

@@ -218,7 +218,8 @@ static void add_ids(json_t *to, const char *key, const sago_ids *ids) {
 }
 
 /* The text of ids with sentinels as <extra_id_0>, ...; not there where ids cut a character in two. */
-static sago_status add_decoded(json_t *to, const char *key, const sago_tokenizer *tokenizer, const sago_ids *ids) {
+static sago_status add_decoded(json_t *to, const char *key, const sago_tokenizer *tokenizer,
+                               const sago_ids *ids) {
     sago_str text = {0};
     sago_status status = SAGO_OK;
     int32_t first = sago_tokenizer_sentinel(tokenizer, 0), last = first - SAGO_SENTINELS + 1;
@@ -258,7 +259,8 @@ static sago_status draw_json(const opened *o, const sago_example *example, json_
     }
     sago_status status = SAGO_OK;
     if (task.is_text) status = add_decoded(out, "inputs", o->tokenizer, &example->inputs);
-    if (task.is_text && status == SAGO_OK) status = add_decoded(out, "targets", o->tokenizer, &example->targets);
+    if (task.is_text && status == SAGO_OK)
+        status = add_decoded(out, "targets", o->tokenizer, &example->targets);
     json_object_set_new(out, "input_tokens", json_integer((json_int_t)example->inputs.length));
     json_object_set_new(out, "target_tokens", json_integer((json_int_t)example->targets.length));
     *record = out;

@@ -10,7 +10,7 @@ enum { STRIDE = 64, KEPT_PASSES = 16 };
 
 typedef struct pass {
     sago_corpus_order order;
-    uint64_t used;  /* when last, by count */
+    uint64_t used; /* when last, by count */
     int64_t *sums; /* [n_units / STRIDE + 1]: ids before unit i * STRIDE; NULL: free */
 } pass;
 
@@ -98,11 +98,13 @@ static int64_t count_units(const sago_corpus *corpus, sago_corpus_order order) {
     return order.shuffled ? corpus->first_document[corpus->n_files] : corpus->first_record[corpus->n_files];
 }
 
-/* The parts of a document are records one behind the other, and the order by hash begins with the documents. */
+/* The parts of a document are records one behind the other, and the order by hash begins with the documents.
+ */
 static unit find_unit(const sago_corpus *corpus, sago_corpus_order order, int64_t i) {
     unit u = {.n_records = 1};
     if (order.shuffled) {
-        int64_t document = (int64_t)sago_permute((uint64_t)i, (uint64_t)count_units(corpus, order), order.key);
+        int64_t document =
+            (int64_t)sago_permute((uint64_t)i, (uint64_t)count_units(corpus, order), order.key);
         u.file = file_of(corpus->first_document, corpus->n_files, document);
         u.record = sago_index_by_hash(corpus->index, u.file)[document - corpus->first_document[u.file]];
     } else {
@@ -112,7 +114,8 @@ static unit find_unit(const sago_corpus *corpus, sago_corpus_order order, int64_
     const sago_record *records = records_of(corpus, u.file);
     int64_t n = count_records(corpus, u.file);
     u.n_tokens = sago_text_tokens_of(&records[u.record]);
-    while (order.shuffled && u.record + u.n_records < n && sago_text_part_of(&records[u.record + u.n_records]) > 0)
+    while (order.shuffled && u.record + u.n_records < n &&
+           sago_text_part_of(&records[u.record + u.n_records]) > 0)
         u.n_tokens += sago_text_tokens_of(&records[u.record + u.n_records++]);
     int64_t next = u.record + u.n_records;
     u.ends = corpus->ends && (next == n || sago_text_part_of(&records[next]) == 0);
@@ -188,8 +191,8 @@ static sago_status encode_record(const sago_corpus *corpus, int file, int64_t re
 }
 
 /* Appends ids [skip, skip + n) of a unit, or up to its end; returns how many by *taken. */
-static sago_status read_unit(const sago_corpus *corpus, const unit *u, int64_t skip, int64_t n, sago_ids *scratch,
-                             sago_ids *out, int64_t *taken) {
+static sago_status read_unit(const sago_corpus *corpus, const unit *u, int64_t skip, int64_t n,
+                             sago_ids *scratch, sago_ids *out, int64_t *taken) {
     const sago_record *records = records_of(corpus, u->file);
     *taken = 0;
     for (int64_t r = u->record; r < u->record + u->n_records && *taken < n; r++) {

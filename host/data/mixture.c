@@ -160,7 +160,9 @@ static void add_category(sago_task *task, const char *text, size_t length) {
 static void read_categories(const sago_mixture *mixture, sago_task *task) {
     const sago_member *member = &mixture->members[task->member];
     const char *at =
-        member->text ? "" : sago_index_string(member->index, sago_index_task_at(member->index, task->entry)->categories);
+        member->text
+            ? ""
+            : sago_index_string(member->index, sago_index_task_at(member->index, task->entry)->categories);
     while (*at) {
         size_t n = strcspn(at, "\n");
         add_category(task, at, n);

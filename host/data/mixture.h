@@ -75,7 +75,8 @@ typedef struct sago_mixture_task {
     int n_categories;
     int member;
     bool held_out;
-    bool is_text; /* plain text under an objective: n_examples and n_train are pieces a pass; it has no questions */
+    bool is_text; /* plain text under an objective: n_examples and n_train are pieces a pass; it has no
+                     questions */
     int64_t n_examples, n_train, n_eval; /* n_train: drawn from, or for a held-out task only its exemplars */
     double proportion;                   /* expected share of all draws, in [0, 1] */
     const char *category;                /* template category: "multiple_choice", "instruction", ... */

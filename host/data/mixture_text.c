@@ -24,22 +24,24 @@ static sago_status plan_denoiser(const sago_mixture *mixture, const sago_member 
     sago_text_member *text = member->text;
     const sago_denoiser *denoiser = &text->objective.denoisers[i];
     const sago_config *config = mixture->config;
-    SAGO_TRY(sago_tokenizer_encode(mixture->tokenizer, denoiser->mode, strlen(denoiser->mode), &text->mode[i]));
+    SAGO_TRY(
+        sago_tokenizer_encode(mixture->tokenizer, denoiser->mode, strlen(denoiser->mode), &text->mode[i]));
     if (denoiser->kind == SAGO_DENOISE_CAUSAL && !mixture->decoder_only)
         return sago_fail(SAGO_E_CONFIG,
-                         "member \"%s\": objective causal-lm is for decoder-only models; use prefix-lm", member->name);
+                         "member \"%s\": objective causal-lm is for decoder-only models; use prefix-lm",
+                         member->name);
     int32_t size = sago_tokenizer_size(mixture->tokenizer);
     if (denoiser->kind == SAGO_DENOISE_SPANS && mixture->vocab_size > 0 && size > mixture->vocab_size)
         return sago_fail(SAGO_E_CONFIG,
                          "member \"%s\": sentinels are the ids below %d, but the model's vocabulary has %lld",
                          member->name, size, (long long)mixture->vocab_size);
-    const sago_denoise_room room = {config->data.input_length, config->data.target_length, mixture->decoder_only,
-                                    text->mode[i].length};
+    const sago_denoise_room room = {config->data.input_length, config->data.target_length,
+                                    mixture->decoder_only, text->mode[i].length};
     int64_t length = sago_denoise_length(denoiser, &room), tokens = sago_corpus_tokens(text->corpus);
     if (length == 0)
         return sago_fail(SAGO_E_CONFIG,
-                         "member \"%s\": data.input_length and target_length are too short for %s", member->name,
-                         denoiser->name);
+                         "member \"%s\": data.input_length and target_length are too short for %s",
+                         member->name, denoiser->name);
     if (tokens < 2)
         return sago_fail(SAGO_E_INPUT, "member \"%s\": %s holds fewer than two tokens", member->name,
                          sago_index_path(member->index, 0));
@@ -52,12 +54,14 @@ sago_status sago_text_member_open(const sago_mixture *mixture, const sago_config
                                   sago_member *member) {
     sago_text_member *text = member->text = sago_alloc_zero(1, sizeof *text);
     SAGO_TRY(sago_objective_of(from, &text->objective));
-    /* Decoder-only models were pretrained on documents with EOS between them, T5 and UL2 on documents without. */
+    /* Decoder-only models were pretrained on documents with EOS between them, T5 and UL2 on documents
+     * without. */
     sago_corpus_open(member->index, &member->source, mixture->decoder_only, &text->corpus);
     for (int i = 0; i < text->objective.n_denoisers; i++) SAGO_TRY(plan_denoiser(mixture, member, i));
     if (sago_index_scanned(member->index) > 0)
-        sago_info("member \"%s\": %lld documents of %lld tokens; the count is kept", member->name,
-                  (long long)sago_corpus_documents(text->corpus), (long long)sago_corpus_tokens(text->corpus));
+        sago_info("member \"%s\": %lld documents, %lld tokens (counted once, then kept in the index)",
+                  member->name, (long long)sago_corpus_documents(text->corpus),
+                  (long long)sago_corpus_tokens(text->corpus));
     return SAGO_OK;
 }
 
@@ -89,7 +93,8 @@ static void append(const sago_ids *from, sago_ids *to) {
     for (int64_t i = 0; i < from->length; i++) sago_ids_add(to, from->data[i]);
 }
 
-sago_status sago_text_draw(const sago_mixture *mixture, int number, uint64_t n, uint64_t key, sago_example *out) {
+sago_status sago_text_draw(const sago_mixture *mixture, int number, uint64_t n, uint64_t key,
+                           sago_example *out) {
     const sago_task *task = &mixture->tasks[number];
     const sago_member *member = &mixture->members[task->member];
     const sago_text_member *text = member->text;
@@ -99,7 +104,8 @@ sago_status sago_text_draw(const sago_mixture *mixture, int number, uint64_t n, 
     sago_corpus_order order = {.shuffled = !mixture->sequential};
     if (order.shuffled) {
         order.key = sago_mix(sago_mix(sago_mix(seed, FOR_DOCUMENTS), (uint64_t)task->member), pass);
-        piece = sago_permute(piece, pieces, sago_mix(sago_mix(sago_mix(seed, FOR_PIECES), (uint64_t)number), pass));
+        piece = sago_permute(piece, pieces,
+                             sago_mix(sago_mix(sago_mix(seed, FOR_PIECES), (uint64_t)number), pass));
     }
     int64_t length = text->length[task->entry];
     sago_ids ids = {0};

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Text members of a mixture: a corpus under an objective. Each denoiser of the objective is a task, which takes pieces
- * of its own length from passes over the whole corpus.
+ * Text members of a mixture: a corpus under an objective. Each denoiser of the objective is a task, which
+ * takes pieces of its own length from passes over the whole corpus.
  *
- * The n-th draw of a task, with P = tokens / length pieces a pass: pass n / P, and of it the piece n mod P of a
- * permutation of the pieces. A pass has its own order of documents; all tasks of a member have the same in the same
- * pass. So what a draw holds is a function of (seed, n), and what it does to the piece one of (seed, draw number).
- * Less than one piece a pass, at its end, is left out. In sequential order there is one pass, in file order.
+ * The n-th draw of a task, with P = tokens / length pieces a pass: pass n / P, and of it the piece n mod P of
+ * a permutation of the pieces. A pass has its own order of documents; all tasks of a member have the same in
+ * the same pass. So what a draw holds is a function of (seed, n), and what it does to the piece one of (seed,
+ * draw number). Less than one piece a pass, at its end, is left out. In sequential order there is one pass,
+ * in file order.
  */
 #ifndef SAGO_MIXTURE_TEXT_H
 #define SAGO_MIXTURE_TEXT_H

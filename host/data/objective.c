@@ -41,7 +41,8 @@ sago_status sago_objective_of(const sago_config_member *member, sago_objective *
         }
         return SAGO_OK;
     }
-    return sago_fail(SAGO_E_CONFIG, "member \"%s\": objective \"%s\" is not known", member->name, member->objective);
+    return sago_fail(SAGO_E_CONFIG, "member \"%s\": objective \"%s\" is not known", member->name,
+                     member->objective);
 }
 
 /* Halves go to the even number, as in the code that published models were trained with. */
@@ -77,14 +78,15 @@ static bool fits(const sago_denoiser *denoiser, const sago_denoise_room *room, i
         return of.spans <= SAGO_SENTINELS && inputs <= room->input_length && targets <= room->target_length;
     }
     if (room->decoder_only)
-        return (denoiser->kind == SAGO_DENOISE_CAUSAL ? 0 : room->mode_tokens + 1) + n <=
+        return inputs + n + (denoiser->kind == SAGO_DENOISE_CAUSAL ? 0 : 1) <=
                room->input_length + room->target_length;
     int64_t suffix = denoiser->kind == SAGO_DENOISE_PREFIX ? n - 1 : longest_suffix(denoiser, n);
     return inputs + n - 1 <= room->input_length && targets + suffix <= room->target_length;
 }
 
 int64_t sago_denoise_length(const sago_denoiser *denoiser, const sago_denoise_room *room) {
-    int64_t low = denoiser->kind == SAGO_DENOISE_CAUSAL ? 1 : 2, high = room->input_length + room->target_length;
+    int64_t low = denoiser->kind == SAGO_DENOISE_CAUSAL ? 1 : 2,
+            high = room->input_length + room->target_length;
     if (denoiser->kind == SAGO_DENOISE_CAUSAL && !room->decoder_only) return 0;
     if (low > high || !fits(denoiser, room, low)) return 0;
     while (low < high) { /* each count grows with n */
@@ -101,7 +103,8 @@ static void add(sago_ids *to, const int32_t *ids, int64_t n) {
     for (int64_t i = 0; i < n; i++) sago_ids_add(to, ids[i]);
 }
 
-/* Cuts n things into parts of at least one, uniformly: of the n - 1 places between them, parts - 1 are chosen. */
+/* Cuts n things into parts of at least one, uniformly: of the n - 1 places between them, parts - 1 are
+ * chosen. */
 static void cut(int64_t n, int64_t parts, uint64_t key, int64_t lengths[]) {
     int64_t part = 0, start = 0, wanted = parts - 1;
     for (int64_t place = 1; place < n && wanted > 0; place++) {

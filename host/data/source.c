@@ -31,8 +31,8 @@ sago_status sago_source_format_parse(const char *name, sago_source_format *out) 
             return SAGO_OK;
         }
     }
-    return sago_fail(SAGO_E_CONFIG, "data.mixture: format \"%s\" is none of niv2, jsonl, cot, table, ids, text",
-                     name);
+    return sago_fail(SAGO_E_CONFIG,
+                     "data.mixture: format \"%s\" is none of niv2, jsonl, cot, table, ids, text", name);
 }
 
 bool sago_source_takes(const sago_source *source, const char *file_name) {
@@ -100,7 +100,8 @@ sago_status sago_scan_check(sago_where where, size_t length, const sago_scan *sc
         return sago_fail(SAGO_E_INPUT, "%s:%lld: a record of %zu bytes; at most %d are read", where.path,
                          (long long)where.line, length, SAGO_LINE_LIMIT_BYTES);
     if (where.line > UINT32_MAX || scan->n_records >= UINT32_MAX)
-        return sago_fail(SAGO_E_INPUT, "%s:%lld: more than %u lines", where.path, (long long)where.line, UINT32_MAX);
+        return sago_fail(SAGO_E_INPUT, "%s:%lld: more than %u lines", where.path, (long long)where.line,
+                         UINT32_MAX);
     return SAGO_OK;
 }
 

@@ -11,9 +11,9 @@
  *     table  CSV, TSV, JSONL, JSON through a mapping file                          (source_table.c)
  *     text   plain text to pretrain on: a line, a file, or {"text": ...} a document (source_text.c)
  *
- * Of format text a file is no task but a piece of a corpus (corpus.h), and a record is a part of a document, of at
- * most 2 KiB. In place of a hash it has its number in the document and how many ids it gives; so the order by hash
- * begins with the first parts of all documents.
+ * Of format text a file is no task but a piece of a corpus (corpus.h), and a record is a part of a document,
+ * of at most 2 KiB. In place of a hash it has its number in the document and how many ids it gives; so the
+ * order by hash begins with the first parts of all documents.
  */
 #ifndef SAGO_SOURCE_H
 #define SAGO_SOURCE_H
@@ -102,8 +102,8 @@ sago_status sago_source_parse(const sago_source *source, sago_where where, const
 sago_status sago_source_check_text(sago_where where, const char *bytes, size_t length) SAGO_MUST_CHECK;
 
 /** Of format text: the text of a part, from the bytes of its record. */
-sago_status sago_text_part_read(const sago_source *source, sago_where where, const sago_str *bytes, int64_t part,
-                                sago_str *out) SAGO_MUST_CHECK;
+sago_status sago_text_part_read(const sago_source *source, sago_where where, const sago_str *bytes,
+                                int64_t part, sago_str *out) SAGO_MUST_CHECK;
 
 /** Where the text of a file begins: past a byte order mark. */
 size_t sago_text_start(const char *bytes, size_t length);
@@ -117,8 +117,8 @@ sago_status sago_scan_check(sago_where where, size_t length, const sago_scan *sc
 void sago_scan_push(sago_scan *scan, const sago_record *record);
 
 /** For the sources: calls line with [at, stop) of each line that is not blank, without its end. */
-typedef sago_status sago_line_function(const sago_source *source, sago_where where, const char *bytes, size_t at,
-                                       size_t stop, sago_scan *scan);
+typedef sago_status sago_line_function(const sago_source *source, sago_where where, const char *bytes,
+                                       size_t at, size_t stop, sago_scan *scan);
 sago_status sago_walk_lines(const sago_source *source, const char *path, const char *bytes, size_t length,
                             sago_scan *scan, sago_line_function *line) SAGO_MUST_CHECK;
 
@@ -127,6 +127,7 @@ typedef sago_status sago_scan_function(const sago_source *source, const char *pa
 typedef sago_status sago_parse_function(const sago_source *source, sago_where where, const char *note,
                                         const char *bytes, size_t length, sago_fields *out);
 sago_scan_function sago_scan_lines, sago_scan_niv2, sago_scan_table, sago_scan_text;
-sago_parse_function sago_parse_ids, sago_parse_jsonl, sago_parse_niv2, sago_parse_cot, sago_parse_table, sago_parse_text;
+sago_parse_function sago_parse_ids, sago_parse_jsonl, sago_parse_niv2, sago_parse_cot, sago_parse_table,
+    sago_parse_text;
 
 #endif

@@ -21,8 +21,8 @@ sago_status sago_walk_lines(const sago_source *source, const char *path, const c
     return SAGO_OK;
 }
 
-static sago_status add_line(const sago_source *source, sago_where where, const char *bytes, size_t at, size_t stop,
-                            sago_scan *scan) {
+static sago_status add_line(const sago_source *source, sago_where where, const char *bytes, size_t at,
+                            size_t stop, sago_scan *scan) {
     return sago_scan_add(source, where.path, where.line, bytes, at, stop - at, scan);
 }
 

@@ -13,8 +13,8 @@ static bool is_space(char c) {
     return c == ' ' || c == '\n' || c == '\t' || c == '\r';
 }
 
-/* Length of a text's first part. It ends before white space where there is some in its second half, else at least
- * between two characters. */
+/* Length of a text's first part. It ends before white space where there is some in its second half, else at
+ * least between two characters. */
 static size_t first_part(const char *text, size_t length) {
     if (length <= PART_BYTES) return length;
     for (size_t i = PART_BYTES; i > PART_BYTES / 2; i--)
@@ -40,15 +40,16 @@ sago_status sago_parse_text(const sago_source *source, sago_where where, const c
     const json_t *text = json_object_get(object, "text");
     sago_status status = SAGO_OK;
     if (!json_is_string(text))
-        status = sago_fail(SAGO_E_INPUT, "%s:%lld: the line needs \"text\"", where.path, (long long)where.line);
+        status =
+            sago_fail(SAGO_E_INPUT, "%s:%lld: the line needs \"text\"", where.path, (long long)where.line);
     else
         status = sago_json_text(text, "text", where, sago_fields_add(out, "text"));
     json_decref(object);
     return status;
 }
 
-sago_status sago_text_part_read(const sago_source *source, sago_where where, const sago_str *bytes, int64_t part,
-                                sago_str *out) {
+sago_status sago_text_part_read(const sago_source *source, sago_where where, const sago_str *bytes,
+                                int64_t part, sago_str *out) {
     sago_str_clear(out);
     if (!is_json(where.path)) {
         sago_str_add(out, sago_str_text(bytes), bytes->length);
@@ -67,7 +68,8 @@ sago_status sago_text_part_read(const sago_source *source, sago_where where, con
     return status;
 }
 
-/* A record for each part. Those of a line of JSON are told apart by their number, others by their place too. */
+/* A record for each part. Those of a line of JSON are told apart by their number, others by their place too.
+ */
 static sago_status add_document(const sago_source *source, sago_where where, const char *text, size_t length,
                                 sago_record place, bool whole, sago_scan *scan) {
     sago_ids *ids = &scan->fields.input_ids; /* scratch */
@@ -95,13 +97,13 @@ static sago_status scan_file(const sago_source *source, const char *path, const 
     size_t start = sago_text_start(bytes, length);
     sago_where where = {path, 1};
     SAGO_TRY(sago_source_check_text(where, bytes + start, length - start));
-    return add_document(source, where, bytes + start, length - start, (sago_record){.offset = start, .line = 1},
-                        false, scan);
+    return add_document(source, where, bytes + start, length - start,
+                        (sago_record){.offset = start, .line = 1}, false, scan);
 }
 
 /* The line at [at, stop). */
-static sago_status scan_line(const sago_source *source, sago_where where, const char *bytes, size_t at, size_t stop,
-                             sago_scan *scan) {
+static sago_status scan_line(const sago_source *source, sago_where where, const char *bytes, size_t at,
+                             size_t stop, sago_scan *scan) {
     SAGO_TRY(sago_scan_check(where, stop - at, scan));
     SAGO_TRY(sago_source_parse(source, where, "", bytes + at, stop - at, &scan->fields));
     const sago_str *text = sago_field_value(&scan->fields, sago_fields_find(&scan->fields, "text"), 0);

@@ -83,9 +83,10 @@ sago_status sago_render(const sago_mixture *mixture, int task, uint32_t record, 
                         const sago_rendering *how, sago_example *out) SAGO_MUST_CHECK;
 
 /**
- * Compares the inputs that training sees, but for plain text, with those kept for evaluation in held-out tasks: the instruction
- * (if the format has one) and the normalised input. SAGO_E_INPUT names both lines of the first match. Cost: a
- * hash set of the held-out inputs and one look-up a training example; no file is read.
+ * Compares the inputs that training sees, but for plain text, with those kept for evaluation in held-out
+ * tasks: the instruction (if the format has one) and the normalised input. SAGO_E_INPUT names both lines of
+ * the first match. Cost: a hash set of the held-out inputs and one look-up a training example; no file is
+ * read.
  */
 sago_status sago_leak_check(const sago_mixture *mixture) SAGO_MUST_CHECK;
 
