@@ -159,7 +159,7 @@ static void wrong_types_and_ranges(void **state) {
         {"data: {mixture: [{name: a, format: ids}]}", "data.mixture.0: path is missing"},
         {"data: {mixture: [{name: a, format: ids, path: ''}]}", "data.mixture.0.path: a path is needed"},
         {"data: {mixture: [{name: a, format: xml, path: p}]}",
-         "one of niv2, jsonl, cot, table, ids is needed"},
+         "one of niv2, jsonl, cot, table, ids, text is needed"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         if (load(cases[i].yaml) == SAGO_OK || !strstr(sago_message(), cases[i].part))
