@@ -380,8 +380,9 @@ static void every_key_changes_and_comes_back(void **state) {
                    resume) != 4)
             continue;
         const char *value =
-            strncmp(takes, "a whole", 7) == 0        ? strstr(key, "bytes") ? "4096" : "7"
-            : strncmp(takes, "a number", 8) == 0     ? strstr(key, "threshold") ? "1.25" : "0.625"
+            strncmp(takes, "a whole", 7) == 0 ? strstr(key, "bytes") ? "4096" : "7"
+            : strncmp(takes, "a number", 8) == 0
+                ? strstr(key, "threshold") || strstr(key, "theta") ? "1.25" : "0.625"
             : strncmp(takes, "true", 4) == 0         ? strstr(otherwise, "true") ? "false" : "true"
             : strncmp(takes, "a list of t", 11) == 0 ? "[x, y]"
             : strncmp(takes, "a list of s", 11) == 0
