@@ -26,12 +26,15 @@ typedef struct sago_string_list {
 /** One member of the mixture. */
 typedef struct sago_config_member {
     char *name;
-    char *format;    /* niv2 | jsonl | cot | table | ids */
+    char *format;    /* niv2 | jsonl | cot | table | ids | text */
     char *path;      /* file or folder */
     char *template_; /* key "template": template set for formats that need one; "" is the format's default */
     double share;    /* relative weight of this member in the mixture */
     int64_t cap;     /* examples a task counts for at most; 0: no cap */
     sago_string_list include, exclude; /* task name patterns; empty include: all */
+    char *objective; /* of format text: causal-lm | prefix-lm | span-corruption | ul2 | ul2r; else "none" */
+    double noise_density, mean_span; /* of span-corruption */
+    char *document;                  /* of format text, in .txt: line | file */
 } sago_config_member;
 
 /** A learning-rate group: parameters whose name matches pattern. First match wins. */

@@ -3,6 +3,24 @@
 
 #include <string.h>
 
+static sago_status check_text(const sago_config_member *member, int i) {
+    bool text = strcmp(member->format, "text") == 0, objective = strcmp(member->objective, "none") != 0;
+    if (text && !objective)
+        return sago_fail(
+            SAGO_E_CONFIG,
+            "data.mixture.%d.objective: text needs one: causal-lm, prefix-lm, span-corruption, ul2 or "
+            "ul2r",
+            i);
+    if (!text && objective)
+        return sago_fail(SAGO_E_CONFIG, "data.mixture.%d.objective: %s is for format text, not for %s", i,
+                         member->objective, member->format);
+    if (text && member->cap > 0)
+        return sago_fail(SAGO_E_CONFIG, "data.mixture.%d.cap: text has no tasks that a cap could weigh", i);
+    if (text && member->template_[0])
+        return sago_fail(SAGO_E_CONFIG, "data.mixture.%d.template: text has no template", i);
+    return SAGO_OK;
+}
+
 static sago_status check_mixture(const sago_config *config, const char **key) {
     double sum = 0;
     *key = "data.mixture";
@@ -14,6 +32,7 @@ static sago_status check_mixture(const sago_config *config, const char **key) {
             if (strcmp(member->name, config->data.mixture[j].name) == 0)
                 return sago_fail(SAGO_E_CONFIG, "data.mixture.%d.name: \"%s\" is the name of member %d too",
                                  i, member->name, j);
+        SAGO_TRY(check_text(member, i));
     }
     if (config->data.n_mixture && !(sum > 0))
         return sago_fail(SAGO_E_CONFIG, "data.mixture: all shares are 0");

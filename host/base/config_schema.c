@@ -41,10 +41,10 @@ const config_section config_sections[] = {
 static const config_key member_keys[] = {
     {"name", CONFIG_TEXT, offsetof(sago_config_member, name), NULL, 0, 0, NULL, KEPT,
      "Name of the member, once in a mixture; reports and `eval.tasks` use it."},
-    {"format", CONFIG_CHOICE, offsetof(sago_config_member, format), NULL, 0, 0, "niv2|jsonl|cot|table|ids",
-     KEPT, "Format of its files."},
+    {"format", CONFIG_CHOICE, offsetof(sago_config_member, format), NULL, 0, 0,
+     "niv2|jsonl|cot|table|ids|text", KEPT, "Format of its files."},
     {"path", CONFIG_PATH, offsetof(sago_config_member, path), NULL, 0, 0, NULL, KEPT,
-     "File, or folder with a file a task."},
+     "File, or folder with a file a task. Of text: a file, or a folder of them that make one corpus."},
     {"template", CONFIG_NAME, offsetof(sago_config_member, template_), "", 0, 0, NULL, KEPT,
      "Mapping of tables (required for them) or template set: a built-in name, or a file. Empty: the format's "
      "own."},
@@ -55,7 +55,16 @@ static const config_key member_keys[] = {
     {"include", CONFIG_TEXTS, offsetof(sago_config_member, include), "[]", 0, 0, NULL, KEPT,
      "Patterns (`*`, `?`) of the tasks that belong to it. Empty: all."},
     {"exclude", CONFIG_TEXTS, offsetof(sago_config_member, exclude), "[]", 0, 0, NULL, KEPT,
-     "Patterns of tasks that are left out."},
+     "Patterns of tasks that are left out. Of text, both are patterns of file names without their endings."},
+    {"objective", CONFIG_CHOICE, offsetof(sago_config_member, objective), "none", 0, 0,
+     "none|causal-lm|prefix-lm|span-corruption|ul2|ul2r", KEPT,
+     "What plain text is trained for (docs/objectives.md); format text needs one, others have none."},
+    {"noise_density", CONFIG_NUMBER, offsetof(sago_config_member, noise_density), "0.15", 0.01, 0.99, NULL,
+     KEPT, "Share of the tokens that span-corruption takes out."},
+    {"mean_span", CONFIG_NUMBER, offsetof(sago_config_member, mean_span), "3", 1, 1e6, NULL, KEPT,
+     "Tokens of a span that span-corruption takes out, on average."},
+    {"document", CONFIG_CHOICE, offsetof(sago_config_member, document), "line", 0, 0, "line|file", KEPT,
+     "What a document is in .txt files of text: a line, or the whole file."},
     {NULL},
 };
 

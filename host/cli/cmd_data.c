@@ -211,7 +211,32 @@ done:
 
 /* ---- sample ---- */
 
-static json_t *draw_json(const sago_mixture *mixture, const sago_example *example) {
+static void add_ids(json_t *to, const char *key, const sago_ids *ids) {
+    json_t *list = json_array();
+    for (int64_t i = 0; i < ids->length; i++) json_array_append_new(list, json_integer(ids->data[i]));
+    json_object_set_new(to, key, list);
+}
+
+/* The text of ids with sentinels as <extra_id_0>, ...; not there where ids cut a character in two. */
+static sago_status add_decoded(json_t *to, const char *key, const sago_tokenizer *tokenizer,
+                               const sago_ids *ids) {
+    sago_str text = {0};
+    sago_status status = SAGO_OK;
+    int32_t first = sago_tokenizer_sentinel(tokenizer, 0), last = first - SAGO_SENTINELS + 1;
+    for (int64_t i = 0, n; i < ids->length && status == SAGO_OK; i += n) {
+        for (n = 0; i + n < ids->length && ids->data[i + n] < last;) n++;
+        status = sago_tokenizer_decode(tokenizer, ids->data + i, n, &text);
+        if (n == 0) n = 1, sago_str_printf(&text, "<extra_id_%d>", (int)(first - ids->data[i]));
+    }
+    size_t wrong;
+    if (status == SAGO_OK && sago_utf8_valid(sago_str_text(&text), text.length, &wrong))
+        json_object_set_new(to, key, json_stringn(sago_str_text(&text), text.length));
+    sago_str_free(&text);
+    return status;
+}
+
+static sago_status draw_json(const opened *o, const sago_example *example, json_t **record) {
+    const sago_mixture *mixture = o->mixture;
     sago_mixture_member member;
     sago_mixture_task task;
     sago_mixture_member_info(mixture, example->member, &member);
@@ -229,32 +254,34 @@ static json_t *draw_json(const sago_mixture *mixture, const sago_example *exampl
         json_object_set_new(out, "targets",
                             json_stringn(sago_str_text(&example->target_text), example->target_text.length));
     } else {
-        const sago_ids *ids[2] = {&example->inputs, &example->targets};
-        for (int k = 0; k < 2; k++) {
-            json_t *list = json_array();
-            for (int64_t i = 0; i < ids[k]->length; i++)
-                json_array_append_new(list, json_integer(ids[k]->data[i]));
-            json_object_set_new(out, k ? "target_ids" : "input_ids", list);
-        }
+        add_ids(out, "input_ids", &example->inputs);
+        add_ids(out, "target_ids", &example->targets);
     }
+    sago_status status = SAGO_OK;
+    if (task.is_text) status = add_decoded(out, "inputs", o->tokenizer, &example->inputs);
+    if (task.is_text && status == SAGO_OK)
+        status = add_decoded(out, "targets", o->tokenizer, &example->targets);
     json_object_set_new(out, "input_tokens", json_integer((json_int_t)example->inputs.length));
     json_object_set_new(out, "target_tokens", json_integer((json_int_t)example->targets.length));
-    return out;
+    *record = out;
+    return status;
 }
 
-static sago_status write_draws(const sago_mixture *mixture, int64_t draws, FILE *file, const char *path) {
+static sago_status write_draws(const opened *o, int64_t draws, FILE *file, const char *path) {
     sago_example example = {0};
     sago_str line = {0};
     sago_status status = SAGO_OK;
     bool end = false;
     for (int64_t i = 0; i < draws; i++) {
-        SAGO_TRY_TO(done, sago_mixture_draw(mixture, (uint64_t)i, &example, &end));
+        SAGO_TRY_TO(done, sago_mixture_draw(o->mixture, (uint64_t)i, &example, &end));
         if (end) break;
-        json_t *record = draw_json(mixture, &example);
+        json_t *record;
+        status = draw_json(o, &example, &record);
         sago_str_clear(&line);
         sago_json_add(&line, record, 9);
         sago_str_putc(&line, '\n');
         json_decref(record);
+        if (status != SAGO_OK) goto done;
         if (fwrite(line.data, 1, line.length, file) != line.length) {
             status = sago_fail_errno(SAGO_E_IO, "%s: cannot write", path);
             goto done;
@@ -281,7 +308,7 @@ static sago_status sample(const sago_arguments *arguments) {
     SAGO_TRY_TO(done, open_all(arguments, &o));
     temporary = sago_file_temporary(path);
     SAGO_TRY_TO(done, sago_file_open(temporary, "wb", &file));
-    status = write_draws(o.mixture, draws, file, path);
+    status = write_draws(&o, draws, file, path);
     sago_status closed = sago_file_close_synced(file, temporary);
     if (status == SAGO_OK) status = closed;
     if (status == SAGO_OK && rename(temporary, path) != 0)

@@ -3,9 +3,11 @@
  * Data: a pull-based pipeline of stages,
  *
  *     tasks -> mixture (draw) -> template (text) -> tokenizer (ids) -> packer (rows) -> batch -> prefetch
+ *     documents -> corpus (ids) -> objective ----------------------------^
  *
- * Every random choice is a hash of (seed, draw number), so that the order is one, whatever the number of ranks, and the
- * state of the whole pipeline is a small cursor. Each rank walks the same order and keeps its own rows only.
+ * Every random choice is a hash of (seed, draw number), so that the order is one, whatever the number of
+ * ranks, and the state of the whole pipeline is a small cursor. Each rank walks the same order and keeps its
+ * own rows only.
  */
 #ifndef SAGO_DATA_H
 #define SAGO_DATA_H

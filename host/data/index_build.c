@@ -36,9 +36,11 @@ void sago_index_files_free(sago_index_files *files) {
 }
 
 char *sago_index_key(const sago_source *source, const char *path) {
-    return sago_format("%s\nformat %d\nmapping %016llx%s", path, (int)source->format,
+    return sago_format("%s\nformat %d\nmapping %016llx%s%s\ntokenizer %016llx", path, (int)source->format,
                        source->mapping ? (unsigned long long)source->mapping->hash : 0ull,
-                       source->inputs_optional ? "\ninputs optional" : "");
+                       source->inputs_optional ? "\ninputs optional" : "",
+                       source->whole_files ? "\nwhole files" : "",
+                       source->tokenizer ? (unsigned long long)sago_tokenizer_hash(source->tokenizer) : 0ull);
 }
 
 static bool string_holds(const sago_index_blob *blob, uint64_t strings_bytes, uint64_t offset) {

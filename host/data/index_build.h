@@ -3,7 +3,7 @@
  * Building an index: the form of its cache file, and the scan that fills it.
  *
  * Form, in the machine's byte order (a cache is never carried between machines): header, tasks, records,
- * numbers by hash, strings. The first string is the key: path, format and mapping. A hash over all after the
+ * numbers by hash, strings. The first string is the key (sago_index_key). A hash over all after the
  * header guards it.
  */
 #ifndef SAGO_INDEX_BUILD_H
@@ -34,7 +34,7 @@ typedef struct sago_index_files {
 void sago_index_files_add(sago_index_files *files, const sago_index_file *file); /* takes its strings */
 void sago_index_files_free(sago_index_files *files);
 
-/** What names an index: path, format and mapping. New memory. */
+/** What names an index: path, format, mapping, and of text the tokenizer that counted it. New memory. */
 char *sago_index_key(const sago_source *source, const char *path);
 
 /** True when the bytes are a whole index with this key; fills *out, which points into them. */

@@ -76,7 +76,8 @@ sago_status sago_leak_check(const sago_mixture *mixture) {
         if (mixture->tasks[t].held_out) add_held_out(mixture, t, &held_out);
     sago_status status = SAGO_OK;
     for (int t = 0; t < mixture->n_tasks && status == SAGO_OK; t++)
-        if (!mixture->tasks[t].held_out && mixture->members[mixture->tasks[t].member].share > 0)
+        if (!mixture->tasks[t].held_out && mixture->members[mixture->tasks[t].member].share > 0 &&
+            !mixture->members[mixture->tasks[t].member].text)
             status = check_task(mixture, t, &held_out);
     free(held_out.slots);
     return status;

@@ -2,6 +2,7 @@
 #include "mixture.h"
 
 #include "log.h"
+#include "mixture_text.h"
 #include "task.h"
 
 #include <stdlib.h>
@@ -66,7 +67,7 @@ static sago_status open_templates(sago_mixture *mixture, const sago_config_membe
                                   sago_member *member) {
     bool named = from->template_ && from->template_[0];
     member->category = "text";
-    if (member->source.format == SAGO_FORMAT_IDS) return SAGO_OK;
+    if (member->source.format == SAGO_FORMAT_IDS || member->text) return SAGO_OK;
     if (member->source.format == SAGO_FORMAT_TABLE) {
         member->category = member->source.mapping->category;
     } else if (named) {
@@ -89,6 +90,12 @@ static sago_status open_templates(sago_mixture *mixture, const sago_config_membe
 static sago_status open_source(sago_mixture *mixture, const sago_config_member *from, sago_source *source) {
     SAGO_TRY(sago_source_format_parse(from->format, &source->format));
     source->inputs_optional = mixture->decoder_only && source->format == SAGO_FORMAT_IDS;
+    if (source->format == SAGO_FORMAT_TEXT) {
+        source->tokenizer = mixture->tokenizer;
+        source->whole_files = strcmp(from->document, "file") == 0;
+        if (!mixture->tokenizer)
+            return sago_fail(SAGO_E_CONFIG, "member \"%s\": format text needs data.tokenizer", from->name);
+    }
     if (source->format != SAGO_FORMAT_TABLE) return SAGO_OK;
     if (!from->template_ || !from->template_[0])
         return sago_fail(SAGO_E_CONFIG,
@@ -114,9 +121,10 @@ static sago_status open_member(sago_mixture *mixture, const sago_config_member *
     SAGO_TRY(open_source(mixture, from, &member->source));
     SAGO_TRY(sago_index_open(&member->source, from->path, config->data.cache_dir, &from->include,
                              &from->exclude, scan_threads(config), &member->index));
+    if (member->source.format == SAGO_FORMAT_TEXT) SAGO_TRY(sago_text_member_open(mixture, from, member));
     SAGO_TRY(open_templates(mixture, from, member));
     member->first_task = mixture->n_tasks;
-    member->n_tasks = sago_index_tasks(member->index);
+    member->n_tasks = member->text ? sago_text_member_tasks(member) : sago_index_tasks(member->index);
     mixture->tasks =
         sago_realloc(mixture->tasks, (size_t)(mixture->n_tasks + member->n_tasks) * sizeof *mixture->tasks);
     for (int i = 0; i < member->n_tasks; i++)
@@ -130,7 +138,7 @@ static sago_status open_member(sago_mixture *mixture, const sago_config_member *
 static void tell_of_empty_tasks(const sago_mixture *mixture, const sago_member *member) {
     sago_str names = {0};
     int count = 0;
-    for (int i = 0; i < member->n_tasks; i++) {
+    for (int i = 0; i < member->n_tasks && !member->text; i++) {
         const sago_index_task *stored = sago_index_task_at(member->index, i);
         if (stored->n_empty < stored->n_examples || mixture->tasks[member->first_task + i].held_out) continue;
         if (count++ < 3)
@@ -151,8 +159,11 @@ static void add_category(sago_task *task, const char *text, size_t length) {
 
 static void read_categories(const sago_mixture *mixture, sago_task *task) {
     const sago_member *member = &mixture->members[task->member];
-    const sago_index_task *stored = sago_index_task_at(member->index, task->entry);
-    for (const char *at = sago_index_string(member->index, stored->categories); *at;) {
+    const char *at =
+        member->text
+            ? ""
+            : sago_index_string(member->index, sago_index_task_at(member->index, task->entry)->categories);
+    while (*at) {
         size_t n = strcspn(at, "\n");
         add_category(task, at, n);
         at += n + (at[n] == '\n');
@@ -195,6 +206,11 @@ static sago_status open_task(sago_mixture *mixture, int number) {
     read_categories(mixture, task);
     for (int i = 0; i < config->data.holdout.count && !task->held_out; i++)
         task->held_out = sago_mixture_task_matches(mixture, number, config->data.holdout.items[i]);
+    if (member->text) {
+        task->split.n_train = sago_text_task_pieces(member, task->entry);
+        task->weight = task->held_out ? 0 : sago_text_task_weight(member, task->entry);
+        return SAGO_OK;
+    }
     task->split = sago_split_task(member->index, task->entry, config->data.eval_fraction, task->held_out);
     if (!task->held_out) {
         task->weight = task->split.n_train;
@@ -318,6 +334,7 @@ void sago_mixture_close(sago_mixture *mixture) {
         sago_member *member = &mixture->members[m];
         free(member->name), free(member->format), free(member->cumulative);
         free_list(&member->direct), free_list(&member->chain_zero), free_list(&member->chain_few);
+        sago_text_member_close(member);
         sago_index_close(member->index);
     }
     sago_templates_close(mixture->templates);
@@ -349,20 +366,23 @@ int sago_mixture_tasks(const sago_mixture *mixture) {
 }
 
 static const char *name_of(const sago_mixture *mixture, const sago_task *task) {
-    const sago_index *index = mixture->members[task->member].index;
-    return sago_index_string(index, sago_index_task_at(index, task->entry)->name);
+    const sago_member *member = &mixture->members[task->member];
+    if (member->text) return sago_text_task_name(member, task->entry);
+    return sago_index_string(member->index, sago_index_task_at(member->index, task->entry)->name);
 }
 
 void sago_mixture_task_info(const sago_mixture *mixture, int number, sago_mixture_task *out) {
     const sago_task *task = &mixture->tasks[number];
     const sago_member *member = &mixture->members[task->member];
     uint64_t weights = member->cumulative[member->n_tasks];
+    const sago_index_task *stored = member->text ? NULL : sago_index_task_at(member->index, task->entry);
     *out = (sago_mixture_task){.name = name_of(mixture, task),
                                .categories = (const char *const *)task->categories,
                                .n_categories = task->n_categories,
                                .member = task->member,
                                .held_out = task->held_out,
-                               .n_examples = sago_index_task_at(member->index, task->entry)->n_examples,
+                               .is_text = member->text != NULL,
+                               .n_examples = stored ? stored->n_examples : task->split.n_train,
                                .n_train = task->split.n_train,
                                .n_eval = task->split.n_eval,
                                .proportion =
@@ -395,6 +415,8 @@ const char *sago_mixture_template_name(const sago_mixture *mixture, int template
 char *sago_mixture_example_where(const sago_mixture *mixture, int number, int64_t example) {
     const sago_task *task = &mixture->tasks[number];
     const sago_index *index = mixture->members[task->member].index;
+    if (mixture->members[task->member].text)
+        return sago_format("%s: piece %lld", mixture->members[task->member].name, (long long)example);
     return sago_format("%s:%u", sago_index_path(index, task->entry),
                        sago_index_records(index, task->entry)[example].line);
 }

@@ -11,6 +11,8 @@
  * few-shot or not, exemplars, chain of thought or not: hashes of (seed, d). No state is kept, so any number
  * of ranks sees one order, and a resume continues in it by knowing d alone.
  *
+ * Members of format text are corpora under an objective, whose denoisers are their tasks: mixture_text.h.
+ *
  * Sequential order: draw d is the d-th training example in file order over the members as listed, once.
  *
  * Tasks are numbered over all members: 0 <= task < sago_mixture_tasks(). The training split is what draws
@@ -73,6 +75,8 @@ typedef struct sago_mixture_task {
     int n_categories;
     int member;
     bool held_out;
+    bool is_text; /* plain text under an objective: n_examples and n_train are pieces a pass; it has no
+                     questions */
     int64_t n_examples, n_train, n_eval; /* n_train: drawn from, or for a held-out task only its exemplars */
     double proportion;                   /* expected share of all draws, in [0, 1] */
     const char *category;                /* template category: "multiple_choice", "instruction", ... */
@@ -87,7 +91,7 @@ bool sago_mixture_task_matches(const sago_mixture *mixture, int task, const char
 /** "multiple_choice/letters-answer": file and name of a wording; "" for -1. */
 const char *sago_mixture_template_name(const sago_mixture *mixture, int template_);
 
-/** "FILE:LINE" of an example, for messages; new memory. */
+/** "FILE:LINE" of an example, or "MEMBER: piece N" of text, for messages; new memory. */
 char *sago_mixture_example_where(const sago_mixture *mixture, int task, int64_t index);
 
 /** How to render an example for evaluation. */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* From a draw number to an example: every choice is a function of (run.seed, draw number). */
+#include "mixture_text.h"
 #include "rng.h"
 #include "task.h"
 
@@ -16,7 +17,8 @@ enum {
     FOR_CHAIN,
     FOR_EXEMPLARS,
     FOR_STYLE,
-    FOR_ANSWER
+    FOR_ANSWER,
+    FOR_OBJECTIVE
 };
 
 uint32_t sago_task_example(const sago_mixture *mixture, const sago_task *task, sago_split split, int64_t i) {
@@ -93,8 +95,8 @@ static uint32_t choose_example(const sago_mixture *mixture, int number, uint64_t
     return sago_task_example(mixture, task, SAGO_SPLIT_TRAIN, (int64_t)sago_permute(n % count, count, key));
 }
 
-/* The draw's task and example in sequential order. */
-static uint32_t next_in_order(const sago_mixture *mixture, uint64_t draw, int *number) {
+/* The draw's task and place among its examples in sequential order. */
+static uint64_t next_in_order(const sago_mixture *mixture, uint64_t draw, int *number) {
     int low = 0, high = mixture->n_tasks;
     while (high - low > 1) {
         int middle = (low + high) / 2;
@@ -103,9 +105,8 @@ static uint32_t next_in_order(const sago_mixture *mixture, uint64_t draw, int *n
         else
             high = middle;
     }
-    int64_t place = (int64_t)draw - mixture->sequential_start[low];
     *number = low;
-    return mixture->tasks[low].train_order ? mixture->tasks[low].train_order[place] : (uint32_t)place;
+    return draw - (uint64_t)mixture->sequential_start[low];
 }
 
 /* How to render a training example: wording, exemplars, chain of thought. */
@@ -139,7 +140,7 @@ sago_status sago_mixture_drawable(const sago_mixture *mixture) {
 
 sago_status sago_mixture_draw(const sago_mixture *mixture, uint64_t draw, sago_example *out, bool *end) {
     int number;
-    uint32_t record;
+    uint64_t within = 0;
     if (end) *end = false;
     SAGO_TRY(sago_mixture_drawable(mixture));
     if (mixture->sequential) {
@@ -147,14 +148,19 @@ sago_status sago_mixture_draw(const sago_mixture *mixture, uint64_t draw, sago_e
             if (end) *end = true;
             return SAGO_OK;
         }
-        record = next_in_order(mixture, draw, &number);
+        within = next_in_order(mixture, draw, &number);
     } else {
-        uint64_t within = 0;
         int m = choose_member(mixture, draw, &within);
         number = choose_task(mixture, m, within, &within);
-        record = choose_example(mixture, number, within);
     }
     const sago_task *task = &mixture->tasks[number];
+    if (mixture->members[task->member].text) {
+        uint64_t key = sago_mix(sago_mix((uint64_t)mixture->config->run.seed, FOR_OBJECTIVE), draw);
+        return sago_text_draw(mixture, number, within, key, out);
+    }
+    uint32_t record = !mixture->sequential ? choose_example(mixture, number, within)
+                      : task->train_order  ? task->train_order[within]
+                                           : (uint32_t)within;
     sago_fields fields = {0};
     sago_status status = sago_task_read(mixture, task, record, &fields);
     if (status == SAGO_OK) {

@@ -9,8 +9,8 @@
  * - Windowed: a window of W examples waits (64 before the first row, 8 more with each row up to W). A row
  *   begins with the oldest of them, and takes with it the subset of the others that fills the inputs best
  *   while the targets fit (decoder-only: that fills the row best): an exact subset sum by dynamic
- * programming, where among equal fills the items that are hard to place win. So an example waits for W - 1
- * rows at most, and what is left unfilled is what no choice could fill.
+ *   programming, where among equal fills the items that are hard to place win. So an example waits for W - 1
+ *   rows at most, and what is left unfilled is what no choice could fill.
  *
  * The state is a cursor: the number of the next draw, and which draws are waiting since when. Restoring
  * draws those again, and everything after is the same bit for bit. Cost a row: O(W * input_length)

@@ -21,6 +21,7 @@ static const struct {
     [SAGO_FORMAT_NIV2] = {"niv2", sago_scan_niv2, sago_parse_niv2, {".json"}},
     [SAGO_FORMAT_COT] = {"cot", sago_scan_lines, sago_parse_cot, {".tsv"}},
     [SAGO_FORMAT_TABLE] = {"table", sago_scan_table, sago_parse_table, {".csv", ".tsv", ".jsonl", ".json"}},
+    [SAGO_FORMAT_TEXT] = {"text", sago_scan_text, sago_parse_text, {".txt", ".jsonl"}},
 };
 
 sago_status sago_source_format_parse(const char *name, sago_source_format *out) {
@@ -30,8 +31,8 @@ sago_status sago_source_format_parse(const char *name, sago_source_format *out) 
             return SAGO_OK;
         }
     }
-    return sago_fail(SAGO_E_CONFIG, "data.mixture: format \"%s\" is none of niv2, jsonl, cot, table, ids",
-                     name);
+    return sago_fail(SAGO_E_CONFIG,
+                     "data.mixture: format \"%s\" is none of niv2, jsonl, cot, table, ids, text", name);
 }
 
 bool sago_source_takes(const sago_source *source, const char *file_name) {
@@ -50,15 +51,20 @@ void sago_scan_free(sago_scan *scan) {
     *scan = (sago_scan){0};
 }
 
-sago_status sago_source_parse(const sago_source *source, sago_where where, const char *note,
-                              const char *bytes, size_t length, sago_fields *out) {
-    sago_fields_clear(out);
+sago_status sago_source_check_text(sago_where where, const char *bytes, size_t length) {
     size_t wrong;
     if (!sago_utf8_valid(bytes, length, &wrong))
         return sago_fail(SAGO_E_INPUT, "%s:%lld: byte %zu of the record (0x%02x) is not UTF-8", where.path,
                          (long long)where.line, wrong + 1, (unsigned char)bytes[wrong]);
     if (memchr(bytes, '\0', length))
         return sago_fail(SAGO_E_INPUT, "%s:%lld: holds a NUL byte", where.path, (long long)where.line);
+    return SAGO_OK;
+}
+
+sago_status sago_source_parse(const sago_source *source, sago_where where, const char *note,
+                              const char *bytes, size_t length, sago_fields *out) {
+    sago_fields_clear(out);
+    SAGO_TRY(sago_source_check_text(where, bytes, length));
     return formats[source->format].parse(source, where, note, bytes, length, out);
 }
 
@@ -89,27 +95,38 @@ static void note_label(const sago_fields *fields, sago_scan *scan) {
     sago_str_putc(&scan->labels, '\n');
 }
 
+sago_status sago_scan_check(sago_where where, size_t length, const sago_scan *scan) {
+    if (length > SAGO_LINE_LIMIT_BYTES)
+        return sago_fail(SAGO_E_INPUT, "%s:%lld: a record of %zu bytes; at most %d are read", where.path,
+                         (long long)where.line, length, SAGO_LINE_LIMIT_BYTES);
+    if (where.line > UINT32_MAX || scan->n_records >= UINT32_MAX)
+        return sago_fail(SAGO_E_INPUT, "%s:%lld: more than %u lines", where.path, (long long)where.line,
+                         UINT32_MAX);
+    return SAGO_OK;
+}
+
+void sago_scan_push(sago_scan *scan, const sago_record *record) {
+    if (scan->n_records == scan->capacity) {
+        scan->capacity = scan->capacity ? 2 * scan->capacity : 64;
+        scan->records = sago_realloc(scan->records, scan->capacity * sizeof *scan->records);
+    }
+    scan->records[scan->n_records++] = *record;
+}
+
 sago_status sago_scan_add(const sago_source *source, const char *path, int64_t line, const char *bytes,
                           size_t offset, size_t length, sago_scan *scan) {
     sago_where where = {path, line};
-    if (length > SAGO_LINE_LIMIT_BYTES)
-        return sago_fail(SAGO_E_INPUT, "%s:%lld: a record of %zu bytes; at most %d are read", path,
-                         (long long)line, length, SAGO_LINE_LIMIT_BYTES);
-    if (line > UINT32_MAX || scan->n_records >= UINT32_MAX)
-        return sago_fail(SAGO_E_INPUT, "%s:%lld: more than %u lines", path, (long long)line, UINT32_MAX);
+    SAGO_TRY(sago_scan_check(where, length, scan));
     SAGO_TRY(
         sago_source_parse(source, where, sago_str_text(&scan->note), bytes + offset, length, &scan->fields));
     note_ids(&scan->fields.input_ids, line, scan);
     note_ids(&scan->fields.target_ids, line, scan);
     note_label(&scan->fields, scan);
-    if (scan->n_records == scan->capacity) {
-        scan->capacity = scan->capacity ? 2 * scan->capacity : 64;
-        scan->records = sago_realloc(scan->records, scan->capacity * sizeof *scan->records);
-    }
-    scan->records[scan->n_records++] = (sago_record){.offset = offset,
-                                                     .hash = sago_fields_hash(&scan->fields),
-                                                     .length = (uint32_t)length,
-                                                     .line = (uint32_t)line};
+    sago_record record = {.offset = offset,
+                          .hash = sago_fields_hash(&scan->fields),
+                          .length = (uint32_t)length,
+                          .line = (uint32_t)line};
+    sago_scan_push(scan, &record);
     return SAGO_OK;
 }
 

@@ -9,6 +9,11 @@
  *     ids    {"input_ids": [...], "target_ids": [...]} a line, used verbatim       (source_jsonl.c)
  *     cot    TSV: question, answer, chain; \n escaped                              (source_cot.c)
  *     table  CSV, TSV, JSONL, JSON through a mapping file                          (source_table.c)
+ *     text   plain text to pretrain on: a line, a file, or {"text": ...} a document (source_text.c)
+ *
+ * Of format text a file is no task but a piece of a corpus (corpus.h), and a record is a part of a document,
+ * of at most 2 KiB. In place of a hash it has its number in the document and how many ids it gives; so the
+ * order by hash begins with the first parts of all documents.
  */
 #ifndef SAGO_SOURCE_H
 #define SAGO_SOURCE_H
@@ -28,13 +33,16 @@ typedef enum sago_source_format {
     SAGO_FORMAT_JSONL,
     SAGO_FORMAT_NIV2,
     SAGO_FORMAT_COT,
-    SAGO_FORMAT_TABLE
+    SAGO_FORMAT_TABLE,
+    SAGO_FORMAT_TEXT
 } sago_source_format;
 
 typedef struct sago_source {
     sago_source_format format;
     const sago_mapping *mapping; /* format table only */
     bool inputs_optional;        /* format ids only: input_ids may be empty, for decoder-only models */
+    const sago_tokenizer *tokenizer; /* format text only: what counts its ids */
+    bool whole_files;                /* format text only: a .txt is one document, not one a line */
 } sago_source;
 
 /** One example's bytes in its file; the form stored in the index cache. */
@@ -42,6 +50,14 @@ typedef struct sago_record {
     uint64_t offset, hash;
     uint32_t length, line;
 } sago_record;
+
+/** Of format text: which part of its document a record is, from 0, and its ids. */
+static inline int64_t sago_text_part_of(const sago_record *record) {
+    return (int64_t)(record->hash >> 32);
+}
+static inline int64_t sago_text_tokens_of(const sago_record *record) {
+    return (int64_t)(record->hash & 0xFFFFFFFFu);
+}
 
 /** What a scan finds in one file. */
 typedef struct sago_scan {
@@ -82,6 +98,13 @@ sago_status sago_source_scan_bytes(const sago_source *source, const char *path, 
 sago_status sago_source_parse(const sago_source *source, sago_where where, const char *note,
                               const char *bytes, size_t length, sago_fields *out) SAGO_MUST_CHECK;
 
+/** SAGO_E_INPUT where the bytes are no UTF-8 or hold a NUL. */
+sago_status sago_source_check_text(sago_where where, const char *bytes, size_t length) SAGO_MUST_CHECK;
+
+/** Of format text: the text of a part, from the bytes of its record. */
+sago_status sago_text_part_read(const sago_source *source, sago_where where, const sago_str *bytes,
+                                int64_t part, sago_str *out) SAGO_MUST_CHECK;
+
 /** Where the text of a file begins: past a byte order mark. */
 size_t sago_text_start(const char *bytes, size_t length);
 
@@ -89,11 +112,22 @@ size_t sago_text_start(const char *bytes, size_t length);
 sago_status sago_scan_add(const sago_source *source, const char *path, int64_t line, const char *bytes,
                           size_t offset, size_t length, sago_scan *scan) SAGO_MUST_CHECK;
 
+/** SAGO_E_INPUT where a record is larger than SAGO_LINE_LIMIT_BYTES, or one more than an index can number. */
+sago_status sago_scan_check(sago_where where, size_t length, const sago_scan *scan) SAGO_MUST_CHECK;
+void sago_scan_push(sago_scan *scan, const sago_record *record);
+
+/** For the sources: calls line with [at, stop) of each line that is not blank, without its end. */
+typedef sago_status sago_line_function(const sago_source *source, sago_where where, const char *bytes,
+                                       size_t at, size_t stop, sago_scan *scan);
+sago_status sago_walk_lines(const sago_source *source, const char *path, const char *bytes, size_t length,
+                            sago_scan *scan, sago_line_function *line) SAGO_MUST_CHECK;
+
 typedef sago_status sago_scan_function(const sago_source *source, const char *path, const char *bytes,
                                        size_t length, sago_scan *scan);
 typedef sago_status sago_parse_function(const sago_source *source, sago_where where, const char *note,
                                         const char *bytes, size_t length, sago_fields *out);
-sago_scan_function sago_scan_lines, sago_scan_niv2, sago_scan_table;
-sago_parse_function sago_parse_ids, sago_parse_jsonl, sago_parse_niv2, sago_parse_cot, sago_parse_table;
+sago_scan_function sago_scan_lines, sago_scan_niv2, sago_scan_table, sago_scan_text;
+sago_parse_function sago_parse_ids, sago_parse_jsonl, sago_parse_niv2, sago_parse_cot, sago_parse_table,
+    sago_parse_text;
 
 #endif

@@ -5,8 +5,8 @@
 
 #include <string.h>
 
-sago_status sago_scan_lines(const sago_source *source, const char *path, const char *bytes, size_t length,
-                            sago_scan *scan) {
+sago_status sago_walk_lines(const sago_source *source, const char *path, const char *bytes, size_t length,
+                            sago_scan *scan, sago_line_function *take) {
     int64_t line = 0;
     for (size_t at = sago_text_start(bytes, length); at < length;) {
         line++;
@@ -15,10 +15,20 @@ sago_status sago_scan_lines(const sago_source *source, const char *path, const c
         if (stop > at && bytes[stop - 1] == '\r') stop--;
         size_t blank = at;
         while (blank < stop && (bytes[blank] == ' ' || bytes[blank] == '\t')) blank++;
-        if (blank < stop) SAGO_TRY(sago_scan_add(source, path, line, bytes, at, stop - at, scan));
+        if (blank < stop) SAGO_TRY(take(source, (sago_where){path, line}, bytes, at, stop, scan));
         at = next;
     }
     return SAGO_OK;
+}
+
+static sago_status add_line(const sago_source *source, sago_where where, const char *bytes, size_t at,
+                            size_t stop, sago_scan *scan) {
+    return sago_scan_add(source, where.path, where.line, bytes, at, stop - at, scan);
+}
+
+sago_status sago_scan_lines(const sago_source *source, const char *path, const char *bytes, size_t length,
+                            sago_scan *scan) {
+    return sago_walk_lines(source, path, bytes, length, scan, add_line);
 }
 
 static sago_status parse_object(sago_where where, const char *bytes, size_t length, json_t **out) {

@@ -17,10 +17,13 @@ typedef struct sago_wording_list {
     int n_all, n_plain;
 } sago_wording_list;
 
+typedef struct sago_text_member sago_text_member;
+
 typedef struct sago_member {
     char *name, *format;
     sago_source source;
     sago_index *index;
+    sago_text_member *text; /* format text (mixture_text.h), else NULL: its tasks are denoisers, not files */
     double share; /* normalised */
     int64_t cap;
     int first_task, n_tasks;
@@ -33,7 +36,7 @@ typedef struct sago_member {
 } sago_member;
 
 typedef struct sago_task {
-    int member, entry; /* entry: number in the member's index */
+    int member, entry; /* entry: number in the member's index, or of text its denoiser */
     bool held_out;
     char **categories;
     int n_categories;
@@ -80,9 +83,10 @@ sago_status sago_render(const sago_mixture *mixture, int task, uint32_t record, 
                         const sago_rendering *how, sago_example *out) SAGO_MUST_CHECK;
 
 /**
- * Compares the inputs that training sees with those kept for evaluation in held-out tasks: the instruction
- * (if the format has one) and the normalised input. SAGO_E_INPUT names both lines of the first match. Cost: a
- * hash set of the held-out inputs and one look-up a training example; no file is read.
+ * Compares the inputs that training sees, but for plain text, with those kept for evaluation in held-out
+ * tasks: the instruction (if the format has one) and the normalised input. SAGO_E_INPUT names both lines of
+ * the first match. Cost: a hash set of the held-out inputs and one look-up a training example; no file is
+ * read.
  */
 sago_status sago_leak_check(const sago_mixture *mixture) SAGO_MUST_CHECK;
 

@@ -110,6 +110,7 @@ static sago_status add_task(const sago_eval_args *args, const sago_tokenizer *to
     sago_mixture_task info;
     sago_mixture_task_info(mixture, task, &info);
     int64_t n = args->split == SAGO_SPLIT_EVAL ? info.n_eval : info.n_train;
+    if (info.is_text) n = 0; /* nothing is asked of it */
     if (config->eval.examples_per_task > 0 && n > config->eval.examples_per_task) n = config->eval.examples_per_task;
     char *name = score_name(mixture, &info);
     sago_status status = SAGO_OK;

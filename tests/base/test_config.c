@@ -159,7 +159,7 @@ static void wrong_types_and_ranges(void **state) {
         {"data: {mixture: [{name: a, format: ids}]}", "data.mixture.0: path is missing"},
         {"data: {mixture: [{name: a, format: ids, path: ''}]}", "data.mixture.0.path: a path is needed"},
         {"data: {mixture: [{name: a, format: xml, path: p}]}",
-         "one of niv2, jsonl, cot, table, ids is needed"},
+         "one of niv2, jsonl, cot, table, ids, text is needed"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         if (load(cases[i].yaml) == SAGO_OK || !strstr(sago_message(), cases[i].part))
@@ -380,8 +380,9 @@ static void every_key_changes_and_comes_back(void **state) {
                    resume) != 4)
             continue;
         const char *value =
-            strncmp(takes, "a whole", 7) == 0        ? strstr(key, "bytes") ? "4096" : "7"
-            : strncmp(takes, "a number", 8) == 0     ? strstr(key, "threshold") ? "1.25" : "0.625"
+            strncmp(takes, "a whole", 7) == 0 ? strstr(key, "bytes") ? "4096" : "7"
+            : strncmp(takes, "a number", 8) == 0
+                ? strstr(key, "threshold") || strstr(key, "theta") ? "1.25" : "0.625"
             : strncmp(takes, "true", 4) == 0         ? strstr(otherwise, "true") ? "false" : "true"
             : strncmp(takes, "a list of t", 11) == 0 ? "[x, y]"
             : strncmp(takes, "a list of s", 11) == 0

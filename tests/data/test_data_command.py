@@ -4,6 +4,7 @@
 import collections
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -85,6 +86,31 @@ def main(folder):
         if not draw["truncated"]:
             assert draw["input_tokens"] == len(draw["inputs"].encode())
             assert draw["target_tokens"] == len(draw["targets"].encode()) + 1
+
+    # Plain text under an objective, in rows of T5's pretraining.
+    text = folder / "text.yaml"
+    text.write_text("data:\n  tokenizer: bytes\n  cache_dir: cache\n  input_length: 512\n  target_length: 114\n"
+                    "  mixture: [{name: web, format: text, path: tasks/corpus.txt, objective: span-corruption}]\n")
+    stats = json.loads(run("data", "stats", text, "--json", "--count", 50))
+    lengths = stats["members"][0]["lengths"]
+    assert (lengths["input_tokens"], lengths["target_tokens"], lengths["truncated"]) == (512, 114, 0)
+    corpus = (folder / "tasks/corpus.txt").read_text().splitlines()
+    pieces = sum(len(line.encode()) for line in corpus if line.strip()) // 568
+    assert stats["members"][0]["examples"] == pieces
+    run("data", "sample", text, "--count", 30, "--output", folder / "spans.jsonl")
+    for draw in map(json.loads, (folder / "spans.jsonl").read_text().splitlines()):
+        assert len(draw["input_ids"]) == 512 and len(draw["target_ids"]) == 114
+        if "inputs" in draw and "targets" in draw:
+            back = draw["inputs"]
+            for i, span in enumerate(re.split("<extra_id_[0-9]+>", draw["targets"])[1:]):
+                back = back.replace("<extra_id_%d>" % i, span)
+            assert len(back.encode()) == 568
+    packed = json.loads(run("data", "pack", text, "--rows", 40, "--json"))
+    assert packed["input_fill"] == packed["target_fill"] == 1
+    packed = json.loads(run("data", "pack", text, "--rows", 40, "--json", "--set", "model.family=palm",
+                            "--set", "data.mixture=[{name: web, format: text, path: %s, objective: causal-lm}]"
+                            % (folder / "tasks/corpus.txt")))
+    assert packed["fill"] == 1 and packed["input_tokens"] == 40 and packed["target_tokens"] == 40 * 625
 
     # Bad input: one line, with file and line.
     lines = (folder / "tasks/jsonl/tomorrow.jsonl").read_text().splitlines()
