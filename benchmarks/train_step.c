@@ -104,7 +104,7 @@ static void open_all(bench *b, sago_device *device, const sago_model_options *op
     bench_check(sago_weights_initialise(&b->weights, 1));
     bench_check(sago_model_open(&b->shape, &b->registry, device, NULL, options, &b->model));
     bench_check(sago_config_load(NULL, NULL, 0, &b->config));
-    bench_check(sago_optimizer_open(b->config, &b->registry, device, &b->optimizer));
+    bench_check(sago_optimizer_open(b->config, &b->registry, NULL, device, &b->optimizer));
 }
 
 /* A few more steps with a clock around each operation. */

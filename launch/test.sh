@@ -76,11 +76,13 @@ fi
 if [ -n "${SAGO_GOLDEN:-}" ]; then
     echo "== golden cases of other implementations"
     if [ $all = yes ]; then
-        one goldens python3 "$SAGO_GOLDEN/accept.py" --sago build/sago --model tokenizer,t5,t5-tied --ranks 1,2,3
-        one "goldens on sim" python3 "$SAGO_GOLDEN/accept.py" --sago build/sago --model t5,t5-tied --ranks 1,2 --quick --steps 3 --set device=sim
+        one goldens python3 "$SAGO_GOLDEN/accept.py" --sago build/sago --model tokenizer,t5,t5-tied,palm,palm-gqa --ranks 1,2,3 --tensor 2
+        one "goldens, a model over 4 ranks" python3 "$SAGO_GOLDEN/accept.py" --sago build/sago --model palm --ranks 1 --tensor 4
+        one "goldens on sim" python3 "$SAGO_GOLDEN/accept.py" --sago build/sago --model t5,t5-tied,palm-gqa --ranks 1,2 --quick --steps 3 --set device=sim
     else
         one goldens python3 "$SAGO_GOLDEN/accept.py" --sago build/sago --model tokenizer,t5 --ranks 1,2
-        one "goldens on sim" python3 "$SAGO_GOLDEN/accept.py" --sago build/sago --model t5-tied --quick --steps 3 --set device=sim
+        one "goldens of palm" python3 "$SAGO_GOLDEN/accept.py" --sago build/sago --model palm-gqa --ranks 1,2 --tensor 2
+        one "goldens on sim" python3 "$SAGO_GOLDEN/accept.py" --sago build/sago --model t5-tied,palm-gqa --quick --steps 3 --set device=sim
     fi
 else
     echo "== golden cases: SAGO_GOLDEN is not set, skipped"

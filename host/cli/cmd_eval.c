@@ -75,7 +75,9 @@ static sago_status run(const sago_arguments *arguments) {
         return sago_fail(SAGO_E_USAGE, "eval: needs a CONFIG.yaml or a run's folder (or --predictions FILE)");
     SAGO_TRY_TO(done, load_config(arguments, &config));
     SAGO_TRY_TO(done, choose_tasks(config, sago_argument(arguments, "--tasks")));
-    SAGO_TRY_TO(done, sago_mesh_open(0, 1, (double)config->mesh.timeout_seconds, &mesh));
+    /* A run that was trained on several ranks a model is evaluated by one process as it is. */
+    int64_t model = sago_mesh_world_size() == 1 ? 1 : config->mesh.model;
+    SAGO_TRY_TO(done, sago_mesh_open(0, model, (double)config->mesh.timeout_seconds, &mesh));
     sago_mesh_check(mesh, config->comm.check);
     sago_eval_args args = {
         .config = config,

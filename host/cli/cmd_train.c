@@ -20,6 +20,7 @@ static sago_status evaluate(void *context, sago_trainer *t) {
         .tokenizer = t->tokenizer,
         .weights = t->weights,
         .bf16 = strcmp(config->train.precision, "bf16") == 0,
+        .prefix = strcmp(config->model.attention, "prefix") == 0,
         .loss_chunk_tokens = config->train.loss_chunk,
         .step = t->step,
         .step_dir = config->run.dir,

@@ -10,10 +10,11 @@ enum { MAX_LINE_BYTES = 1 << 28 };
 
 sago_status sago_jsonl_open(sago_jsonl *jsonl, const char *input, const char *output) {
     *jsonl = (sago_jsonl){0};
-    SAGO_TRY(sago_file_replaceable(output));
+    if (output) SAGO_TRY(sago_file_replaceable(output));
     SAGO_TRY(sago_lines_open(&jsonl->reader, input, MAX_LINE_BYTES));
     struct stat info;
     if (stat(input, &info) == 0) jsonl->total_bytes = info.st_size;
+    if (!output) return SAGO_OK;
     jsonl->path = sago_strdup(output);
     jsonl->temporary = sago_file_temporary(output);
     jsonl->out = fopen(jsonl->temporary, "wb");
@@ -96,6 +97,7 @@ void sago_jsonl_add_ids(sago_str *line, const char *key, const int32_t *ids, int
 }
 
 sago_status sago_jsonl_write(sago_jsonl *jsonl, const sago_str *line) {
+    if (!jsonl->path) return SAGO_OK;
     if (fwrite(sago_str_text(line), 1, line->length, jsonl->out) == line->length &&
         putc('\n', jsonl->out) != EOF)
         return SAGO_OK;
@@ -104,6 +106,7 @@ sago_status sago_jsonl_write(sago_jsonl *jsonl, const sago_str *line) {
 
 sago_status sago_jsonl_commit(sago_jsonl *jsonl) {
     FILE *out = jsonl->out;
+    if (!jsonl->path) return SAGO_OK;
     jsonl->out = NULL;
     sago_status status = sago_file_close_synced(out, jsonl->path);
     if (status == SAGO_OK && rename(jsonl->temporary, jsonl->path) != 0)

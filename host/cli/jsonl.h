@@ -18,7 +18,8 @@ typedef struct sago_jsonl {
     json_t *record;         /* the present line */
 } sago_jsonl;
 
-/** Opens input and a temporary file beside output. The two may be the same file. */
+/** Opens input and a temporary file beside output. The two may be the same file. output NULL: another rank writes, and
+ * what this one would write goes nowhere. */
 sago_status sago_jsonl_open(sago_jsonl *jsonl, const char *input, const char *output) SAGO_MUST_CHECK;
 
 /** The next line that is not blank, as an object; NULL at the end. It stays until the next call. */

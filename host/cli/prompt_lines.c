@@ -94,11 +94,12 @@ sago_status sago_prompt_lines_run(const sago_arguments *arguments, const sago_pr
     SAGO_TRY_TO(done, sago_argument_config(arguments, NULL, &config));
     SAGO_TRY_TO(done,
                 sago_argument_int(arguments, "--batch", config->eval.batch, 1, 65536, &lines.args.batch));
-    SAGO_TRY_TO(done, sago_mesh_open(1, 1, (double)config->mesh.timeout_seconds, &mesh));
-    SAGO_TRY_TO(
-        done, sago_loaded_model_open(sago_argument(arguments, "--checkpoint"), config, mesh, &lines.loaded));
-    SAGO_TRY_TO(done, sago_jsonl_open(&lines.jsonl, sago_argument(arguments, "--input"),
-                                      sago_argument(arguments, "--output")));
+    /* Ranks that share the model read the same lines; the first one writes. */
+    SAGO_TRY_TO(done, sago_mesh_open(1, config->mesh.model, (double)config->mesh.timeout_seconds, &mesh));
+    SAGO_TRY_TO(done, sago_agree(mesh, sago_loaded_model_open(sago_argument(arguments, "--checkpoint"), config, mesh,
+                                                              &lines.loaded)));
+    SAGO_TRY_TO(done, sago_agree(mesh, sago_jsonl_open(&lines.jsonl, sago_argument(arguments, "--input"),
+                                                       mesh->rank == 0 ? sago_argument(arguments, "--output") : NULL)));
     c.most =
         BATCHES_AT_ONCE * lines.args.batch > MIN_AT_ONCE ? BATCHES_AT_ONCE * lines.args.batch : MIN_AT_ONCE;
     c.inputs = sago_alloc_zero((size_t)c.most, sizeof *c.inputs);

@@ -115,7 +115,7 @@ static sago_status add_task(const sago_eval_args *args, const sago_tokenizer *to
     char *name = score_name(mixture, &info);
     sago_status status = SAGO_OK;
     for (int64_t index = 0; index < n && status == SAGO_OK; index++, (*item)++) {
-        if (*item % args->mesh->size != args->mesh->rank) continue;
+        if (*item % args->mesh->axis_size[SAGO_DATA_AXIS] != args->mesh->axis_rank[SAGO_DATA_AXIS]) continue;
         if (set->n == set->room) {
             set->room = set->room ? 2 * set->room : 64;
             set->questions = sago_realloc(set->questions, (size_t)set->room * sizeof *set->questions);
@@ -172,8 +172,8 @@ static sago_status generate(const sago_eval_args *args, sago_loaded_model *loade
                    .top_k = (int)config->eval.top_k,
                    .top_p = (float)config->eval.top_p,
                    .key = (uint64_t)config->run.seed},
-        .first_prompt = args->mesh->rank,
-        .prompt_stride = args->mesh->size,
+        .first_prompt = args->mesh->axis_rank[SAGO_DATA_AXIS],
+        .prompt_stride = args->mesh->axis_size[SAGO_DATA_AXIS],
         .stage = "generate",
     };
     sago_prediction *out = NULL;
@@ -245,10 +245,11 @@ static int by_item(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* All ranks' records at rank 0, in the order of the questions; NULL elsewhere. */
+/* All ranks' records at rank 0, in the order of the questions; NULL elsewhere. Ranks that share a model have the same
+ * ones. */
 static sago_status gather(sago_mesh *mesh, const question_set *set, json_t **out) {
     sago_str lines = {0};
-    for (int64_t i = 0; i < set->n; i++) {
+    for (int64_t i = 0; mesh->axis_rank[SAGO_MODEL_AXIS] == 0 && i < set->n; i++) {
         sago_json_add(&lines, set->records[i], 17);
         sago_str_putc(&lines, '\n');
     }

@@ -31,11 +31,13 @@ static sago_status load_tokenizer(sago_loaded_model *m, sago_ckpt *ckpt) {
 static sago_status open_from(sago_loaded_model *m, sago_ckpt *ckpt, const sago_config *config) {
     SAGO_TRY(sago_wrap(sago_model_shape_from_json(json_object_get(sago_ckpt_meta(ckpt), "model"), &m->shape),
                        "%s", sago_ckpt_dir(ckpt)));
-    SAGO_TRY(sago_model_shape_check(&m->shape, 1));
+    int model_rank = m->mesh->axis_rank[SAGO_MODEL_AXIS], model_size = m->mesh->axis_size[SAGO_MODEL_AXIS];
+    SAGO_TRY(sago_model_shape_check(&m->shape, model_size));
     int threads = config->threads > 0 ? (int)config->threads : sago_mesh_cores(m->mesh);
     SAGO_TRY(sago_device_open_local(config->device, threads, m->mesh->local_rank, &m->device));
     SAGO_TRY(sago_model_declare(&m->shape, &m->registry));
-    SAGO_TRY(sago_registry_shard(&m->registry, NULL, 0, 0, 1));
+    SAGO_TRY(sago_model_shard(&m->shape, &m->registry, (const char *const *)config->mesh.rules.items,
+                              config->mesh.rules.count, model_rank, model_size));
     SAGO_TRY(load_values(m, ckpt));
     return load_tokenizer(m, ckpt);
 }

@@ -3,28 +3,32 @@
 
 #include <math.h>
 
-sago_status sago_attention_declare(sago_attention *layer, sago_registry *registry, int block,
-                                   const char *prefix, const sago_model_shape *shape, int bias,
+sago_status sago_attention_declare(sago_attention *layer, const sago_declaration *into, const char *prefix, int bias,
                                    bool bidirectional, bool cross) {
+    const sago_model_shape *shape = into->shape;
+    sago_registry *registry = into->registry;
+    int block = into->block, ranks = into->model_size;
     int64_t width = shape->n_heads * shape->head_dim, kv_width = shape->kv_heads * shape->head_dim,
             d_model = shape->d_model;
     double d = (double)d_model, by_width = 1 / sqrt((double)shape->head_dim);
-    bool scaled = sago_model_decoder_only(shape);
+    bool scaled = sago_model_decoder_only(shape), one_kv = shape->kv_heads == 1 && shape->n_heads > 1;
     *layer = (sago_attention){.bias = bias,
                               .bias_bidirectional = bidirectional,
                               .bias_max_distance = (int)shape->relative_max_distance,
                               .scale = scaled ? (float)by_width : 1,
                               .rope_theta = shape->rope_theta,
                               .rope_interleaved = shape->rope_interleaved,
-                              .heads = shape->n_heads,
-                              .kv_heads = shape->kv_heads,
+                              .heads = shape->n_heads / ranks,
+                              .kv_heads = one_kv ? 1 : shape->kv_heads / ranks,
                               .head_dim = shape->head_dim,
-                              .d_model = d_model,
+                              .first_head = shape->n_heads / ranks * into->model_rank,
+                              .all_heads = shape->n_heads,
                               .probabilities_site =
                                   SAGO_SITES_PER_BLOCK * block +
                                   (cross ? SAGO_SITE_CROSS_PROBABILITIES : SAGO_SITE_PROBABILITIES)};
-    /* A single key/value head belongs to every query head, so it is never cut. */
-    sago_axis kv_axis = shape->kv_heads == 1 && shape->n_heads > 1 ? SAGO_AXIS_NONE : SAGO_AXIS_KV;
+    /* A single key/value head belongs to every query head, so it is never cut: its
+       gradient is summed over the ranks, of which each sees its own heads' part. */
+    sago_axis kv_axis = one_kv ? SAGO_AXIS_NONE : SAGO_AXIS_KV;
     const int64_t in[] = {width, d_model}, kv[] = {kv_width, d_model}, out[] = {d_model, width};
     const sago_axis in_axes[] = {SAGO_AXIS_HEADS, SAGO_AXIS_EMBED}, kv_axes[] = {kv_axis, SAGO_AXIS_EMBED},
                     out_axes[] = {SAGO_AXIS_EMBED, SAGO_AXIS_HEADS};
@@ -58,7 +62,9 @@ void sago_attention_plan_work(const sago_attention *layer, const sago_plan *plan
 }
 
 sago_attention_args sago_attention_arguments(const sago_attention *layer, const sago_pass *pass,
-                                             const sago_ranges *ranges, int64_t tokens) {
+                                             const sago_ranges *ranges, int64_t tokens, int64_t key_tokens) {
+    sago_dropout dropout = sago_pass_dropout(pass, layer->probabilities_site, layer->all_heads * tokens);
+    dropout.first = layer->first_head * tokens * key_tokens;
     return (sago_attention_args){
         .scale = layer->scale,
         .lo = ranges->lo,
@@ -66,7 +72,7 @@ sago_attention_args sago_attention_arguments(const sago_attention *layer, const 
         .bias = layer->bias < 0 ? (sago_tensor){0} : sago_pass_value(pass, layer->bias),
         .bias_bidirectional = layer->bias_bidirectional,
         .bias_max_distance = layer->bias_max_distance,
-        .dropout = sago_pass_dropout(pass, layer->probabilities_site, layer->heads * tokens)};
+        .dropout = dropout};
 }
 
 /* The two views of queries, keys, values and outputs: [B, S, heads*E] for products, [B, S, heads, E] for attention.
@@ -122,7 +128,7 @@ sago_status sago_attention_forward(const sago_attention *layer, const sago_pass 
                 v = wide(layer, pass, saved->v, source, layer->kv_heads);
     SAGO_TRY(sago_attention_queries(layer, pass, q, n, inputs->positions));
     SAGO_TRY(sago_attention_keys(layer, pass, k, v, source, inputs->positions));
-    const sago_attention_args args = sago_attention_arguments(layer, pass, &inputs->ranges, n.shape[1]);
+    const sago_attention_args args = sago_attention_arguments(layer, pass, &inputs->ranges, n.shape[1], source.shape[1]);
     return pass->device->ops->attention_forward(
         pass->device, by_head(layer, sago_attention_output(layer, pass, saved, n)), lse_of(layer, saved, n),
         by_head(layer, q), by_head(layer, k), by_head(layer, v), &args);
@@ -138,7 +144,7 @@ sago_status sago_attention_backward(const sago_attention *layer, const sago_pass
     o.data = saved->o, v.data = saved->v;
     d_o.data = work->d_o, d_q.data = work->d_q, d_k.data = work->d_k, d_v.data = work->d_v;
     SAGO_TRY(sago_linear_backward(pass, d_o, 0, d_out, o, layer->output));
-    const sago_attention_args args = sago_attention_arguments(layer, pass, &inputs->ranges, n.shape[1]);
+    const sago_attention_args args = sago_attention_arguments(layer, pass, &inputs->ranges, n.shape[1], source.shape[1]);
     sago_tensor d_bias = layer->bias < 0 ? (sago_tensor){0} : sago_pass_gradient(pass, layer->bias);
     SAGO_TRY(pass->device->ops->attention_backward(
         pass->device, by_head(layer, d_q), by_head(layer, d_k), by_head(layer, d_v), d_bias, by_head(layer, d_o),

@@ -24,7 +24,8 @@ typedef struct sago_attention {
     float scale;
     double rope_theta; /* 0: no rotary positions */
     bool rope_interleaved;
-    int64_t heads, kv_heads, head_dim, d_model;
+    int64_t heads, kv_heads, head_dim; /* of this rank */
+    int64_t first_head, all_heads;     /* of those of all ranks that share the model */
     int probabilities_site;
 } sago_attention;
 
@@ -53,8 +54,7 @@ typedef struct sago_attention_inputs {
 } sago_attention_inputs;
 
 /** Declares PREFIX.query, .key, .value, .output. bias: row of the table, -1 for none. */
-sago_status sago_attention_declare(sago_attention *layer, sago_registry *registry, int block,
-                                   const char *prefix, const sago_model_shape *shape, int bias,
+sago_status sago_attention_declare(sago_attention *layer, const sago_declaration *into, const char *prefix, int bias,
                                    bool bidirectional, bool cross) SAGO_MUST_CHECK;
 /** key_tokens: of the encoder's output for cross-attention, else tokens. */
 void sago_attention_plan(const sago_attention *layer, const sago_plan *plan, int64_t tokens,
@@ -82,8 +82,8 @@ sago_status sago_attention_keys(const sago_attention *layer, const sago_pass *pa
 sago_status sago_attention_queries(const sago_attention *layer, const sago_pass *pass, sago_tensor q, sago_tensor n,
                                    sago_tensor positions) SAGO_MUST_CHECK;
 
-/** The arguments of the attention operation; tokens of a row. */
+/** The arguments of the attention operation; tokens and key_tokens of a row. */
 sago_attention_args sago_attention_arguments(const sago_attention *layer, const sago_pass *pass,
-                                             const sago_ranges *ranges, int64_t tokens);
+                                             const sago_ranges *ranges, int64_t tokens, int64_t key_tokens);
 
 #endif

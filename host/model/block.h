@@ -17,6 +17,7 @@
 #include "attention.h"
 #include "mlp.h"
 #include "norm.h"
+#include "residual.h"
 
 typedef enum sago_block_kind {
     SAGO_BLOCK_ENCODER,  /* T5: self-attention, MLP */
@@ -36,34 +37,34 @@ typedef struct sago_block {
 typedef struct sago_block_saved {
     bool recompute; /* the rest is shared: fill it again in backward */
     sago_norm_saved self_norm, cross_norm, mlp_norm;
-    void *self_normed, *cross_normed, *mlp_normed; /* [N, D] */
+    void *self_normed, *cross_normed, *mlp_normed; /* [own N, D] */
     sago_attention_saved self, cross;
     sago_mlp_saved mlp;
-    void *after_self, *after_cross; /* [N, D]: the inputs of the sub-layers after the first; T5 */
+    void *after_self, *after_cross; /* [own N, D]: the inputs of the sub-layers after the first; T5 */
 } sago_block_saved;
 
 typedef struct sago_block_work {
-    void *d_normed; /* [N, D]; T5: first the gradient that enters through dropout */
-    void *d_sum;    /* [N, D]; PaLM: the gradient that enters through dropout */
+    void *d_normed; /* [N, D], a partial sum; T5: first the gradient that enters through dropout */
+    void *d_sum;    /* [own N, D]; PaLM: the gradient that enters through dropout */
     sago_attention_work self, cross;
     sago_mlp_work mlp;
 } sago_block_work;
 
 /** What a block reads beside its input. */
 typedef struct sago_block_inputs {
+    int64_t rows, tokens;              /* of the whole pass, on all ranks that share the model */
     sago_attention_inputs self, cross; /* cross.memory: the encoder's output; decoders of T5 */
 } sago_block_inputs;
 
 /** Declares the rows of layer `layer` of a stack called name ("encoder", "decoder"); bias: the stack's table, or -1. */
-sago_status sago_block_declare(sago_block *block, sago_registry *registry, sago_block_kind kind, int number,
-                               const char *name, int layer, const sago_model_shape *shape,
-                               int bias) SAGO_MUST_CHECK;
+sago_status sago_block_declare(sago_block *block, const sago_declaration *into, sago_block_kind kind,
+                               const char *name, int layer, int bias) SAGO_MUST_CHECK;
 void sago_block_plan(const sago_block *block, const sago_plan *plan, int64_t tokens, int64_t memory_tokens,
                      sago_block_saved *saved);
 /** The sub-layers' room overlaps: they run one after another. */
 void sago_block_plan_work(const sago_block *block, const sago_plan *plan, int64_t tokens,
                           int64_t memory_tokens, sago_block_work *work);
-/** out = block(x), both [B, S, D]. */
+/** out = block(x), both of the residual stream (parallel.h). */
 sago_status sago_block_forward(const sago_block *block, const sago_pass *pass, const sago_block_saved *saved,
                                sago_tensor out, sago_tensor x,
                                const sago_block_inputs *inputs) SAGO_MUST_CHECK;

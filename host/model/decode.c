@@ -12,7 +12,7 @@ static int64_t cross_width(const sago_network *network) {
 }
 
 void sago_decode_plan(const sago_network *network, const sago_plan *plan, int64_t rows, int64_t inputs,
-                      int64_t tokens, int64_t vocab_size, sago_decode *decode) {
+                      int64_t tokens, const sago_loss_head *head, sago_decode *decode) {
     const sago_block *first = &network->decoder.blocks[0];
     int64_t places = network->decoder_only ? inputs + tokens : tokens;
     for (int i = 0; i < network->decoder.n_blocks; i++) {
@@ -26,7 +26,10 @@ void sago_decode_plan(const sago_network *network, const sago_plan *plan, int64_
     sago_norm_plan(&network->decoder.final_norm, plan, rows, &decode->final_norm);
     decode->x = sago_plan_take(plan, rows * first->d_model);
     decode->out = sago_plan_take(plan, rows * first->d_model);
-    decode->logits = sago_plan_floats(plan, rows * vocab_size);
+    decode->logits = sago_plan_floats(plan, rows * head->vocab_size);
+    bool shared = plan->model_size > 1;
+    decode->own_logits = shared ? sago_plan_floats(plan, rows * head->own_ids) : decode->logits;
+    decode->slices = shared ? sago_plan_floats(plan, rows * head->vocab_size) : NULL;
     decode->logprobs = sago_plan_floats(plan, rows);
     decode->chosen = sago_plan_ints(plan, rows);
     decode->step = sago_plan_ints(plan, rows * SAGO_STEP_COUNT);
@@ -65,7 +68,7 @@ sago_status sago_decode_remember(const sago_network *network, const sago_pass *p
     return SAGO_OK;
 }
 
-/* x[rows, D] through the final norm to logits, in rows from first_row on. */
+/* x[rows, D] through the final norm to this rank's logits, in rows from first_row on. */
 static sago_status finish(const sago_network *network, const sago_pass *pass, const sago_decode *decode,
                           int64_t first_row, int64_t rows) {
     int64_t d_model = network->decoder.blocks[0].d_model;
@@ -73,7 +76,7 @@ static sago_status finish(const sago_network *network, const sago_pass *pass, co
     SAGO_TRY(sago_norm_forward(&network->decoder.final_norm, pass, &decode->final_norm, out, x));
     sago_tensor table = sago_pass_value(pass, network->output);
     sago_tensor logits =
-        sago_tensor_2d(decode->logits + first_row * table.shape[0], SAGO_F32, rows, table.shape[0]);
+        sago_tensor_2d(decode->own_logits + first_row * table.shape[0], SAGO_F32, rows, table.shape[0]);
     const sago_matmul_args product = {.transpose_b = true, .alpha = network->logit_scale, .bf16 = pass->bf16};
     return pass->device->ops->matmul(pass->device, logits, out, table, &product);
 }
@@ -100,7 +103,7 @@ sago_status sago_decode_read(const sago_network *network, const sago_pass *pass,
     const sago_stack *stack = &network->decoder;
     int64_t rows = ids.shape[0], length = ids.shape[1], d_model = stack->blocks[0].d_model;
     sago_tensor x = sago_tokens(pass, saved->x[0], rows, length, d_model);
-    SAGO_TRY(sago_embedding_forward(&network->embedding, pass, x, ids.data, stack->input_site));
+    SAGO_TRY(sago_embedding_forward(&network->embedding, pass, x, ids.data, rows, length, stack->input_site));
     for (int i = 0; i < stack->n_blocks; i++) {
         sago_tensor next = sago_tokens(pass, saved->x[i + 1], rows, length, d_model);
         SAGO_TRY(sago_block_forward(&stack->blocks[i], pass, &saved->blocks[i], next, x, inputs));
@@ -149,7 +152,7 @@ static sago_status attend(const sago_attention *layer, const sago_pass *pass, co
         SAGO_TRY(ops->cache_append(pass->device, v, sago_tensor_4d(saved->v, pass->dtype, rows, 1, g, e), place));
     }
     const sago_ranges ranges = {step_part(decode, SAGO_STEP_LO, 2), step_part(decode, cache->hi_part, 2)};
-    sago_attention_args args = sago_attention_arguments(layer, pass, &ranges, 1);
+    sago_attention_args args = sago_attention_arguments(layer, pass, &ranges, 1, cache->tokens);
     args.query_offset = cache->position;
     return ops->attention_forward(pass->device, sago_tensor_4d(saved->o, pass->dtype, rows, 1, h, e),
                                   sago_tensor_3d(saved->lse, SAGO_F32, rows, h, 1),
@@ -192,16 +195,26 @@ sago_status sago_decode_step(const sago_network *network, const sago_pass *pass,
     SAGO_TRY(ops->upload(pass->device, decode->step, decode->host_step,
                          (size_t)(rows * SAGO_STEP_COUNT) * sizeof *decode->step));
     sago_tensor x = sago_tokens(pass, decode->x, rows, 1, d_model);
-    SAGO_TRY(ops->embedding_forward(pass->device, sago_tensor_2d(decode->x, pass->dtype, rows, d_model),
-                                    sago_pass_value(pass, network->embedding.table),
-                                    step_part(decode, SAGO_STEP_ID, 1), 1));
+    SAGO_TRY(sago_embedding_forward(&network->embedding, pass, x, step_part(decode, SAGO_STEP_ID, 1).data, rows, 1,
+                                    network->decoder.input_site));
     for (int i = 0; i < network->decoder.n_blocks; i++)
         SAGO_TRY(step_block(&network->decoder.blocks[i], pass, decode, &decode->caches[i], x, position));
     return finish(network, pass, decode, 0, rows);
 }
 
-sago_tensor sago_decode_logits(const sago_network *network, const sago_pass *pass, const sago_decode *decode) {
-    return sago_tensor_2d(decode->logits, SAGO_F32, decode->rows, sago_pass_value(pass, network->output).shape[0]);
+sago_status sago_decode_logits(const sago_loss_head *head, const sago_pass *pass, const sago_decode *decode,
+                               sago_tensor *logits) {
+    const sago_ops *ops = pass->device->ops;
+    int64_t rows = decode->rows, own = head->own_ids;
+    *logits = sago_tensor_2d(decode->logits, SAGO_F32, rows, head->vocab_size);
+    if (pass->model_size <= 1) return SAGO_OK;
+    SAGO_TRY(sago_gather_equal(pass, sago_tensor_2d(decode->own_logits, SAGO_F32, rows, own), decode->slices));
+    for (int rank = 0; rank < pass->model_size; rank++)
+        for (int64_t row = 0; row < rows; row++)
+            SAGO_TRY(ops->copy(pass->device,
+                               sago_tensor_1d(decode->logits + row * head->vocab_size + rank * own, SAGO_F32, own),
+                               sago_tensor_1d(decode->slices + (rank * rows + row) * own, SAGO_F32, own)));
+    return SAGO_OK;
 }
 
 /* --- moving rows

@@ -7,6 +7,7 @@
 #ifndef SAGO_DECODE_H
 #define SAGO_DECODE_H
 
+#include "loss.h"
 #include "network.h"
 
 typedef struct sago_decode_cache {
@@ -22,6 +23,7 @@ typedef struct sago_decode {
     sago_norm_saved final_norm;
     void *x, *out;            /* [rows, D] */
     float *logits, *logprobs; /* [rows, V], [rows] */
+    float *own_logits, *slices; /* [rows, own V], [ranks, rows, own V]; where ranks share the model */
     int32_t *chosen;          /* [rows] */
     /* What the host tells the device before each step, one upload: [STEP_COUNT][rows]. */
     int32_t *step, *host_step;
@@ -40,7 +42,7 @@ enum {
 };
 
 void sago_decode_plan(const sago_network *network, const sago_plan *plan, int64_t rows, int64_t inputs,
-                      int64_t tokens, int64_t vocab_size, sago_decode *decode);
+                      int64_t tokens, const sago_loss_head *head, sago_decode *decode);
 void sago_decode_plan_host(const sago_plan *host, int64_t rows, sago_decode *decode);
 
 /** T5: fills the cross caches of rows [first_row, first_row + B) from the encoder's output memory[B, inputs, D]. */
@@ -60,8 +62,9 @@ sago_status sago_decode_read(const sago_network *network, const sago_pass *pass,
 sago_status sago_decode_step(const sago_network *network, const sago_pass *pass, const sago_decode *decode,
                              int64_t position) SAGO_MUST_CHECK;
 
-/** The logits of all rows [rows, V]. */
-sago_tensor sago_decode_logits(const sago_network *network, const sago_pass *pass, const sago_decode *decode);
+/** *logits [rows, V] of all rows, on every rank. */
+sago_status sago_decode_logits(const sago_loss_head *head, const sago_pass *pass, const sago_decode *decode,
+                               sago_tensor *logits) SAGO_MUST_CHECK;
 
 /** Moves row from to row to (to < from) in every cache. */
 sago_status sago_decode_move(const sago_network *network, const sago_pass *pass, const sago_decode *decode,

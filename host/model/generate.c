@@ -85,7 +85,7 @@ static sago_status stage_prompts(const generation *run, const int32_t *inputs, i
                 return sago_fail(SAGO_E_INPUT,
                                  "generate: row %lld, position %lld: id %d is not in the vocabulary of %lld",
                                  (long long)(first + row), (long long)i, id, (long long)model->shape.vocab_size);
-            ids[at] = id;
+            ids[at] = used ? sago_model_own_id(model, id) : -1;
             segments[at] = used;
             if (one) host->prefix[at] = used, host->positions[at] = used ? (int32_t)i : -1;
         }
@@ -132,7 +132,7 @@ static void tell(generation *run, const int32_t *ids, int64_t token) {
     for (int64_t s = 0; s < rows; s++) {
         const slot *at = &run->slots[s];
         int64_t position = one ? at->input_length + token - 1 : token;
-        decode->host_step[SAGO_STEP_ID * rows + s] = at->ended ? -1 : ids[s];
+        decode->host_step[SAGO_STEP_ID * rows + s] = at->ended ? -1 : sago_model_own_id(run->model, ids[s]);
         decode->host_step[SAGO_STEP_POSITION * rows + s] = (int32_t)position;
         decode->host_step[SAGO_STEP_LO * rows + s] = 0;
         decode->host_step[SAGO_STEP_SELF_HI * rows + s] = at->ended ? 0 : (int32_t)position + 1;
@@ -146,7 +146,8 @@ static void tell(generation *run, const int32_t *ids, int64_t token) {
 static sago_status choose(generation *run) {
     sago_device *device = run->model->device;
     sago_decode *decode = &run->model->decode;
-    sago_tensor logits = sago_decode_logits(&run->model->network, &run->pass, decode);
+    sago_tensor logits;
+    SAGO_TRY(sago_decode_logits(&run->model->head, &run->pass, decode, &logits));
     size_t bytes = (size_t)decode->rows * sizeof(int32_t);
     SAGO_TRY(device->ops->sample(device, sago_tensor_1d(decode->chosen, SAGO_I32, decode->rows),
                                  sago_tensor_1d(decode->logprobs, SAGO_F32, decode->rows), logits, run->draws,

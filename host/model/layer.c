@@ -35,31 +35,6 @@ sago_status sago_linear_backward(const sago_pass *pass, sago_tensor d_x, float b
     return ops->matmul(pass->device, sago_pass_gradient(pass, weight), d_y, x, &to_weight);
 }
 
-sago_status sago_products_residual(const sago_pass *pass, sago_tensor out, sago_tensor residual,
-                                   const sago_product products[], int n, int site) {
-    bool in_place = pass->dropout_rate == 0 && out.data == residual.data;
-    sago_tensor sum = sago_tokens(pass, in_place ? out.data : pass->product, out.shape[0], out.shape[1], out.shape[2]);
-    for (int i = 0; i < n; i++)
-        SAGO_TRY(sago_linear_forward(pass, sum, products[i].x, products[i].weight, in_place || i > 0 ? 1 : 0));
-    if (in_place) return SAGO_OK;
-    const sago_dropout dropout = sago_pass_dropout(pass, site, out.shape[1]);
-    return pass->device->ops->residual(pass->device, out, residual, sum, &dropout);
-}
-
-sago_status sago_linear_residual(const sago_pass *pass, sago_tensor out, sago_tensor residual, sago_tensor x,
-                                 int weight, int site) {
-    return sago_products_residual(pass, out, residual, &(sago_product){x, weight}, 1, site);
-}
-
-sago_status sago_residual_gradient(const sago_pass *pass, sago_tensor *d, sago_tensor d_out, void *room,
-                                   int site) {
-    *d = d_out;
-    if (pass->dropout_rate == 0) return SAGO_OK;
-    d->data = room;
-    const sago_dropout dropout = sago_pass_dropout(pass, site, d_out.shape[1]);
-    return pass->device->ops->dropout(pass->device, *d, d_out, &dropout);
-}
-
 sago_status sago_layer_declare(sago_registry *registry, int block, const char *prefix, const char *name,
                                int n_dims, const int64_t shape[], const sago_axis axes[], sago_init_kind init,
                                double deviation, int *index) {
@@ -67,6 +42,15 @@ sago_status sago_layer_declare(sago_registry *registry, int block, const char *p
     snprintf(full, sizeof full, "%s.%s", prefix, name);
     *index = sago_registry_declare(registry, block, full, n_dims, shape, axes, init, (float)deviation);
     return *index < 0 ? SAGO_E_SHAPE : SAGO_OK;
+}
+
+int64_t sago_plan_own(const sago_plan *plan, int64_t tokens) {
+    int size = plan->cut_tokens && plan->model_size > 1 ? plan->model_size : 1;
+    return (tokens + size - 1) / size;
+}
+
+void *sago_plan_partial(const sago_plan *plan, int64_t count) {
+    return plan->model_size > 1 ? sago_plan_floats(plan, count) : sago_plan_take(plan, count);
 }
 
 void *sago_plan_take(const sago_plan *plan, int64_t count) {

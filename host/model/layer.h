@@ -14,6 +14,7 @@
 
 #include "arena.h"
 #include "device.h"
+#include "mesh.h"
 #include "model.h"
 #include "ops.h"
 #include "registry.h"
@@ -31,6 +32,12 @@ typedef struct sago_pass {
     uint64_t dropout_key;
     int64_t first_row; /* of the micro-batch, in the global batch */
     void *product;     /* room for the output of a sub-layer before it joins the residual: tokens x d_model */
+    /* Ranks that share the model (parallel.h); the rest is unset where there is one. */
+    sago_mesh *mesh;
+    int model_rank, model_size;
+    bool cut_tokens;     /* the residual stream holds this rank's tokens alone */
+    void *gathered[2];   /* tokens x d_model each: what a sub-layer reads forward; its gradient's way in backward */
+    void *narrow;        /* own tokens x d_model; where activations are not f32 */
 } sago_pass;
 
 /**
@@ -67,35 +74,31 @@ sago_status sago_linear_forward(const sago_pass *pass, sago_tensor y, sago_tenso
 sago_status sago_linear_backward(const sago_pass *pass, sago_tensor d_x, float beta, sago_tensor d_y,
                                  sago_tensor x, int weight) SAGO_MUST_CHECK;
 
-/** x W^T, the output product of a sub-layer: x[B, S, in], W[D, in]. */
-typedef struct sago_product {
-    sago_tensor x;
-    int weight;
-} sago_product;
-
-/** out[B, S, D] = residual + dropout(sum of n products), the end of every sub-layer; out may be residual. */
-sago_status sago_products_residual(const sago_pass *pass, sago_tensor out, sago_tensor residual,
-                                   const sago_product products[], int n, int site) SAGO_MUST_CHECK;
-/** The same of one product. */
-sago_status sago_linear_residual(const sago_pass *pass, sago_tensor out, sago_tensor residual, sago_tensor x,
-                                 int weight, int site) SAGO_MUST_CHECK;
-
-/** d = dropout(d_out) in room where there is dropout, else d_out itself: the way back through
- * sago_products_residual. */
-sago_status sago_residual_gradient(const sago_pass *pass, sago_tensor *d, sago_tensor d_out, void *room,
-                                   int site) SAGO_MUST_CHECK;
+/** Where a layer declares its rows, and this rank's place among those that share the model. */
+typedef struct sago_declaration {
+    sago_registry *registry;
+    const sago_model_shape *shape;
+    int block;
+    int model_rank, model_size;
+} sago_declaration;
 
 /** A row of the registry called PREFIX.NAME; its index. */
 sago_status sago_layer_declare(sago_registry *registry, int block, const char *prefix, const char *name,
                                int n_dims, const int64_t shape[], const sago_axis axes[], sago_init_kind init,
                                double deviation, int *index) SAGO_MUST_CHECK;
 
-/** Where plans take their memory, and what activations are made of. */
+/** Where plans take their memory, what activations are made of, and over how many ranks tokens are cut. */
 typedef struct sago_plan {
     sago_arena *arena;
     sago_dtype dtype;
+    int model_size;  /* ranks that share the model; 0 is 1 */
+    bool cut_tokens; /* parallel.h */
 } sago_plan;
 
+/** The most that this rank holds of so many tokens of the residual stream. */
+int64_t sago_plan_own(const sago_plan *plan, int64_t tokens);
+/** count elements of a partial sum over ranks (parallel.h). */
+void *sago_plan_partial(const sago_plan *plan, int64_t count);
 /** count elements: activations of the plan's dtype, floats, int32. */
 void *sago_plan_take(const sago_plan *plan, int64_t count);
 float *sago_plan_floats(const sago_plan *plan, int64_t count);

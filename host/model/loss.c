@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "loss.h"
 
+#include "parallel.h"
+
 #include <math.h>
 
 int64_t sago_loss_round_up(int64_t n) {
@@ -11,10 +13,11 @@ void sago_loss_plan(const sago_loss_head *head, const sago_plan *plan, bool trai
     int64_t n = sago_loss_round_up(head->chunk);
     work->hidden = sago_plan_take(plan, n * head->d_model);
     work->d_hidden = training ? sago_plan_take(plan, n * head->d_model) : NULL;
-    work->logits = sago_plan_floats(plan, n * head->vocab_size);
+    work->logits = sago_plan_floats(plan, n * head->own_ids);
     work->d_logits =
-        training && plan->dtype != SAGO_F32 ? sago_plan_take(plan, n * head->vocab_size) : work->logits;
+        training && plan->dtype != SAGO_F32 ? sago_plan_take(plan, n * head->own_ids) : work->logits;
     work->stats = sago_plan_floats(plan, n * SAGO_CE_STATS);
+    work->parts = plan->model_size > 1 ? sago_plan_floats(plan, plan->model_size * n * SAGO_CE_STATS) : NULL;
     work->lse = sago_plan_floats(plan, n);
 }
 
@@ -44,8 +47,8 @@ static chunk make_chunk(const sago_loss_head *head, const sago_pass *pass, const
                    .weights = sago_tensor_1d(tokens->weights + first, SAGO_F32, n),
                    .hidden = sago_tensor_2d(work->hidden, pass->dtype, n, head->d_model),
                    .d_hidden = sago_tensor_2d(work->d_hidden, pass->dtype, n, head->d_model),
-                   .logits = sago_tensor_2d(work->logits, SAGO_F32, n, head->vocab_size),
-                   .d_logits = sago_tensor_2d(work->d_logits, pass->dtype, n, head->vocab_size),
+                   .logits = sago_tensor_2d(work->logits, SAGO_F32, n, head->own_ids),
+                   .d_logits = sago_tensor_2d(work->d_logits, pass->dtype, n, head->own_ids),
                    .stats = sago_tensor_2d(work->stats, SAGO_F32, n, SAGO_CE_STATS),
                    .lse = sago_tensor_1d(work->lse, SAGO_F32, n)};
 }
@@ -55,15 +58,16 @@ static sago_tensor flat(sago_tensor t) {
 }
 
 /* Gather, product, statistics. */
-static sago_status forward(const sago_loss_head *head, const sago_pass *pass, const chunk *c,
-                           sago_tensor hidden, const sago_cross_entropy_args *ce) {
+static sago_status forward(const sago_loss_head *head, const sago_pass *pass, const sago_loss_work *work,
+                           const chunk *c, sago_tensor hidden, const sago_cross_entropy_args *ce) {
     sago_device *device = pass->device;
     const sago_ops *ops = device->ops;
     /* A gather is an embedding whose table is the hidden states. */
     SAGO_TRY(ops->embedding_forward(device, c->hidden, flat(hidden), c->places, 1));
     const sago_matmul_args product = {.transpose_b = true, .alpha = head->logit_scale, .bf16 = pass->bf16};
     SAGO_TRY(ops->matmul(device, c->logits, c->hidden, sago_pass_value(pass, head->output), &product));
-    return ops->cross_entropy_forward(device, c->stats, c->logits, c->targets, ce);
+    SAGO_TRY(ops->cross_entropy_forward(device, c->stats, c->logits, c->targets, ce));
+    return sago_combine_slices(pass, c->stats, work->parts);
 }
 
 /* Gradient of the chunk's hidden states and of the output matrix, from its logits. */
@@ -84,7 +88,8 @@ sago_status sago_loss_run(const sago_loss_head *head, const sago_pass *pass, con
                           sago_tensor d_hidden, sago_tensor hidden, const sago_loss_tokens *tokens,
                           const sago_loss_args *args, sago_loss_sums *sums) {
     const sago_ops *ops = pass->device->ops;
-    const sago_cross_entropy_args ce = {.vocabulary = head->vocab_size,
+    const sago_cross_entropy_args ce = {.first_id = head->first_id,
+                                        .vocabulary = head->vocab_size,
                                         .z_loss = args->z_loss,
                                         .label_smoothing = args->label_smoothing,
                                         .scale = (float)args->scale};
@@ -93,7 +98,7 @@ sago_status sago_loss_run(const sago_loss_head *head, const sago_pass *pass, con
     for (int64_t first = 0; first < total; first += size) {
         const chunk c =
             make_chunk(head, pass, work, tokens, first, total - first < size ? total - first : size);
-        SAGO_TRY(forward(head, pass, &c, hidden, &ce));
+        SAGO_TRY(forward(head, pass, work, &c, hidden, &ce));
         SAGO_TRY(ops->loss_finish(pass->device, c.lse, sums, c.stats, c.weights, &ce));
         SAGO_TRY(backward(head, pass, &c, d_hidden, &ce));
     }
@@ -103,12 +108,12 @@ sago_status sago_loss_run(const sago_loss_head *head, const sago_pass *pass, con
 sago_status sago_loss_score(const sago_loss_head *head, const sago_pass *pass, const sago_loss_work *work,
                             sago_tensor hidden, const sago_loss_tokens *tokens, float *logprobs) {
     sago_device *device = pass->device;
-    const sago_cross_entropy_args ce = {.vocabulary = head->vocab_size};
+    const sago_cross_entropy_args ce = {.first_id = head->first_id, .vocabulary = head->vocab_size};
     int64_t total = sago_loss_round_up(tokens->count), size = total ? chunk_of(head, tokens->count) : 1;
     for (int64_t first = 0; first < total; first += size) {
         const chunk c =
             make_chunk(head, pass, work, tokens, first, total - first < size ? total - first : size);
-        SAGO_TRY(forward(head, pass, &c, hidden, &ce));
+        SAGO_TRY(forward(head, pass, work, &c, hidden, &ce));
         SAGO_TRY(device->ops->download(device, work->host_stats, work->stats, sago_tensor_bytes(c.stats)));
         for (int64_t i = 0; i < c.n && first + i < tokens->count; i++) {
             const float *stats = work->host_stats + i * SAGO_CE_STATS;

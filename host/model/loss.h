@@ -8,6 +8,9 @@
  *     objective = scale * sum over tokens of weight * (CE(z, target) + z_loss * lse^2)
  *     CE = lse - (1 - s) z_target - s mean(z), s the label smoothing
  *
+ * Where ranks share the model each makes the logits of its slice of the vocabulary; one small all-gather of their
+ * statistics a chunk gives every rank those of the whole, and the gradient of h is a partial sum.
+ *
  * Tokens without weight are left out before the product, so padding costs nothing here.
  */
 #ifndef SAGO_LOSS_H
@@ -19,16 +22,19 @@
 typedef struct sago_loss_head {
     int output; /* [V, D] */
     float logit_scale;
-    int64_t vocab_size, d_model;
+    int64_t vocab_size;          /* of the whole model */
+    int64_t first_id, own_ids;   /* the slice of the vocabulary whose logits this rank makes */
+    int64_t d_model;
     int64_t chunk; /* most tokens whose logits exist at once */
 } sago_loss_head;
 
 /** Room of one chunk on the device, and for its statistics on the host. */
 typedef struct sago_loss_work {
     void *hidden, *d_hidden; /* [chunk, D] */
-    float *logits;           /* [chunk, V] */
-    void *d_logits;          /* [chunk, V]; the logits' own room where activations are f32 too */
+    float *logits;           /* [chunk, own V] */
+    void *d_logits;          /* [chunk, own V]; the logits' own room where activations are f32 too */
     float *stats, *lse;
+    float *parts; /* stats of all ranks that share the model */
     float *host_stats;
 } sago_loss_work;
 

@@ -3,12 +3,16 @@
 
 #include <math.h>
 
-sago_status sago_mlp_declare(sago_mlp *layer, sago_registry *registry, int block, const char *prefix,
-                             const sago_model_shape *shape) {
+sago_status sago_mlp_declare(sago_mlp *layer, const sago_declaration *into, const char *prefix) {
+    const sago_model_shape *shape = into->shape;
+    sago_registry *registry = into->registry;
+    int block = into->block;
     bool gated = shape->activation != SAGO_RELU;
     *layer = (sago_mlp){.activation = shape->activation,
                         .linear = -1,
-                        .d_ff = shape->d_ff,
+                        .d_ff = shape->d_ff / into->model_size,
+                        .first_column = shape->d_ff / into->model_size * into->model_rank,
+                        .all_columns = shape->d_ff,
                         .inner_site = SAGO_SITES_PER_BLOCK * block + SAGO_SITE_MLP_INNER};
     const int64_t in[] = {shape->d_ff, shape->d_model}, out[] = {shape->d_model, shape->d_ff};
     const sago_axis in_axes[] = {SAGO_AXIS_MLP, SAGO_AXIS_EMBED},
@@ -43,10 +47,18 @@ sago_tensor sago_mlp_output(const sago_mlp *layer, const sago_pass *pass, const 
     return hidden(layer, pass, saved->product, n);
 }
 
+/* Masks of this rank's columns are those of the whole. */
+static sago_dropout inner_dropout(const sago_mlp *layer, const sago_pass *pass, sago_tensor n) {
+    sago_dropout dropout = sago_pass_dropout(pass, layer->inner_site, n.shape[1]);
+    dropout.first = layer->first_column;
+    dropout.pitch = layer->all_columns;
+    return dropout;
+}
+
 sago_status sago_mlp_forward(const sago_mlp *layer, const sago_pass *pass, const sago_mlp_saved *saved,
                              sago_tensor n) {
     const sago_ops *ops = pass->device->ops;
-    const sago_dropout dropout = sago_pass_dropout(pass, layer->inner_site, n.shape[1]);
+    const sago_dropout dropout = inner_dropout(layer, pass, n);
     sago_tensor in = hidden(layer, pass, saved->in, n), product = hidden(layer, pass, saved->product, n);
     SAGO_TRY(sago_linear_forward(pass, in, n, layer->in, 0));
     if (layer->activation == SAGO_RELU) return ops->relu_forward(pass->device, product, in, &dropout);
@@ -61,7 +73,7 @@ sago_status sago_mlp_backward(const sago_mlp *layer, const sago_pass *pass, cons
                               const sago_mlp_work *work, sago_tensor d_n, float beta, sago_tensor d_out,
                               sago_tensor n) {
     const sago_ops *ops = pass->device->ops;
-    const sago_dropout dropout = sago_pass_dropout(pass, layer->inner_site, n.shape[1]);
+    const sago_dropout dropout = inner_dropout(layer, pass, n);
     sago_tensor in = hidden(layer, pass, saved->in, n), product = hidden(layer, pass, saved->product, n);
     sago_tensor d_product = hidden(layer, pass, work->d_linear, n);
     SAGO_TRY(sago_linear_backward(pass, d_product, 0, d_out, product, layer->out));

@@ -16,7 +16,8 @@ typedef struct sago_mlp {
     int in;     /* [F, D]: the gate, or the only one of 1.0 */
     int linear; /* [F, D], -1 in 1.0 */
     int out;    /* [D, F] */
-    int64_t d_ff;
+    int64_t d_ff;                /* columns of this rank */
+    int64_t first_column, all_columns; /* of those of all ranks that share the model */
     int inner_site;
 } sago_mlp;
 
@@ -32,8 +33,7 @@ typedef struct sago_mlp_work {
 } sago_mlp_work;
 
 /** Declares PREFIX.gate and .linear, or .in; .out. */
-sago_status sago_mlp_declare(sago_mlp *layer, sago_registry *registry, int block, const char *prefix,
-                             const sago_model_shape *shape) SAGO_MUST_CHECK;
+sago_status sago_mlp_declare(sago_mlp *layer, const sago_declaration *into, const char *prefix) SAGO_MUST_CHECK;
 void sago_mlp_plan(const sago_mlp *layer, const sago_plan *plan, int64_t tokens, sago_mlp_saved *saved);
 void sago_mlp_plan_work(const sago_mlp *layer, const sago_plan *plan, int64_t tokens, sago_mlp_work *work);
 /** Fills saved from n [B, S, D]; the output product is over sago_mlp_output(). */

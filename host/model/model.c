@@ -7,9 +7,9 @@
 
 static void plan_training(sago_model *model, const sago_plan *plan) {
     int64_t d_model = model->shape.d_model, inputs = model->encoder_tokens, targets = model->decoder_tokens;
-    model->d_x = sago_plan_take(plan, (inputs > targets ? inputs : targets) * d_model);
-    model->d_hidden = sago_plan_take(plan, targets * d_model);
-    model->d_memory = sago_plan_take(plan, inputs * d_model);
+    model->d_x = sago_plan_take(plan, sago_plan_own(plan, inputs > targets ? inputs : targets) * d_model);
+    model->d_hidden = sago_plan_partial(plan, targets * d_model);
+    model->d_memory = sago_plan_partial(plan, inputs * d_model);
 }
 
 static void plan_decoder(sago_model *model, const sago_plan *plan, sago_keep keep) {
@@ -32,7 +32,7 @@ static void plan_decoder(sago_model *model, const sago_plan *plan, sago_keep kee
 
 /* The same on the host and on the device, so that one copy carries all. */
 static void plan_inputs(sago_model *model, sago_arena *arena, sago_micro_inputs *in) {
-    const sago_plan plan = {arena, SAGO_F32};
+    const sago_plan plan = {.arena = arena, .dtype = SAGO_F32};
     int64_t inputs = model->encoder_tokens, targets = model->decoder_tokens;
     size_t start = sago_arena_mark(arena);
     in->input_ids = sago_plan_ints(&plan, inputs);
@@ -48,16 +48,28 @@ static void plan_inputs(sago_model *model, sago_arena *arena, sago_micro_inputs 
     model->inputs_bytes = sago_arena_mark(arena) - start;
 }
 
+/* What ranks that share the model need to hand each other (parallel.h). */
+static void plan_sharing(sago_model *model, const sago_plan *plan, int64_t most) {
+    int64_t d_model = model->shape.d_model;
+    model->product = sago_plan_partial(plan, most * d_model);
+    if (model->model_size <= 1) return;
+    model->gathered[0] = sago_plan_take(plan, most * d_model);
+    if (plan->dtype != SAGO_F32) model->narrow = sago_plan_take(plan, sago_plan_own(plan, most) * d_model);
+    if (!plan->cut_tokens) return;
+    model->gathered[1] = sago_plan_take(plan, most * d_model);
+    model->memory_room = sago_plan_take(plan, model->encoder_tokens * d_model);
+}
+
 static void plan(sago_model *model, sago_arena *arena) {
     const sago_network *network = &model->network;
     const sago_model_options *options = &model->options;
-    const sago_plan plan = {arena, options->dtype};
+    const sago_plan plan = {arena, options->dtype, model->model_size, options->training};
     int64_t inputs = model->encoder_tokens, targets = model->decoder_tokens;
     sago_keep keep = !options->training   ? SAGO_KEEP_NONE
                      : options->recompute ? SAGO_KEEP_INPUTS
                                           : SAGO_KEEP_ALL;
     plan_inputs(model, arena, &model->inputs);
-    model->product = sago_plan_take(&plan, (inputs > targets ? inputs : targets) * model->shape.d_model);
+    plan_sharing(model, &plan, inputs > targets ? inputs : targets);
     model->encoder_lo = sago_plan_ints(&plan, inputs);
     model->encoder_hi = sago_plan_ints(&plan, inputs);
     model->decoder_lo = sago_plan_ints(&plan, targets);
@@ -81,12 +93,12 @@ static void plan(sago_model *model, sago_arena *arena) {
     if (!network->decoder_only) sago_overlap_next(&overlap, arena);
     if (options->generate_rows > 0)
         sago_decode_plan(network, &plan, options->generate_rows, options->generate_inputs,
-                         options->generate_tokens, model->shape.vocab_size, &model->decode);
+                         options->generate_tokens, &model->head, &model->decode);
     sago_overlap_end(&overlap, arena);
 }
 
 static void plan_host(sago_model *model, sago_arena *arena) {
-    const sago_plan host = {arena, SAGO_F32};
+    const sago_plan host = {.arena = arena, .dtype = SAGO_F32};
     model->host_logprobs = sago_plan_floats(&host, model->decoder_tokens);
     sago_loss_plan_host(&model->head, &host, &model->loss);
     if (model->options.generate_rows > 0)
@@ -110,8 +122,12 @@ static sago_status check_registry(const sago_registry *registry, const sago_regi
     for (int i = 0; same && i < declared->n_params; i++)
         same = strcmp(registry->params[i].name, declared->params[i].name) == 0 &&
                memcmp(registry->params[i].global_shape, declared->params[i].global_shape,
-                      sizeof declared->params[i].global_shape) == 0;
-    return same ? SAGO_OK : sago_fail(SAGO_E_INTERNAL, "model: the registry was declared for another shape");
+                      sizeof declared->params[i].global_shape) == 0 &&
+               memcmp(registry->params[i].local_shape, declared->params[i].local_shape,
+                      sizeof declared->params[i].local_shape) == 0;
+    return same ? SAGO_OK
+                : sago_fail(SAGO_E_INTERNAL, "model: the registry was declared for another shape, or cut for "
+                                             "another mesh");
 }
 
 static sago_status check_options(const sago_model_options *options, const sago_device *device) {
@@ -148,25 +164,32 @@ static void plan_tokens(sago_model *model) {
 }
 
 sago_status sago_model_open(const sago_model_shape *shape, const sago_registry *registry, sago_device *device,
-                            const sago_mesh *mesh, const sago_model_options *options, sago_model **out) {
+                            sago_mesh *mesh, const sago_model_options *options, sago_model **out) {
     *out = NULL;
-    int model_axis = mesh ? mesh->axis_size[SAGO_MODEL_AXIS] : 1;
-    if (model_axis != 1)
-        return sago_fail(SAGO_E_CONFIG,
-                         "mesh.model is %d: models run with mesh.model 1; use the ranks as mesh.data",
-                         model_axis);
     SAGO_TRY(check_options(options, device));
     sago_model *model = sago_alloc_zero(1, sizeof *model);
     *model = (sago_model){.shape = *shape, .registry = registry, .device = device, .options = *options};
+    model->mesh = mesh;
+    model->model_rank = mesh ? mesh->axis_rank[SAGO_MODEL_AXIS] : 0;
+    model->model_size = mesh ? mesh->axis_size[SAGO_MODEL_AXIS] : 1;
     sago_registry declared = {0};
-    sago_status status = sago_network_declare(&model->network, shape, &declared);
+    sago_status status = sago_network_declare(&model->network, shape, model->model_rank, model->model_size, &declared);
+    if (status == SAGO_OK)
+        status = sago_model_shard(shape, &declared, NULL, 0, model->model_rank, model->model_size);
     if (status == SAGO_OK) status = check_registry(registry, &declared);
     if (status != SAGO_OK) goto done;
     const sago_network *network = &model->network;
     plan_tokens(model);
     int64_t chunk = options->loss_chunk_tokens < model->decoder_tokens ? options->loss_chunk_tokens
                                                                        : model->decoder_tokens;
-    model->head = (sago_loss_head){network->output, network->logit_scale, shape->vocab_size, shape->d_model, chunk};
+    const sago_param *output = &registry->params[network->output];
+    model->head = (sago_loss_head){.output = network->output,
+                                   .logit_scale = network->logit_scale,
+                                   .vocab_size = shape->vocab_size,
+                                   .first_id = output->global_offset[0],
+                                   .own_ids = output->local_shape[0],
+                                   .d_model = shape->d_model,
+                                   .chunk = chunk};
     if (!network->decoder_only) sago_stack_saved_open(&network->encoder, &model->encoder);
     sago_stack_saved_open(&network->decoder, &model->decoder);
     model->decode.caches = sago_alloc_zero((size_t)network->decoder.n_blocks, sizeof *model->decode.caches);

@@ -69,6 +69,11 @@ sago_status sago_model_shape_check(const sago_model_shape *shape, int model_axis
 /** Declares all parameters. Names, shapes, formulas: docs/model.md. */
 sago_status sago_model_declare(const sago_model_shape *shape, sago_registry *registry) SAGO_MUST_CHECK;
 
+/** Cuts the declared rows over the ranks that share the model, as the layers need it: heads, kv, mlp and vocab. rules
+ * (mesh.rules; n_rules 0: none) may say so, and SAGO_E_CONFIG names a parameter that they would cut otherwise. */
+sago_status sago_model_shard(const sago_model_shape *shape, sago_registry *registry, const char *const rules[],
+                             int n_rules, int model_rank, int model_size) SAGO_MUST_CHECK;
+
 typedef struct sago_model_options {
     int64_t max_rows;                    /* rows of a micro-batch */
     int64_t input_length, target_length; /* longest row; a decoder alone: their sum */
@@ -83,7 +88,7 @@ typedef struct sago_model_options {
 
 typedef struct sago_model sago_model;
 sago_status sago_model_open(const sago_model_shape *shape, const sago_registry *registry, sago_device *device,
-                            const sago_mesh *mesh, const sago_model_options *options,
+                            sago_mesh *mesh, const sago_model_options *options,
                             sago_model **out) SAGO_MUST_CHECK;
 void sago_model_close(sago_model *model);
 size_t sago_model_bytes(const sago_model *model); /* device memory that open took */

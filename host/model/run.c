@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "parallel.h"
 #include "state.h"
 
 #include <string.h>
@@ -20,7 +21,13 @@ sago_pass sago_model_pass(const sago_model *model, const void *values) {
                        .dtype = model->options.dtype,
                        .values = values,
                        .bf16 = model->options.bf16,
-                       .product = model->product};
+                       .product = model->product,
+                       .mesh = model->mesh,
+                       .model_rank = model->model_rank,
+                       .model_size = model->model_size,
+                       .cut_tokens = model->options.training && model->model_size > 1,
+                       .gathered = {model->gathered[0], model->gathered[1]},
+                       .narrow = model->narrow};
 }
 
 /* The longest row's used length, up to its last token. */
@@ -46,6 +53,11 @@ sago_status sago_model_send(sago_model *model, size_t bytes) {
     return ops->mark(model->device, &model->stages[at].sent);
 }
 
+int32_t sago_model_own_id(const sago_model *model, int32_t id) {
+    int64_t row = id - model->head.first_id;
+    return row >= 0 && row < model->head.own_ids ? (int32_t)row : -1;
+}
+
 /* Rows of `length` tokens as rows of `used`; padding gets id -1. */
 static sago_status stage(const sago_model *model, int32_t *to_ids, int32_t *to_segments, const int32_t *ids,
                          const int32_t *segments, int64_t rows, int64_t length, int64_t used) {
@@ -56,7 +68,7 @@ static sago_status stage(const sago_model *model, int32_t *to_ids, int32_t *to_s
                 return sago_fail(SAGO_E_INPUT,
                                  "model: row %lld, position %lld: id %d is not in the vocabulary of %lld",
                                  (long long)row, (long long)i, id, (long long)model->shape.vocab_size);
-            to_ids[row * used + i] = id;
+            to_ids[row * used + i] = segment ? sago_model_own_id(model, id) : -1;
             to_segments[row * used + i] = segment;
         }
     }
@@ -73,18 +85,20 @@ static sago_status ranges_of(sago_model *model, int32_t *lo, int32_t *hi, sago_t
 sago_status sago_model_encode(sago_model *model, const sago_pass *pass, int64_t rows, int64_t length,
                               sago_block_inputs *inputs, sago_tensor *out) {
     sago_tensor segments = sago_tensor_2d(model->inputs.input_segments, SAGO_I32, rows, length);
-    *inputs = (sago_block_inputs){0};
+    *inputs = (sago_block_inputs){.rows = rows, .tokens = length};
     SAGO_TRY(ranges_of(model, model->encoder_lo, model->encoder_hi, segments, segments, (sago_tensor){0},
                        SAGO_ATTEND_FULL, &inputs->self.ranges));
-    return sago_stack_forward(&model->network.encoder, &model->network.embedding, pass, &model->encoder, rows, length,
-                              model->inputs.input_ids, inputs, out);
+    sago_tensor own;
+    SAGO_TRY(sago_stack_forward(&model->network.encoder, &model->network.embedding, pass, &model->encoder,
+                                model->inputs.input_ids, inputs, &own));
+    return sago_gather_tokens(pass, out, own, rows, length, model->memory_room);
 }
 
 sago_status sago_model_decoder_inputs(sago_model *model, int64_t rows, int64_t length, sago_block_inputs *inputs) {
     const sago_micro_inputs *in = &model->inputs;
     sago_tensor segments = sago_tensor_2d(in->target_segments, SAGO_I32, rows, length);
     bool prefix = model->network.decoder_only && model->options.prefix;
-    *inputs = (sago_block_inputs){0};
+    *inputs = (sago_block_inputs){.rows = rows, .tokens = length};
     if (model->network.decoder_only) inputs->self.positions = sago_tensor_2d(in->positions, SAGO_I32, rows, length);
     return ranges_of(model, model->decoder_lo, model->decoder_hi, segments, segments,
                      prefix ? sago_tensor_2d(in->prefix, SAGO_I32, rows, length) : (sago_tensor){0},
@@ -134,7 +148,7 @@ static sago_status list_targets(sago_model *model, sago_micro_inputs *to, const 
 /* A micro-batch through the stacks. */
 typedef struct forward_state {
     sago_block_inputs encoder, decoder;
-    sago_tensor hidden; /* [rows, target tokens, D] */
+    sago_tensor hidden; /* of the residual stream */
     int64_t input_length, target_length;
     const int32_t *places; /* of the loss's tokens, on the host; until the next micro-batch but one */
     sago_loss_tokens tokens;
@@ -183,8 +197,8 @@ static sago_status forward(sago_model *model, const sago_pass *pass, const sago_
         SAGO_TRY(ranges_of(model, model->cross_lo, model->cross_hi, queries, keys, (sago_tensor){0},
                            SAGO_ATTEND_FULL, &cross->ranges));
     }
-    return sago_stack_forward(&network->decoder, &network->embedding, pass, &model->decoder, rows,
-                              state->target_length, in->target_ids, &state->decoder, &state->hidden);
+    return sago_stack_forward(&network->decoder, &network->embedding, pass, &model->decoder, in->target_ids,
+                              &state->decoder, &state->hidden);
 }
 
 static sago_status check_batch(const sago_model *model, const sago_batch *batch, int64_t first_row,
@@ -241,12 +255,14 @@ sago_status sago_model_loss(sago_model *model, const void *values, float *gradie
     forward_state state;
     SAGO_TRY(forward(model, &pass, batch, first_row, n_rows, &state));
 
-    sago_tensor d_hidden = state.hidden, d_memory = state.decoder.cross.memory, d_x = state.hidden;
-    d_hidden.data = model->d_hidden;
-    d_memory.data = network->decoder_only ? NULL : model->d_memory;
+    int64_t rows = n_rows, tokens = state.target_length, d = model->shape.d_model;
+    sago_tensor hidden, d_hidden = sago_partial_sum(&pass, model->d_hidden, rows, tokens, d), d_x = state.hidden;
+    sago_tensor d_memory = sago_partial_sum(&pass, network->decoder_only ? NULL : model->d_memory, rows,
+                                            state.input_length, d);
     d_x.data = model->d_x;
-    SAGO_TRY(
-        sago_loss_run(&model->head, &pass, &model->loss, d_hidden, state.hidden, &state.tokens, args, sums));
+    SAGO_TRY(sago_gather_tokens(&pass, &hidden, state.hidden, rows, tokens, pass.gathered[0]));
+    SAGO_TRY(sago_loss_run(&model->head, &pass, &model->loss, d_hidden, hidden, &state.tokens, args, sums));
+    SAGO_TRY(sago_sum_partial(&pass, &d_hidden, d_hidden));
     if (model->registry->n_blocks > last_block)
         SAGO_TRY(finish(&done, last_block)); /* the untied output matrix */
     if (d_memory.data) SAGO_TRY(ops->fill(model->device, d_memory, 0));
@@ -254,8 +270,8 @@ sago_status sago_model_loss(sago_model *model, const void *values, float *gradie
                                  &model->decoder_work, d_hidden, d_x, d_memory, model->inputs.target_ids,
                                  &state.decoder, &done));
     if (d_memory.data) {
-        d_x = d_memory;
-        d_x.data = model->d_x;
+        SAGO_TRY(sago_sum_partial(&pass, &d_memory, d_memory));
+        d_x = sago_residual_tokens(&pass, model->d_x, rows, state.input_length, d);
         SAGO_TRY(sago_stack_backward(&network->encoder, &network->embedding, &pass, &model->encoder,
                                      &model->encoder_work, d_memory, d_x, (sago_tensor){0},
                                      model->inputs.input_ids, &state.encoder, &done));

@@ -39,6 +39,11 @@ struct sago_model {
     sago_loss_work loss;
     void *product;                   /* [most tokens, D] */
     void *d_x, *d_hidden, *d_memory; /* gradients: residual stream, decoder's output, encoder's output */
+    /* Where ranks share the model (parallel.h). */
+    sago_mesh *mesh;
+    int model_rank, model_size;
+    void *gathered[2], *narrow;
+    void *memory_room; /* [encoder tokens, D]: the encoder's output, whole */
     int32_t *encoder_lo, *encoder_hi, *decoder_lo, *decoder_hi, *cross_lo, *cross_hi;
     sago_decode decode;
 
@@ -70,6 +75,9 @@ sago_status sago_model_encode(sago_model *model, const sago_pass *pass, int64_t 
  * alone. */
 sago_status sago_model_decoder_inputs(sago_model *model, int64_t rows, int64_t length,
                                       sago_block_inputs *inputs) SAGO_MUST_CHECK;
+
+/** The row of this rank's slice of the embedding that id stands in, -1 for those of other ranks. */
+int32_t sago_model_own_id(const sago_model *model, int32_t id);
 
 /** Rounds a length up, so that products see few different shapes; at most limit. */
 int64_t sago_model_round_length(int64_t length, int64_t limit);

@@ -72,9 +72,9 @@ static sago_status open_model(sago_trainer *t) {
     const sago_ops *ops = t->device->ops;
     SAGO_TRY(sago_model_shape_check(&t->shape, t->mesh->axis_size[SAGO_MODEL_AXIS]));
     SAGO_TRY(sago_model_declare(&t->shape, &t->registry));
-    SAGO_TRY(sago_registry_shard(&t->registry, (const char *const *)config->mesh.rules.items,
-                                 config->mesh.rules.count, t->mesh->axis_rank[SAGO_MODEL_AXIS],
-                                 t->mesh->axis_size[SAGO_MODEL_AXIS]));
+    SAGO_TRY(sago_model_shard(&t->shape, &t->registry, (const char *const *)config->mesh.rules.items,
+                              config->mesh.rules.count, t->mesh->axis_rank[SAGO_MODEL_AXIS],
+                              t->mesh->axis_size[SAGO_MODEL_AXIS]));
     int64_t ranks = t->mesh->axis_size[SAGO_DATA_AXIS];
     int64_t local_rows = (config->train.global_batch + ranks - 1) / ranks;
     t->micro_rows = config->train.micro_batch > 0 && config->train.micro_batch < local_rows
@@ -104,7 +104,8 @@ static sago_status open_model(sago_trainer *t) {
     SAGO_TRY(ops->allocate(t->device, (void **)&t->device_step, sizeof *t->device_step));
     SAGO_TRY(ops->allocate_host(t->device, (void **)&t->host_steps, 2 * sizeof *t->host_steps));
     SAGO_TRY(sago_model_open(&t->shape, &t->registry, t->device, t->mesh, &options, &t->model));
-    SAGO_TRY(sago_optimizer_open(config, &t->registry, t->device, &t->optimizer));
+    SAGO_TRY(sago_optimizer_open(config, &t->registry, t->mesh, t->device, &t->optimizer));
+    SAGO_TRY(sago_model_axis_open(&t->registry, t->mesh, t->device, &t->model_axis));
     return sago_reducer_open(&t->registry, t->mesh, config->mesh.bucket_bytes, &t->reducer);
 }
 
@@ -257,6 +258,7 @@ void sago_trainer_close(sago_trainer *t) {
     sago_data_close(t->data);
     sago_tokenizer_close(t->tokenizer);
     sago_optimizer_close(t->optimizer);
+    sago_model_axis_close(t->model_axis);
     sago_model_close(t->model);
     if (t->device) {
         sago_weights_close(&t->weights);

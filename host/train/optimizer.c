@@ -12,14 +12,23 @@
 typedef struct state_tensor {
     char name[SAGO_PARAM_NAME_BYTES + 32];
     int n_dims;
-    int64_t shape[2];
+    int64_t global_shape[2], offset[2], shape[2];
     float *data;
 } state_tensor;
+
+/* Sums that lie one after another, of which every rank that shares the model has its part. */
+typedef struct partial_sums {
+    double *first; /* on the device */
+    int64_t count;
+} partial_sums;
 
 struct sago_optimizer {
     const sago_config *config;
     const sago_registry *registry;
     sago_device *device;
+    sago_mesh *mesh;
+    partial_sums statistics, updates; /* of parameters that are cut over the model axis */
+    double *host_sums;                /* room for either, where the device's memory is not the host's */
     sago_adafactor_slot *slots; /* of the parameters that learn */
     const sago_param **params;  /* the slot's parameter */
     double *multipliers;        /* the slot's learning-rate multiplier */
@@ -38,41 +47,85 @@ static double group_multiplier(const sago_config *config, const char *name) {
     return 1;
 }
 
+/* State of a parameter over some of its dims: all of them, or one. */
 static float *take_state(sago_optimizer *o, sago_arena *arena, const char *kind, const sago_param *param,
-                         int n_dims, int64_t a, int64_t b) {
-    float *data = sago_arena_take(arena, (size_t)(a * b) * sizeof(float));
+                         int n_dims, int first_dim) {
     state_tensor *t = &o->tensors[o->n_tensors++];
+    *t = (state_tensor){.n_dims = n_dims, .global_shape = {1, 1}, .shape = {1, 1}};
     snprintf(t->name, sizeof t->name, "adafactor/%s/%s", kind, param->name);
-    t->n_dims = n_dims;
-    t->shape[0] = a, t->shape[1] = b;
-    t->data = data;
-    return data;
+    for (int i = 0; i < n_dims; i++) {
+        t->global_shape[i] = param->global_shape[first_dim + i];
+        t->offset[i] = param->global_offset[first_dim + i];
+        t->shape[i] = param->local_shape[first_dim + i];
+    }
+    t->data = sago_arena_take(arena, (size_t)(t->shape[0] * t->shape[1]) * sizeof(float));
+    return t->data;
 }
 
-/* Runs twice: to measure, then to hand out addresses. */
+static double *take_sums(sago_arena *arena, int64_t count) {
+    return sago_arena_take(arena, (size_t)count * sizeof(double));
+}
+
+/* The parameter is cut along this dim, so sums along it are partial. */
+static bool is_cut(const sago_param *p, int dim) {
+    return p->local_shape[dim] != p->global_shape[dim];
+}
+
+/* One pass over the slots for each kind of sums: those that travel, together, and those that do not. A sum over columns
+   is partial where columns are cut. */
+static void lay_out_statistics(sago_optimizer *o, sago_arena *arena, bool travelling) {
+    for (int i = 0; i < o->n_slots; i++) {
+        const sago_param *p = o->params[i];
+        sago_adafactor_slot *slot = &o->slots[i];
+        bool cut = is_cut(p, 0) || is_cut(p, 1);
+        if (slot->factored && is_cut(p, 1) == travelling) slot->row_sum = take_sums(arena, p->local_shape[0]);
+        if (slot->factored && is_cut(p, 0) == travelling) slot->column_sum = take_sums(arena, p->local_shape[1]);
+        if (cut == travelling) slot->value_square = take_sums(arena, 1);
+    }
+}
+
+static void lay_out_updates(sago_optimizer *o, sago_arena *arena, bool travelling) {
+    for (int i = 0; i < o->n_slots; i++) {
+        const sago_param *p = o->params[i];
+        if ((is_cut(p, 0) || is_cut(p, 1)) == travelling) o->slots[i].update_square = take_sums(arena, 1);
+    }
+}
+
+static partial_sums between(const sago_optimizer *o, const sago_arena *arena, size_t mark) {
+    size_t bytes = sago_arena_mark(arena) - mark;
+    if (!o->memory) return (partial_sums){0}; /* only measured */
+    return (partial_sums){(double *)(void *)((char *)o->memory + mark), (int64_t)(bytes / sizeof(double))};
+}
+
+/* Runs twice: to measure, then to hand out addresses. Sums are padded by the arena, and padding is summed too. */
 static void lay_out(sago_optimizer *o, sago_arena *arena) {
     const sago_config *config = o->config;
     o->n_tensors = 0;
     for (int i = 0; i < o->n_slots; i++) {
         const sago_param *p = o->params[i];
-        sago_adafactor_slot *slot = &o->slots[i];
-        int64_t rows = p->local_shape[0], columns = p->local_shape[1];
         int64_t smaller = p->global_shape[0] < p->global_shape[1] ? p->global_shape[0] : p->global_shape[1];
-        slot->factored =
+        o->slots[i].factored =
             config->optimizer.factored && p->n_dims == 2 && smaller >= config->optimizer.min_factored_dim;
-        slot->global_rows = p->global_shape[0], slot->global_columns = p->global_shape[1];
+        o->slots[i].global_rows = p->global_shape[0], o->slots[i].global_columns = p->global_shape[1];
+    }
+    size_t mark = sago_arena_mark(arena);
+    lay_out_statistics(o, arena, true);
+    o->statistics = between(o, arena, mark);
+    mark = sago_arena_mark(arena);
+    lay_out_updates(o, arena, true);
+    o->updates = between(o, arena, mark);
+    lay_out_statistics(o, arena, false);
+    lay_out_updates(o, arena, false);
+    for (int i = 0; i < o->n_slots; i++) {
+        const sago_param *p = o->params[i];
+        sago_adafactor_slot *slot = &o->slots[i];
         if (slot->factored) {
-            slot->row = take_state(o, arena, "row", p, 1, rows, 1);
-            slot->column = take_state(o, arena, "column", p, 1, columns, 1);
-            slot->row_sum = sago_arena_take(arena, (size_t)rows * sizeof(double));
-            slot->column_sum = sago_arena_take(arena, (size_t)columns * sizeof(double));
+            slot->row = take_state(o, arena, "row", p, 1, 0);
+            slot->column = take_state(o, arena, "column", p, 1, 1);
         } else {
-            slot->moment = take_state(o, arena, "moment", p, p->n_dims, rows, columns);
+            slot->moment = take_state(o, arena, "moment", p, p->n_dims, 0);
         }
-        if (config->optimizer.momentum > 0)
-            slot->momentum = take_state(o, arena, "momentum", p, p->n_dims, rows, columns);
-        slot->value_square = sago_arena_take(arena, sizeof(double));
-        slot->update_square = sago_arena_take(arena, sizeof(double));
+        if (config->optimizer.momentum > 0) slot->momentum = take_state(o, arena, "momentum", p, p->n_dims, 0);
     }
 }
 
@@ -88,10 +141,10 @@ static sago_status write_state(void *optimizer, int64_t first, const void *from_
                                   (size_t)count * sizeof(float));
 }
 
-sago_status sago_optimizer_open(const sago_config *config, const sago_registry *registry, sago_device *device,
-                                sago_optimizer **out) {
+sago_status sago_optimizer_open(const sago_config *config, const sago_registry *registry, sago_mesh *mesh,
+                                sago_device *device, sago_optimizer **out) {
     sago_optimizer *o = sago_alloc_zero(1, sizeof *o);
-    o->config = config, o->registry = registry, o->device = device;
+    o->config = config, o->registry = registry, o->mesh = mesh, o->device = device;
     o->remote = (sago_remote){read_state, write_state, o};
     size_t n = (size_t)registry->n_params;
     o->slots = sago_alloc_zero(n, sizeof *o->slots);
@@ -115,6 +168,8 @@ sago_status sago_optimizer_open(const sago_config *config, const sago_registry *
     }
     sago_arena_over(&arena, o->memory, o->bytes);
     lay_out(o, &arena);
+    int64_t longest = o->statistics.count > o->updates.count ? o->statistics.count : o->updates.count;
+    if (longest > 0 && device->asynchronous) o->host_sums = sago_alloc_zero((size_t)longest, sizeof(double));
     *out = o;
     return SAGO_OK;
 }
@@ -126,7 +181,19 @@ void sago_optimizer_close(sago_optimizer *o) {
     free(o->params);
     free(o->multipliers);
     free(o->tensors);
+    free(o->host_sums);
     free(o);
+}
+
+/* Adds the parts of all ranks that share the model. */
+static sago_status join(sago_optimizer *o, const partial_sums *sums) {
+    const sago_ops *ops = o->device->ops;
+    size_t bytes = (size_t)sums->count * sizeof(double);
+    if (sums->count == 0) return SAGO_OK;
+    if (!o->device->asynchronous) return sago_all_reduce_f64(o->mesh, SAGO_MODEL_AXIS, sums->first, sums->count);
+    SAGO_TRY(ops->download(o->device, o->host_sums, sums->first, bytes));
+    SAGO_TRY(sago_all_reduce_f64(o->mesh, SAGO_MODEL_AXIS, o->host_sums, sums->count));
+    return ops->upload(o->device, sums->first, o->host_sums, bytes);
 }
 
 sago_status sago_optimizer_step(sago_optimizer *o, const sago_weights *weights, float *gradients, int64_t t,
@@ -147,10 +214,11 @@ sago_status sago_optimizer_step(sago_optimizer *o, const sago_weights *weights, 
         o->slots[i].gradient = sago_param_tensor(o->params[i], SAGO_F32, gradients);
         o->slots[i].learning_rate = (float)(rate * o->multipliers[i]);
     }
-    /* Every rank holds whole parameters here, so the partial sums between the phases are whole already. */
     const sago_ops *ops = o->device->ops;
     SAGO_TRY(ops->adafactor_statistics(o->device, o->slots, o->n_slots, &args));
+    SAGO_TRY(join(o, &o->statistics));
     SAGO_TRY(ops->adafactor_moments(o->device, o->slots, o->n_slots, &args));
+    SAGO_TRY(join(o, &o->updates));
     return ops->adafactor_apply(o->device, o->slots, o->n_slots, &args);
 }
 
@@ -164,7 +232,8 @@ void sago_optimizer_pieces(const sago_optimizer *o, sago_piece *out) {
         out[i] = (sago_piece){.name = t->name,
                               .dtype = SAGO_F32,
                               .n_dims = t->n_dims,
-                              .global_shape = {t->shape[0], t->shape[1]},
+                              .global_shape = {t->global_shape[0], t->global_shape[1]},
+                              .offset = {t->offset[0], t->offset[1]},
                               .shape = {t->shape[0], t->shape[1]},
                               .data = o->device->asynchronous ? NULL : t->data,
                               .remote = o->device->asynchronous ? &o->remote : NULL,

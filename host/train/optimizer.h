@@ -13,14 +13,16 @@
 #include "ckpt.h"
 #include "config.h"
 #include "device.h"
+#include "mesh.h"
 #include "ops.h"
 #include "weights.h"
 
 typedef struct sago_optimizer sago_optimizer;
 
-/** Takes zeroed state. Frozen parameters (a group of multiplier 0) have none. */
-sago_status sago_optimizer_open(const sago_config *config, const sago_registry *registry, sago_device *device,
-                                sago_optimizer **out) SAGO_MUST_CHECK;
+/** Takes zeroed state. mesh: whose model axis adds up what each rank sees of a parameter that is cut over it, in two sums
+ * a step; NULL where none is. Frozen parameters (a group of multiplier 0) have none. */
+sago_status sago_optimizer_open(const sago_config *config, const sago_registry *registry, sago_mesh *mesh,
+                                sago_device *device, sago_optimizer **out) SAGO_MUST_CHECK;
 void sago_optimizer_close(sago_optimizer *optimizer);
 
 /**
@@ -31,8 +33,8 @@ void sago_optimizer_close(sago_optimizer *optimizer);
 sago_status sago_optimizer_step(sago_optimizer *optimizer, const sago_weights *weights, float *gradients,
                                 int64_t t, double rate, const sago_step_control *control) SAGO_MUST_CHECK;
 
-/** Appends one piece per state tensor ("adafactor/row/NAME", .../column/..., /moment/, /momentum/): the whole
- * tensors. */
+/** Appends one piece per state tensor ("adafactor/row/NAME", .../column/..., /moment/, /momentum/): what this
+ * rank holds of each. */
 int sago_optimizer_count_pieces(const sago_optimizer *optimizer);
 void sago_optimizer_pieces(const sago_optimizer *optimizer, sago_piece *out);
 

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Which rank writes what of a checkpoint, when every rank holds all of it.
+ * Which rank writes what of a checkpoint: ranks that hold the same pieces share them.
  */
 #ifndef SAGO_SHARE_OUT_H
 #define SAGO_SHARE_OUT_H
 
 #include "ckpt.h"
+#include "mesh.h"
 
 /**
- * Keeps this rank's share of n whole pieces at the front and returns their number: a matrix goes to all ranks
- * by rows, a vector or a matrix of fewer rows than ranks as a whole to the ranks in turn. The shares of all
- * ranks cover every element once.
+ * Keeps this rank's share of n pieces at the front and returns their number. Whole tensors are held by all ranks, parts
+ * of one (cut over the model axis) by the ranks of the data axis. A matrix goes to those by rows, a vector or a matrix
+ * of fewer rows than ranks as it is to them in turn. The shares of all ranks cover every element once.
  */
-int sago_share_out(sago_piece *pieces, int n, int rank, int ranks);
+int sago_share_out(sago_piece *pieces, int n, const sago_mesh *mesh);
 
 #endif

@@ -38,7 +38,7 @@ sago_status sago_trainer_save(sago_trainer *t) {
         .step = t->step,
         .meta = meta,
         .pieces = whole.pieces,
-        .n_pieces = sago_share_out(whole.pieces, whole.n + n_state, t->mesh->rank, t->mesh->size),
+        .n_pieces = sago_share_out(whole.pieces, whole.n + n_state, t->mesh),
         .files = &tokenizer,
         .n_files = t->tokenizer ? 1 : 0,
         .keep = t->config->checkpoint.keep,

@@ -104,10 +104,11 @@ sago_status sago_trainer_gradients(sago_trainer *t, sago_step_record *record, bo
     sago_reducer_begin(t->reducer, t->gradients);
     SAGO_TRY(run_micro_batches(t, batch));
     SAGO_TRY(sago_reducer_finish(t->reducer));
+    SAGO_TRY(sago_model_axis_sum(t->model_axis, t->gradients));
     record->comm_wait_seconds = sago_mesh_exposed_seconds(t->mesh);
 
     /* Summed gradients are the same bytes on every rank, and so is their norm: all decide alike. */
-    SAGO_TRY(ops->sum_squares(t->device, &on_device->squares, &gradients, 1));
+    SAGO_TRY(sago_model_axis_squares(t->model_axis, t->gradients, &on_device->squares));
     SAGO_TRY(ops->step_control(t->device, &on_device->control, &on_device->squares, &on_device->sums,
                                t->config->optimizer.clip_norm));
     record->state = &t->host_steps[record->number % 2];
@@ -133,6 +134,8 @@ sago_status sago_trainer_collect(sago_trainer *t, const sago_step_record *record
     v[N_SUMS + n + rank] = record->data_wait_seconds;
     v[N_SUMS + 2 * n + rank] = record->comm_wait_seconds;
     sago_status status = sago_all_reduce_f64(t->mesh, SAGO_DATA_AXIS, v, count);
+    /* Ranks that share a model have the same numbers; only a signal may have come to some of them. */
+    if (status == SAGO_OK) status = sago_all_reduce_f64(t->mesh, SAGO_MODEL_AXIS, &v[STOP], 1);
     if (status == SAGO_OK) {
         out->nll = v[NLL], out->z = v[Z], out->correct = v[CORRECT], out->target_tokens = v[TARGETS];
         out->input_tokens = v[INPUTS], out->examples = v[EXAMPLES], out->matmul_flops = v[FLOPS];

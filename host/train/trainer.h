@@ -24,6 +24,7 @@
 #include "device.h"
 #include "mesh.h"
 #include "model.h"
+#include "model_axis.h"
 #include "optimizer.h"
 #include "reduce.h"
 #include "spike.h"
@@ -61,6 +62,7 @@ typedef struct sago_trainer {
     sago_data *data;
     sago_optimizer *optimizer;
     sago_reducer *reducer;
+    sago_model_axis *model_axis;
     sago_ckpt_writer *writer;
     sago_weights weights;
     float *gradients;             /* flat, on the device */

@@ -65,7 +65,7 @@ static sago_optimizer *open_with(char *const sets[], int n) {
     sago_config_free(config);
     config = NULL;
     assert_int_equal(sago_config_load(NULL, sets, n, &config), SAGO_OK);
-    assert_int_equal(sago_optimizer_open(config, &registry, device, &o), SAGO_OK);
+    assert_int_equal(sago_optimizer_open(config, &registry, NULL, device, &o), SAGO_OK);
     return o;
 }
 

@@ -24,6 +24,7 @@ static void test_shares_cover_all_once(void **state) {
     for (int ranks = 1; ranks <= 8; ranks++) {
         int seen[N][MOST] = {0}, pieces_of_any = 0;
         for (int rank = 0; rank < ranks; rank++) {
+            const sago_mesh mesh = {.axis_rank = {rank, 0, rank}, .axis_size = {ranks, 1, ranks}};
             sago_piece pieces[N];
             for (int i = 0; i < N; i++)
                 pieces[i] = (sago_piece){.name = "x",
@@ -32,7 +33,7 @@ static void test_shares_cover_all_once(void **state) {
                                          .global_shape = {shapes[i][0], shapes[i][1]},
                                          .shape = {shapes[i][0], shapes[i][1]},
                                          .data = data[i]};
-            int n = sago_share_out(pieces, N, rank, ranks);
+            int n = sago_share_out(pieces, N, &mesh);
             pieces_of_any += n;
             for (int k = 0; k < n; k++) {
                 const sago_piece *p = &pieces[k];
@@ -54,7 +55,42 @@ static void test_shares_cover_all_once(void **state) {
     }
 }
 
+/* A matrix of 6 x 4 that two ranks of the model axis hold by columns and a vector that they both hold, on 2 data ranks:
+   each element once. */
+static void test_parts_are_shared_among_those_that_hold_them(void **state) {
+    (void)state;
+    enum { ROWS = 6, COLUMNS = 4, HALF = COLUMNS / 2 };
+    float part[ROWS * HALF], vector[3];
+    int matrix_seen[ROWS][COLUMNS] = {0}, vector_seen[3] = {0};
+    for (int rank = 0; rank < 4; rank++) {
+        const sago_mesh mesh = {.axis_rank = {rank / 2, rank % 2, rank}, .axis_size = {2, 2, 4}};
+        sago_piece pieces[] = {{.name = "m",
+                                .dtype = SAGO_F32,
+                                .n_dims = 2,
+                                .global_shape = {ROWS, COLUMNS},
+                                .offset = {0, HALF * (rank % 2)},
+                                .shape = {ROWS, HALF},
+                                .data = part},
+                               {.name = "v", .dtype = SAGO_F32, .n_dims = 1, .global_shape = {3, 1}, .shape = {3, 1}, .data = vector}};
+        int n = sago_share_out(pieces, 2, &mesh);
+        for (int k = 0; k < n; k++) {
+            const sago_piece *p = &pieces[k];
+            if (p->n_dims == 2) assert_ptr_equal(p->data, part + p->offset[0] * HALF);
+            for (int64_t i = 0; i < p->shape[0]; i++)
+                for (int64_t j = 0; j < p->shape[1]; j++) {
+                    if (p->n_dims == 2)
+                        matrix_seen[p->offset[0] + i][p->offset[1] + j]++;
+                    else
+                        vector_seen[p->offset[0] + i]++;
+                }
+        }
+    }
+    for (int i = 0; i < ROWS * COLUMNS; i++) assert_int_equal(matrix_seen[i / COLUMNS][i % COLUMNS], 1);
+    for (int i = 0; i < 3; i++) assert_int_equal(vector_seen[i], 1);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_shares_cover_all_once)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_shares_cover_all_once),
+                                       cmocka_unit_test(test_parts_are_shared_among_those_that_hold_them)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
