@@ -27,7 +27,8 @@ sago_status sago_hf_import(const char *model_dir, const char *ckpt_dir) SAGO_MUS
  * Writes the newest checkpoint of path that verifies as config.json, generation_config.json,
  * model.safetensors (fp32), and spiece.model with tokenizer_config.json where it holds a SentencePiece model.
  * They get their names after all were written. SAGO_E_BUSY where out_dir holds a file of such a name with
- * other contents, unless `replace`. Memory: the largest tensor.
+ * other contents, unless `replace`; SAGO_E_INPUT for a model that the format cannot say, PaLM with rotary halves. Memory:
+ * the largest tensor.
  */
 sago_status sago_hf_export(const char *path, const char *out_dir, bool replace) SAGO_MUST_CHECK;
 

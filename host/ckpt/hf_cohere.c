@@ -127,7 +127,10 @@ static void set_float(json_t *config, const char *key, float value) {
     const json_t *before = json_object_get(config, key);
     if (json_is_number(before) && (float)json_number_value(before) == value) return;
     char text[32];
-    snprintf(text, sizeof text, "%.9g", (double)value);
+    int digits = 1; /* nine are enough for every float */
+    do
+        snprintf(text, sizeof text, "%.*g", digits, (double)value);
+    while ((float)strtod(text, NULL) != value && digits++ < 9);
     json_object_set_new(config, key, json_real(strtod(text, NULL)));
 }
 

@@ -163,6 +163,9 @@ static sago_status read_model(export *out) {
     const char *dir = sago_ckpt_dir(out->ckpt);
     SAGO_TRY(sago_wrap(sago_model_shape_from_json(json_object_get(meta, "model"), &out->shape), "%s", dir));
     SAGO_TRY(sago_wrap(sago_model_declare(&out->shape, &out->registry), "%s", dir));
+    if (sago_model_decoder_only(&out->shape) && !out->shape.rope_interleaved)
+        return sago_fail(SAGO_E_INPUT,
+                         "%s: model.rope is half, and Cohere's format has the rotary pairs of interleaved alone", dir);
     out->config = json_object_get(meta, "hf_config");
     if (!json_is_object(out->config)) out->config = NULL;
     out->second_names = json_object_get(meta, "hf_names");

@@ -17,11 +17,19 @@ static const char config_v10[] =
     "{\"model_type\":\"t5\",\"vocab_size\":11,\"d_model\":8,\"num_heads\":2,\"d_kv\":3,\"d_ff\":12,"
     "\"num_layers\":2}";
 
-/* The names and shapes of T5ForConditionalGeneration's state, independent of sago's table. */
+static const char config_cohere[] =
+    "{\"model_type\":\"cohere\",\"vocab_size\":11,\"hidden_size\":8,\"num_attention_heads\":4,"
+    "\"num_key_value_heads\":2,\"head_dim\":6,\"intermediate_size\":12,\"num_hidden_layers\":2,"
+    "\"layer_norm_eps\":1e-06,\"logit_scale\":0.3,\"rope_theta\":5000.0,\"rope_scaling\":null,"
+    "\"use_qk_norm\":false,\"attention_bias\":false,\"hidden_act\":\"silu\",\"tie_word_embeddings\":true,"
+    "\"note\":\"kept\"}";
+
+/* The names and shapes of transformers' models, independent of sago's tables. */
 typedef struct entry {
     char name[128];
     int n_dims;
     int64_t shape[2];
+    bool shared; /* holds the embedding, whatever its name */
 } entry;
 
 static int add(entry *list, int n, const char *name, int64_t a, int64_t b) {
@@ -29,6 +37,7 @@ static int add(entry *list, int n, const char *name, int64_t a, int64_t b) {
     list[n].n_dims = b ? 2 : 1;
     list[n].shape[0] = a;
     list[n].shape[1] = b ? b : 1;
+    list[n].shared = strstr(name, "embed_tokens") || strcmp(name, "shared.weight") == 0;
     return n + 1;
 }
 
@@ -74,6 +83,24 @@ static int list_model(entry *list, bool v11) {
     return v11 ? add(list, n, "lm_head.weight", 11, 8) : n;
 }
 
+/* CohereForCausalLM's, of config_cohere. */
+static int list_cohere(entry *list) {
+    static const struct {
+        const char *name;
+        int64_t a, b;
+    } parts[] = {{"input_layernorm", 8, 0},   {"self_attn.q_proj", 24, 8}, {"self_attn.k_proj", 12, 8},
+                 {"self_attn.v_proj", 12, 8}, {"self_attn.o_proj", 8, 24}, {"mlp.gate_proj", 12, 8},
+                 {"mlp.up_proj", 12, 8},      {"mlp.down_proj", 8, 12}};
+    int n = add(list, 0, "model.embed_tokens.weight", 11, 8);
+    for (int layer = 0; layer < 2; layer++)
+        for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+            char name[128];
+            snprintf(name, sizeof name, "model.layers.%d.%s.weight", layer, parts[i].name);
+            n = add(list, n, name, parts[i].a, parts[i].b);
+        }
+    return add(list, n, "model.norm.weight", 8, 0);
+}
+
 /* Writes the tensors [first, end) of the list; element values say where they are from. */
 static void write_file(const char *path, const entry *list, int first, int end) {
     sago_safetensor_entry entries[96] = {0};
@@ -83,10 +110,8 @@ static void write_file(const char *path, const entry *list, int first, int end) 
             (sago_safetensor_entry){list[i].name, list[i].n_dims, {list[i].shape[0], list[i].shape[1]}};
     sago_safetensors_header(entries, end - first, &file);
     for (int i = first; i < end; i++) {
-        bool second_name =
-            strstr(list[i].name, "embed_tokens") || (strcmp(list[i].name, "lm_head.weight") == 0 && i > 60);
-        uint64_t key = sago_hash_bytes(list[i].name, strlen(list[i].name));
-        if (second_name) key = sago_hash_bytes("shared.weight", 13);
+        const char *values_of = list[i].shared ? "shared.weight" : list[i].name;
+        uint64_t key = sago_hash_bytes(values_of, strlen(values_of));
         for (int64_t k = 0; k < list[i].shape[0] * list[i].shape[1]; k++) {
             float value = (float)sago_unit(sago_mix(key, (uint64_t)k));
             sago_str_add(&file, (const char *)&value, 4);
@@ -269,7 +294,7 @@ static void wrong_models(void **unused) {
     add(list, n, "encoder.block.1.layer.0.layer_norm.weight", 8, 0);
     write_file(file, list, 0, n + 1);
     assert_fails(sago_hf_import(dir, ckpt), SAGO_E_INPUT,
-                 "layer_norm.weight belongs to no T5 of this config.json");
+                 "layer_norm.weight belongs to no model of this config.json");
     write_file(file, list, 0, n);
     write_text(dir, "spiece.model", "");
     assert_fails(sago_hf_import(dir, ckpt), SAGO_E_INPUT, "spiece.model: is empty");
@@ -278,6 +303,153 @@ static void wrong_models(void **unused) {
     assert_fails(sago_hf_import(dir, ckpt), SAGO_E_INPUT, "neither model.safetensors nor");
     assert_fails(sago_hf_import(test_path("none"), ckpt), SAGO_E_IO, "none/config.json");
     free(dir), free(file), free(ckpt);
+}
+
+static void cohere_round_trips(void **unused) {
+    (void)unused;
+    entry list[96];
+    int n = list_cohere(list);
+    char *dir = make_model("cohere", config_cohere, list, n);
+    assert_round_trip(dir);
+    char *path = sago_format("%s.out/config.json", dir);
+    json_t *before = json_loads(config_cohere, 0, NULL), *after;
+    assert_ok(sago_json_read(path, 0, &after));
+    const char *key;
+    json_t *value;
+    json_object_foreach(before, key, value) {
+        if (!json_equal(value, json_object_get(after, key))) fail_msg("config.json: \"%s\" has changed", key);
+    }
+    json_decref(before);
+    json_decref(after);
+    free(path);
+    /* A second name of the embedding comes back too; other contents under it are no tied model. */
+    int m = add(list, n, "lm_head.weight", 11, 8);
+    list[n].shared = true;
+    char *many = make_model("cohere-names", config_cohere, list, m);
+    assert_round_trip(many);
+    list[n].shared = false;
+    char *untied = make_model("cohere-untied", config_cohere, list, m),
+         *ckpt = sago_format("%s.ckpt", untied);
+    assert_fails(sago_hf_import(untied, ckpt), SAGO_E_INPUT,
+                 "tensor lm_head.weight differs from the embedding");
+    add(list, n, "model.layers.0.self_attn.q_norm.weight", 4, 6);
+    char *normed = make_model("cohere-normed", config_cohere, list, m);
+    assert_fails(sago_hf_import(normed, ckpt), SAGO_E_INPUT, "q_norm.weight belongs to no");
+    assert_false(sago_ckpt_exists(ckpt));
+    free(normed), free(untied), free(ckpt), free(many), free(dir);
+}
+
+/* The config.json of config_cohere with one key set to this JSON, or without it where json is NULL. */
+static json_t *cohere_with(const char *key, const char *json) {
+    json_t *config = json_loads(config_cohere, 0, NULL);
+    if (json)
+        json_object_set_new(config, key, json_loads(json, JSON_DECODE_ANY, NULL));
+    else
+        json_object_del(config, key);
+    return config;
+}
+
+static void wrong_coheres(void **unused) {
+    (void)unused;
+    static const struct {
+        const char *key, *json, *message;
+    } wrong[] = {
+        {"use_qk_norm", "true", "\"use_qk_norm\" must be false"},
+        {"attention_bias", "true", "\"attention_bias\" must be false"},
+        {"attention_bias", "1", "\"attention_bias\" must be false"},
+        {"tie_word_embeddings", "false", "\"tie_word_embeddings\" must be true"},
+        {"hidden_act", "\"gelu\"", "\"hidden_act\" is not \"silu\""},
+        {"hidden_act", "null", "\"hidden_act\" is not \"silu\""},
+        {"rope_scaling", "{\"rope_type\":\"linear\",\"factor\":2.0}", "\"rope_scaling\" is set"},
+        {"rope_parameters", "{\"rope_type\":\"yarn\",\"rope_theta\":1e4}", "\"rope_type\" is \"yarn\""},
+        {"rope_theta", "\"10000\"", "\"rope_theta\" is no number"},
+        {"rope_theta", "0.5", "rope_theta is 0.5"},
+        {"logit_scale", "null", "\"logit_scale\" is no number"},
+        {"logit_scale", "-1", "logit_scale is -1"},
+        {"layer_norm_eps", "true", "\"layer_norm_eps\" is no number"},
+        {"head_dim", "5", "head_dim is 5"},
+        {"num_key_value_heads", "3", "3 key/value heads do not divide 4 heads"},
+        {"num_key_value_heads", "0", "\"num_key_value_heads\" is no positive integer"},
+        {"hidden_size", NULL, "\"hidden_size\" is missing"},
+        {"intermediate_size", NULL, "\"intermediate_size\" is missing"},
+        {"model_type", "\"cohere2\"", "\"model_type\" is \"cohere2\""},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        sago_model_shape shape;
+        json_t *config = cohere_with(wrong[i].key, wrong[i].json);
+        sago_status status = sago_hf_read_config(config, "here/config.json", &shape);
+        if (status == SAGO_OK) fail_msg("%s %s was read", wrong[i].key, wrong[i].json);
+        const char *said = sago_message();
+        if (!strstr(said, wrong[i].message)) fail_msg("no %s in: %s", wrong[i].message, said);
+        assert_non_null(strstr(said, "here/config.json"));
+        assert_null(strchr(said, '\n'));
+        json_decref(config);
+    }
+}
+
+static void cohere_defaults(void **unused) {
+    (void)unused;
+    sago_model_shape shape;
+    json_t *config = json_loads(config_cohere, 0, NULL);
+    assert_ok(sago_hf_read_config(config, "config.json", &shape));
+    assert_string_equal(shape.family, "palm");
+    assert_true(shape.rope_interleaved && shape.tied_embeddings && shape.activation == SAGO_SWIGLU);
+    assert_true(shape.rope_theta == 5000 && shape.logit_scale == 0.3f && shape.norm_epsilon == 1e-6f);
+    assert_int_equal(shape.kv_heads, 2);
+    assert_int_equal(shape.head_dim, 6);
+    /* What CohereConfig takes where a key is absent. */
+    static const char *const absent[] = {
+        "num_key_value_heads", "head_dim",       "layer_norm_eps", "logit_scale",         "rope_theta",
+        "use_qk_norm",         "attention_bias", "hidden_act",     "tie_word_embeddings", "rope_scaling"};
+    for (size_t i = 0; i < sizeof absent / sizeof absent[0]; i++) json_object_del(config, absent[i]);
+    assert_ok(sago_hf_read_config(config, "config.json", &shape));
+    assert_int_equal(shape.kv_heads, 4);
+    assert_int_equal(shape.head_dim, 2);
+    assert_true(shape.rope_theta == 10000 && shape.logit_scale == 0.0625f && shape.norm_epsilon == 1e-5f);
+    /* Where transformers 5 has theta; it is written back there alone. */
+    json_object_set_new(config, "rope_parameters",
+                        json_pack("{s:s, s:f}", "rope_type", "default", "rope_theta", 700.0));
+    assert_ok(sago_hf_read_config(config, "config.json", &shape));
+    assert_true(shape.rope_theta == 700);
+    json_t *back = sago_hf_write_config(&shape, config);
+    assert_null(json_object_get(back, "rope_theta"));
+    assert_true(
+        json_equal(json_object_get(back, "rope_parameters"), json_object_get(config, "rope_parameters")));
+    json_decref(back);
+    json_decref(config);
+    /* A model of sago's own: the shortest decimals that are these floats. */
+    shape.norm_epsilon = 1e-6f, shape.logit_scale = 0.1f;
+    config = sago_hf_write_config(&shape, NULL);
+    assert_true(json_real_value(json_object_get(config, "layer_norm_eps")) == 1e-6);
+    assert_true(json_real_value(json_object_get(config, "logit_scale")) == 0.1);
+    assert_true(json_real_value(json_object_get(config, "rope_theta")) == 700);
+    sago_model_shape again;
+    assert_ok(sago_hf_read_config(config, "config.json", &again));
+    assert_memory_equal(&shape, &again, sizeof shape);
+    json_decref(config);
+}
+
+/* Cohere turns neighbouring pairs: a model of halves under its name would compute something else. */
+static void rotary_halves_are_not_exported(void **unused) {
+    (void)unused;
+    sago_model_shape shape;
+    json_t *config = json_loads(config_cohere, 0, NULL), *meta = json_object();
+    assert_ok(sago_hf_read_config(config, "config.json", &shape));
+    shape.rope_interleaved = false;
+    json_object_set_new(meta, "model", sago_model_shape_to_json(&shape));
+    float value = 1;
+    sago_piece piece = {"param/x", SAGO_F32, 1, {1, 1}, {0, 0}, {1, 1}, &value};
+    const sago_ckpt_save save = {
+        .dir = test_path("halves"), .step = 1, .pieces = &piece, .n_pieces = 1, .meta = meta};
+    sago_ckpt_writer *writer;
+    assert_ok(sago_ckpt_writer_open(NULL, false, &writer));
+    assert_ok(sago_ckpt_writer_start(writer, &save));
+    sago_ckpt_writer_close(writer);
+    assert_fails(sago_hf_export(test_path("halves"), test_path("never"), false), SAGO_E_INPUT,
+                 "model.rope is half");
+    assert_false(sago_is_dir(test_path("never")));
+    json_decref(meta);
+    json_decref(config);
 }
 
 static void runs_are_safe(void **unused) {
@@ -293,7 +465,8 @@ static void runs_are_safe(void **unused) {
     assert_ok(sago_ckpt_writer_start(writer, &save));
     sago_ckpt_writer_close(writer);
     assert_fails(sago_hf_import(dir, ckpt), SAGO_E_BUSY, "holds the steps of a run");
-    assert_fails(sago_hf_export(ckpt, test_path("never"), false), SAGO_E_INPUT, "model"); /* no model in its meta */
+    assert_fails(sago_hf_export(ckpt, test_path("never"), false), SAGO_E_INPUT,
+                 "model"); /* no model in its meta */
     assert_false(sago_is_dir(test_path("never")));
     free(dir), free(ckpt);
 }
@@ -302,8 +475,8 @@ static void goldens(void **unused) {
     (void)unused;
     const char *folder = getenv("SAGO_GOLDEN");
     if (!folder) skip();
-    static const char *const models[] = {"t5", "t5-tied"};
-    for (int i = 0; i < 2; i++) {
+    static const char *const models[] = {"t5", "t5-tied", "palm", "palm-gqa"};
+    for (int i = 0; i < 4; i++) {
         char *model = sago_format("%s/%s/model", folder, models[i]),
              *ckpt = sago_format("%s/g%d", test_folder, i);
         char *out = sago_format("%s/g%d.out", test_folder, i);
@@ -313,14 +486,17 @@ static void goldens(void **unused) {
         assert_same_file(a, b);
         free(model), free(ckpt), free(out), free(a), free(b);
     }
-    char *palm = sago_format("%s/palm/model", folder);
-    assert_fails(sago_hf_import(palm, test_path("palm")), SAGO_E_INPUT, "\"model_type\" is \"cohere\"");
-    free(palm);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(round_trips), cmocka_unit_test(in_parts),
-                                       cmocka_unit_test(wrong_models), cmocka_unit_test(runs_are_safe),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(round_trips),
+                                       cmocka_unit_test(in_parts),
+                                       cmocka_unit_test(wrong_models),
+                                       cmocka_unit_test(cohere_round_trips),
+                                       cmocka_unit_test(wrong_coheres),
+                                       cmocka_unit_test(cohere_defaults),
+                                       cmocka_unit_test(rotary_halves_are_not_exported),
+                                       cmocka_unit_test(runs_are_safe),
                                        cmocka_unit_test(goldens)};
     return cmocka_run_group_tests(tests, make_test_folder, remove_test_folder);
 }

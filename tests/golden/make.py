@@ -1,24 +1,44 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the golden cases beside this file: small T5 models as Hugging Face transformers computes them in float64, and
-training by an Adafactor written here in float64 after Shazeer and Stern (2018) in t5x's form.
+"""Makes the golden cases beside this file: small T5 models, and one of PaLM's shape as a Cohere, as Hugging Face
+transformers computes them in float64 (Cohere's norms and rotary angles in fp32), and training by an Adafactor written
+here in float64 after Shazeer and Stern (2018) in t5x's form.
 
-make.py [FOLDER]. Needs torch, transformers, safetensors (made with 2.x, 4.57, 0.6); running the tests needs none of them.
+make.py [FOLDER [KIND ...]]. Needs torch, transformers, safetensors (made with 2.x, 4.57, 0.6); running the tests needs none
+of them.
 """
 import json, os, sys
 import numpy as np, torch
 from safetensors.torch import save_file
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import CohereConfig, CohereForCausalLM, T5Config, T5ForConditionalGeneration
 
 HERE = sys.argv[1] if len(sys.argv) > 1 else os.path.dirname(os.path.abspath(__file__))
 KINDS = {
     "gated": dict(seed=1201, vocab=96, d=32, heads=2, dim=16, ff=48, layers=2, decoder=1, tied=False, act="gated-gelu"),
     "tied": dict(seed=1202, vocab=80, d=24, heads=3, dim=16, ff=40, layers=1, decoder=2, tied=True, act="relu"),
+    "palm": dict(seed=1203, vocab=88, d=28, heads=3, kv=1, dim=12, ff=44, layers=2, scale=1.5),
 }
 STEPS, RATE, Z, MIN_FACTORED = 6, 0.02, 1e-3, 16
 
 
+def build_palm(k):
+    torch.manual_seed(k["seed"])
+    model = CohereForCausalLM(CohereConfig(
+        vocab_size=k["vocab"], hidden_size=k["d"], intermediate_size=k["ff"], num_hidden_layers=k["layers"],
+        num_attention_heads=k["heads"], num_key_value_heads=k["kv"], head_dim=k["dim"], logit_scale=k["scale"],
+        layer_norm_eps=1e-6, rope_theta=500.0, tie_word_embeddings=True, attention_dropout=0.0, pad_token_id=0,
+        bos_token_id=None, eos_token_id=1, attn_implementation="sdpa"))
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if p.dim() == 1:
+                p.copy_(1 + 0.2 * torch.randn_like(p))
+            else:
+                p.copy_(torch.randn_like(p) * (0.3 if "embed" in name else p.shape[-1] ** -0.5))
+    return model
+
+
 def build(k):
+    if "kv" in k: return build_palm(k)
     torch.manual_seed(k["seed"])
     model = T5ForConditionalGeneration(T5Config(
         vocab_size=k["vocab"], d_model=k["d"], d_kv=k["dim"], d_ff=k["ff"], num_layers=k["layers"],
@@ -35,12 +55,22 @@ def build(k):
     return model
 
 
-def logits(model, x, y):
+def one_row(model): return isinstance(model, CohereForCausalLM)
+
+
+def logits(model, x, y, prefix=False):
+    """[len(y), vocab]; prefix: a decoder alone whose inputs attend to one another."""
+    if one_row(model):
+        n = len(x) + len(y) - 1
+        seen = torch.ones(n, n, dtype=torch.bool).tril()
+        if prefix: seen[:len(x), :len(x)] = True
+        return model(input_ids=torch.tensor([x + y[:-1]]), attention_mask=seen[None, None],
+                     position_ids=torch.arange(n)[None]).logits[0, len(x) - 1:]
     return model(input_ids=torch.tensor([x]), decoder_input_ids=torch.tensor([[0] + y[:-1]])).logits[0]
 
 
-def score(model, x, y):
-    lp = torch.log_softmax(logits(model, x, y), -1)
+def score(model, x, y, prefix=False):
+    lp = torch.log_softmax(logits(model, x, y, prefix), -1)
     each = [lp[i, t].item() for i, t in enumerate(y)]
     return {"logprob": sum(each), "target_logprobs": each}
 
@@ -83,11 +113,13 @@ def dump(path, rows):
         for r in rows: f.write(json.dumps(r) + "\n")
 
 
-def pack(examples, rows, inputs, targets):
-    """Rows in file order, a row ends where the next example does not fit; complete batches of so many rows."""
+def pack(examples, rows, inputs, targets, one):
+    """Rows in file order, a row ends where the next example does not fit (one: both together in the sum); complete batches
+    of so many rows."""
     batches, batch, row = [], [], []
     for x, y in examples:
-        if sum(len(a) for a, _ in row) + len(x) > inputs or sum(len(b) for _, b in row) + len(y) > targets:
+        n, m = len(x) + sum(len(a) for a, _ in row), len(y) + sum(len(b) for _, b in row)
+        if n + m > inputs + targets if one else n > inputs or m > targets:
             batch.append(row)
             row = []
             if len(batch) == rows: batches.append(batch); batch = []
@@ -95,14 +127,14 @@ def pack(examples, rows, inputs, targets):
     return batches
 
 
-def train(model, batches):
+def train(model, batches, prefix=False):
     params = {n: p for n, p in model.named_parameters()}
     optimizer, log = Adafactor(), []
     for step, batch in enumerate(batches, 1):
         model.zero_grad()
         nll, z, count = 0.0, 0.0, 0
         for x, y in [e for row in batch for e in row]:
-            l = logits(model, x, y)
+            l = logits(model, x, y, prefix)
             nll = nll + torch.nn.functional.cross_entropy(l, torch.tensor(y), reduction="sum")
             z = z + Z * torch.logsumexp(l, -1).pow(2).sum()
             count += len(y)
@@ -129,6 +161,7 @@ optimizer: {{learning_rate: {rate}, min_factored_dim: {minimum}}}
 """
 
 for kind, k in KINDS.items():
+    if sys.argv[2:] and kind not in sys.argv[2:]: continue
     rng = np.random.default_rng(k["seed"])
     ids = lambda n: rng.integers(3, k["vocab"], n - 1).tolist() + [1]
     folder = f"{HERE}/{kind}"
@@ -140,19 +173,24 @@ for kind, k in KINDS.items():
     with torch.no_grad():
         dump(f"{folder}/pairs.jsonl", [{"input_ids": x, "target_ids": y} for x, y in pairs])
         dump(f"{folder}/score.jsonl", [score(model, x, y) for x, y in pairs])
+        if one_row(model): dump(f"{folder}/score-prefix.jsonl", [score(model, x, y, True) for x, y in pairs])
         prompts, outputs = [], []
         for _ in range(200):  # prompts whose choice of ids is no matter of rounding
             x = ids(rng.integers(3, 20))
+            if one_row(model): x.pop()  # its answer goes on in the same row
             y, gap = greedy(model, x, 12)
+            if one_row(model) and len(set(y)) < 4: continue
             if gap > 1e-3 and len(prompts) < 4: prompts.append({"input_ids": x}); outputs.append({"output_ids": y})
             if len(prompts) == 4: break
         dump(f"{folder}/prompts.jsonl", prompts)
         dump(f"{folder}/generate.jsonl", outputs)
     examples = [(ids(rng.integers(2, 20)), ids(rng.integers(1, 12))) for _ in range(40 * STEPS)]
-    batches = pack(examples, 4, 40, 24)[:STEPS]
+    batches = pack(examples, 4, 40, 24, one_row(model))[:STEPS]
     dump(f"{folder}/train/train.jsonl", [{"input_ids": x, "target_ids": y} for b in batches for row in b for x, y in row])
     dump(f"{folder}/train/metrics.jsonl", train(model, batches))
     save_file({n: p.detach().float().contiguous() for n, p in model.named_parameters()}, f"{folder}/train/final.safetensors")
+    if one_row(model):
+        dump(f"{folder}/train/metrics-prefix.jsonl", train(build(k).double().eval(), batches, True))
     with open(f"{folder}/train/config.yaml", "w") as f:
         f.write(CONFIG.format(steps=STEPS, z=Z, rate=RATE, minimum=MIN_FACTORED))
     print(kind, [round(json.loads(l)["loss"], 3) for l in open(f"{folder}/train/metrics.jsonl")])

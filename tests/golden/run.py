@@ -35,33 +35,48 @@ def near(a, b, tolerance, what): assert abs(a - b) <= tolerance, (what, a, b)
 def distance(a, b): return math.sqrt(sum((x - y) ** 2 for x, y in zip(a, b)))
 
 
-for kind in ("gated", "tied"):
-    folder, ckpt, out = f"{here}/{kind}", f"{work}/{kind}", f"{work}/out.jsonl"
-    run("import", "--format", "hf", folder + "/model", ckpt)
-    run("score", "--checkpoint", ckpt, "--input", folder + "/pairs.jsonl", "--output", out, *device)
-    wanted, got = rows(folder + "/score.jsonl"), rows(out)
+def train(folder, kind, ckpt, name, metrics, ranks, extra):
+    """The run's folder; its metrics agree."""
+    there = f"{work}/{kind}-{name}"
+    run("train", folder + "/train/config.yaml", "--set", f"model.init={ckpt}", "--set", f"run.dir={there}", *extra, *device,
+        ranks=ranks)
+    wanted, got = rows(f"{folder}/train/{metrics}.jsonl"), rows(there + "/metrics.jsonl")
+    assert len(wanted) == len(got)
+    for w, g in zip(wanted, got):
+        assert w["target_tokens"] == g["target_tokens"]
+        for key, tolerance in (("loss", 1e-4), ("z_loss", 1e-4), ("gradient_norm", 1e-3)):
+            near(w[key], g[key], tolerance * abs(w[key]), (name, w["step"], key))
+    return there
+
+
+def score(folder, ckpt, wanted, extra):
+    run("score", "--checkpoint", ckpt, "--input", folder + "/pairs.jsonl", "--output", out, *extra, *device)
+    wanted, got = rows(f"{folder}/{wanted}.jsonl"), rows(out)
     assert len(wanted) == len(got)
     for w, g in zip(wanted, got):
         assert len(w["target_logprobs"]) == len(g["target_logprobs"])
         for a, b in zip(w["target_logprobs"], g["target_logprobs"]): near(a, b, 2e-4 + 2e-5 * abs(a), "logprob")
+
+
+prefix, out = ["--set", "model.attention=prefix"], f"{work}/out.jsonl"
+for kind in ("gated", "tied", "palm"):
+    folder, ckpt = f"{here}/{kind}", f"{work}/{kind}"
+    run("import", "--format", "hf", folder + "/model", ckpt)
+    run("export", "--format", "hf", ckpt, ckpt + ".hf")
+    first = tensors(folder + "/model/model.safetensors")
+    assert tensors(ckpt + ".hf/model.safetensors") == first
+    score(folder, ckpt, "score", [])
+    if kind == "palm": score(folder, ckpt, "score-prefix", prefix)
     run("generate", "--checkpoint", ckpt, "--input", folder + "/prompts.jsonl", "--output", out, "--max-new-tokens", 12,
         *device)
     assert [r["output_ids"] for r in rows(out)] == [r["output_ids"] for r in rows(folder + "/generate.jsonl")]
     for ranks, extra in ((1, []), (2, []), (3, ["--set", "train.recompute=true"])):
-        there = f"{work}/{kind}-{ranks}"
-        run("train", folder + "/train/config.yaml", "--set", f"model.init={ckpt}", "--set", f"run.dir={there}", *extra, *device,
-            ranks=ranks)
-        wanted, got = rows(folder + "/train/metrics.jsonl"), rows(there + "/metrics.jsonl")
-        assert len(wanted) == len(got)
-        for w, g in zip(wanted, got):
-            assert w["target_tokens"] == g["target_tokens"]
-            for key, tolerance in (("loss", 1e-4), ("z_loss", 1e-4), ("gradient_norm", 1e-3)):
-                near(w[key], g[key], tolerance * abs(w[key]), (ranks, w["step"], key))
+        there = train(folder, kind, ckpt, ranks, "metrics", ranks, extra)
         run("export", "--format", "hf", there, there + ".hf")
-        first, last = tensors(folder + "/model/model.safetensors"), tensors(folder + "/train/final.safetensors")
-        mine = tensors(there + ".hf/model.safetensors")
+        last, mine = tensors(folder + "/train/final.safetensors"), tensors(there + ".hf/model.safetensors")
         assert set(mine) == set(first)
         for name, (shape, values) in last.items():
             moved, off = distance(first[name][1], values), distance(values, mine[name][1])
             assert shape == mine[name][0] and moved > 0 and off <= 1e-4 * moved, (ranks, name, off, moved)
+    if kind == "palm": train(folder, kind, ckpt, "prefix", "metrics-prefix", 2, prefix)
     print(f"{kind}: import, score, generate, training on 1, 2 and 3 ranks, export agree")

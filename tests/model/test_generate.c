@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Decoding with the KV cache against the whole decoder run again for every token. */
-#include "small_t5.h"
+/* Decoding with the KV cache against the whole decoder in float64, run again for every token. */
+#include "small_model.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -15,11 +15,15 @@ enum { ROWS = 6, TOKENS = SMALL_GENERATE_TOKENS };
 /* The next token by float64 over all tokens so far, and its log-probability; *margin to the second best. */
 static int32_t best_next(const reference *r, const int32_t *inputs, int n_inputs, const int32_t *so_far,
                          int n, double *logprob, double *margin) {
-    sago_batch batch = small_batch(1, (int[]){1}, &n_inputs, (int[]){n + 1}, 1);
-    memcpy(batch.inputs, inputs, (size_t)n_inputs * sizeof *inputs);
-    for (int i = 0; i < n; i++) batch.decoder_inputs[i + 1] = so_far[i];
-    int64_t v = r->shape.vocab_size;
-    double *all = malloc(sizeof(double) * (size_t)(SMALL_TARGETS * v)), *last = all + n * v;
+    sago_batch batch = small_batch(&r->shape, 1, (int[]){1}, &n_inputs, (int[]){n + 1}, 1);
+    bool palm = batch.prefix != NULL;
+    /* Where the inputs stand, the tokens so far, and what they predict. */
+    int32_t *first = palm ? batch.decoder_inputs : batch.inputs;
+    int32_t *second = batch.decoder_inputs + (palm ? n_inputs : 1);
+    int64_t v = r->shape.vocab_size, last_place = palm ? n_inputs - 1 + n : n;
+    memcpy(first, inputs, (size_t)n_inputs * sizeof *inputs);
+    for (int i = 0; i < n; i++) second[i] = so_far[i];
+    double *all = malloc(sizeof(double) * (size_t)(batch.target_length * v)), *last = all + last_place * v;
     reference_logprobs(r, &batch, 0, all);
     int32_t best = 0;
     for (int32_t i = 1; i < v; i++)
@@ -45,7 +49,7 @@ static void fill_inputs(int32_t *inputs) {
 /* A token that at least half of the rows make, and that another row does not make within two steps after
  * them. */
 static int32_t early_end(const int32_t *out) {
-    for (int32_t id = 0; id < 53; id++) {
+    for (int32_t id = 0; id < SMALL_VOCABULARY; id++) {
         int at[ROWS], early = 0, late = 0, half = TOKENS;
         for (int row = 0; row < ROWS; row++)
             for (at[row] = 0; at[row] < TOKENS && out[row * TOKENS + at[row]] != id;) at[row]++;
@@ -62,27 +66,27 @@ static int32_t early_end(const int32_t *out) {
 
 static void greedy_equals_the_decoder_without_a_cache(void **state) {
     (void)state;
-    for (int version = 0; version < 2; version++) {
-        small_t5 t5;
+    for (small_kind kind = 0; kind < SMALL_KINDS; kind++) {
+        small_model small;
         int32_t inputs[ROWS * SMALL_INPUTS], out[ROWS * TOKENS], lengths[ROWS];
         double logprobs[ROWS];
         fill_inputs(inputs);
         sago_generate_args args = {.max_new_tokens = TOKENS, .eos_id = -1, .sample = {.top_p = 1}};
-        /* Weights whose rows end at different steps, so that live rows close ranks. One row of the encoder at
-           a time, so that the cross caches are filled in pieces. */
+        /* Weights whose rows end at different steps, so that live rows close ranks. Inputs are read one row
+           at a time, so that the caches are filled in pieces. */
         for (int seed = 1; args.eos_id < 0; seed++) {
             assert_true(seed < 100);
-            if (seed > 1) small_close(&t5);
-            small_open(&t5, version, (small_options){.inference = true, .max_rows = 1, .seed = seed});
-            assert_int_equal(sago_model_generate(t5.model, t5.values, inputs, ROWS, SMALL_INPUTS, &args, out,
-                                                 lengths, logprobs),
+            if (seed > 1) small_close(&small);
+            small_open(&small, kind, (small_options){.inference = true, .max_rows = 1, .seed = seed});
+            assert_int_equal(sago_model_generate(small.model, small.values, inputs, ROWS, SMALL_INPUTS, &args,
+                                                 out, lengths, logprobs),
                              SAGO_OK);
             args.eos_id = early_end(out);
         }
-        assert_int_equal(sago_model_generate(t5.model, t5.values, inputs, ROWS, SMALL_INPUTS, &args, out,
-                                             lengths, logprobs),
+        assert_int_equal(sago_model_generate(small.model, small.values, inputs, ROWS, SMALL_INPUTS, &args,
+                                             out, lengths, logprobs),
                          SAGO_OK);
-        reference r = small_reference(&t5);
+        reference r = small_reference(&small);
         int ended = 0;
         for (int row = 0; row < ROWS; row++) {
             const int32_t *mine = out + row * TOKENS;
@@ -103,14 +107,13 @@ static void greedy_equals_the_decoder_without_a_cache(void **state) {
         }
         assert_true(ended >= ROWS / 2);
         free(r.values);
-        small_close(&t5);
+        small_close(&small);
     }
 }
 
-static void a_row_alone_or_among_others_is_the_same(void **state) {
-    (void)state;
-    small_t5 t5;
-    small_open(&t5, true, (small_options){.inference = true});
+static void check_rows_alone(small_kind kind) {
+    small_model small;
+    small_open(&small, kind, (small_options){.inference = true});
     int32_t inputs[ROWS * SMALL_INPUTS], out[ROWS * TOKENS], lengths[ROWS], one[TOKENS], length;
     fill_inputs(inputs);
     uint64_t keys[ROWS] = {11, 12, 13, 14, 15, 16};
@@ -118,66 +121,96 @@ static void a_row_alone_or_among_others_is_the_same(void **state) {
     for (int s = 0; s < 2; s++) {
         sago_generate_args args = {
             .max_new_tokens = TOKENS, .eos_id = 1, .sample = samples[s], .row_keys = keys};
-        assert_int_equal(
-            sago_model_generate(t5.model, t5.values, inputs, ROWS, SMALL_INPUTS, &args, out, lengths, NULL),
-            SAGO_OK);
+        assert_int_equal(sago_model_generate(small.model, small.values, inputs, ROWS, SMALL_INPUTS, &args,
+                                             out, lengths, NULL),
+                         SAGO_OK);
         for (int row = 0; row < ROWS; row++) {
             args.row_keys = keys + row;
-            assert_int_equal(sago_model_generate(t5.model, t5.values, inputs + row * SMALL_INPUTS, 1,
+            assert_int_equal(sago_model_generate(small.model, small.values, inputs + row * SMALL_INPUTS, 1,
                                                  SMALL_INPUTS, &args, one, &length, NULL),
                              SAGO_OK);
             assert_int_equal(length, lengths[row]);
             assert_memory_equal(one, out + row * TOKENS, sizeof one);
         }
     }
-    small_close(&t5);
+    small_close(&small);
+}
+
+static void a_row_alone_or_among_others_is_the_same(void **state) {
+    (void)state;
+    for (small_kind kind = 0; kind < SMALL_KINDS; kind++) check_rows_alone(kind);
 }
 
 static void samples_follow_their_seed(void **state) {
     (void)state;
-    small_t5 t5;
-    small_open(&t5, false, (small_options){.inference = true});
+    small_model small;
+    small_open(&small, SMALL_T5_1_0, (small_options){.inference = true});
     int32_t inputs[ROWS * SMALL_INPUTS], a[ROWS * TOKENS], b[ROWS * TOKENS], lengths[ROWS];
     fill_inputs(inputs);
     sago_generate_args args = {.max_new_tokens = TOKENS,
                                .eos_id = 1,
                                .sample = {.temperature = 1, .top_k = 20, .top_p = 0.95f, .key = 1}};
     for (int again = 0; again < 2; again++)
-        assert_int_equal(sago_model_generate(t5.model, t5.values, inputs, ROWS, SMALL_INPUTS, &args,
+        assert_int_equal(sago_model_generate(small.model, small.values, inputs, ROWS, SMALL_INPUTS, &args,
                                              again ? b : a, lengths, NULL),
                          SAGO_OK);
     assert_memory_equal(a, b, sizeof a);
     args.sample.key = 2;
     assert_int_equal(
-        sago_model_generate(t5.model, t5.values, inputs, ROWS, SMALL_INPUTS, &args, b, lengths, NULL),
+        sago_model_generate(small.model, small.values, inputs, ROWS, SMALL_INPUTS, &args, b, lengths, NULL),
         SAGO_OK);
     assert_true(memcmp(a, b, sizeof a) != 0);
-    small_close(&t5);
+    small_close(&small);
 }
 
 static void limits_are_checked(void **state) {
     (void)state;
-    small_t5 t5;
-    small_open(&t5, true, (small_options){.inference = true});
+    small_model small;
+    small_open(&small, SMALL_T5_1_1, (small_options){.inference = true});
     int32_t inputs[ROWS * SMALL_INPUTS], out[ROWS * TOKENS], lengths[ROWS];
     fill_inputs(inputs);
     sago_generate_args args = {.max_new_tokens = TOKENS + 1, .eos_id = 1};
     assert_int_equal(
-        sago_model_generate(t5.model, t5.values, inputs, ROWS, SMALL_INPUTS, &args, out, lengths, NULL),
+        sago_model_generate(small.model, small.values, inputs, ROWS, SMALL_INPUTS, &args, out, lengths, NULL),
         SAGO_E_SHAPE);
     args.max_new_tokens = 1;
+    assert_int_equal(sago_model_generate(small.model, small.values, inputs, ROWS + 1, SMALL_INPUTS, &args,
+                                         out, lengths, NULL),
+                     SAGO_E_SHAPE);
+    inputs[2] = SMALL_VOCABULARY;
     assert_int_equal(
-        sago_model_generate(t5.model, t5.values, inputs, ROWS + 1, SMALL_INPUTS, &args, out, lengths, NULL),
-        SAGO_E_SHAPE);
-    inputs[2] = 53;
-    assert_int_equal(
-        sago_model_generate(t5.model, t5.values, inputs, 1, SMALL_INPUTS, &args, out, lengths, NULL),
+        sago_model_generate(small.model, small.values, inputs, 1, SMALL_INPUTS, &args, out, lengths, NULL),
         SAGO_E_INPUT);
     assert_non_null(strstr(sago_message(), "53"));
     assert_int_equal(
-        sago_model_generate(t5.model, t5.values, inputs, 0, SMALL_INPUTS, &args, out, lengths, NULL),
+        sago_model_generate(small.model, small.values, inputs, 0, SMALL_INPUTS, &args, out, lengths, NULL),
         SAGO_OK);
-    small_close(&t5);
+    small_close(&small);
+}
+
+/* T5's decoder starts from id 0 whatever its encoder read; a decoder alone needs a token to go on from. */
+static void inputs_may_be_missing_for_t5_alone(void **state) {
+    (void)state;
+    for (small_kind kind = 0; kind < SMALL_KINDS; kind++) {
+        small_model small;
+        small_open(&small, kind, (small_options){.inference = true});
+        int32_t inputs[ROWS * SMALL_INPUTS], out[ROWS * TOKENS], lengths[ROWS];
+        fill_inputs(inputs);
+        memset(inputs + 2 * SMALL_INPUTS, 0, SMALL_INPUTS * sizeof *inputs);
+        sago_generate_args args = {.max_new_tokens = TOKENS, .eos_id = 1, .sample = {.top_p = 1}};
+        sago_status status = sago_model_generate(small.model, small.values, inputs, ROWS, SMALL_INPUTS, &args,
+                                                 out, lengths, NULL);
+        bool palm = sago_model_decoder_only(&small.shape);
+        assert_int_equal(status, palm ? SAGO_E_INPUT : SAGO_OK);
+        if (palm) assert_non_null(strstr(sago_message(), "row 2 has no inputs"));
+        /* Id 0 is an input like any other where lengths say so. */
+        const int32_t given[ROWS] = {21, 5, 1, 1, 9, 16};
+        args.input_lengths = given;
+        assert_int_equal(sago_model_generate(small.model, small.values, inputs, ROWS, SMALL_INPUTS, &args,
+                                             out, lengths, NULL),
+                         SAGO_OK);
+        small_close(&small);
+    }
 }
 
 int main(void) {
@@ -186,6 +219,7 @@ int main(void) {
         cmocka_unit_test(a_row_alone_or_among_others_is_the_same),
         cmocka_unit_test(samples_follow_their_seed),
         cmocka_unit_test(limits_are_checked),
+        cmocka_unit_test(inputs_may_be_missing_for_t5_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
