@@ -83,4 +83,5 @@ const sago_command sago_command_generate = {
         "sago generate --checkpoint runs/first --input prompts.jsonl --output out.jsonl --max-new-tokens 64",
     .options = options,
     .run = run,
+    .uses_mesh = true,
 };

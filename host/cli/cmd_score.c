@@ -30,8 +30,10 @@ const sago_command sago_command_score = {
     .usage = "sago score --checkpoint CKPT --input FILE --output FILE [--batch N] [--set KEY=VALUE ...]",
     .details =
         "Ids are used as they are; text is encoded by the checkpoint's tokenizer, with EOS after targets "
-        "and an encoder's inputs. Each output line has the sum over the targets and one log-probability a target id.",
+        "and an encoder's inputs. Each output line has the sum over the targets and one log-probability a target id. "
+        "Several ranks (mpirun, with --set mesh.model=N) share one model.",
     .example = "sago score --checkpoint runs/first --input pairs.jsonl --output scores.jsonl",
     .options = options,
     .run = run,
+    .uses_mesh = true,
 };

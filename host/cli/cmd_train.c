@@ -15,6 +15,7 @@ static sago_status evaluate(void *context, sago_trainer *t) {
     sago_loaded_model present = {
         .device = t->device,
         .mesh = t->mesh,
+        .model_mesh = t->model_mesh,
         .shape = t->shape,
         .registry = t->registry,
         .tokenizer = t->tokenizer,

@@ -35,6 +35,7 @@ static sago_status open_from(sago_loaded_model *m, sago_ckpt *ckpt, const sago_c
     SAGO_TRY(sago_model_shape_check(&m->shape, model_size));
     int threads = config->threads > 0 ? (int)config->threads : sago_mesh_cores(m->mesh);
     SAGO_TRY(sago_device_open_local(config->device, threads, m->mesh->local_rank, &m->device));
+    SAGO_TRY(sago_model_mesh_open(m->mesh, m->device, &m->model_mesh));
     SAGO_TRY(sago_model_declare(&m->shape, &m->registry));
     SAGO_TRY(sago_model_shard(&m->shape, &m->registry, (const char *const *)config->mesh.rules.items,
                               config->mesh.rules.count, model_rank, model_size));
@@ -74,11 +75,15 @@ sago_status sago_loaded_model_room(sago_loaded_model *m, int64_t rows, int64_t i
         .generate_inputs = new_tokens > 0 ? inputs : 0,
         .generate_tokens = new_tokens,
     };
-    return sago_model_open(&m->shape, &m->registry, m->device, m->mesh, &options, &m->model);
+    return sago_model_open(&m->shape, &m->registry, m->device, m->model_mesh, &options, &m->model);
 }
 
 void sago_loaded_model_close(sago_loaded_model *m) {
     sago_model_close(m->model);
+    /* What failed before this is what there is to tell. */
+    sago_error failure;
+    sago_error_take(SAGO_E_INTERNAL, &failure);
+    if (sago_model_mesh_close(m->model_mesh) != SAGO_OK) (void)sago_error_give(&failure);
     sago_tokenizer_close(m->tokenizer);
     sago_weights_close(&m->weights);
     sago_registry_free(&m->registry);

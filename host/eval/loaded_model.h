@@ -14,7 +14,8 @@
 
 typedef struct sago_loaded_model {
     sago_device *device;
-    sago_mesh *mesh; /* the caller's */
+    sago_mesh *mesh;       /* the caller's */
+    sago_mesh *model_mesh; /* its view for the model */
     sago_model_shape shape;
     sago_registry registry;
     sago_tokenizer *tokenizer; /* NULL when the checkpoint has none */

@@ -87,10 +87,19 @@ typedef struct sago_model_options {
 } sago_model_options;
 
 typedef struct sago_model sago_model;
+/**
+ * mesh: whose model axis shares the model; NULL: none does. Where it has several ranks it is a view that only the model
+ * calls (sago_model_mesh_open), since ranks of another copy may have other numbers of micro-batches.
+ */
 sago_status sago_model_open(const sago_model_shape *shape, const sago_registry *registry, sago_device *device,
                             sago_mesh *mesh, const sago_model_options *options,
                             sago_model **out) SAGO_MUST_CHECK;
 void sago_model_close(sago_model *model);
+
+/** A view of the mesh for models over this device, in whose memory their collectives work. Collective; closed before the
+ * device is. */
+sago_status sago_model_mesh_open(sago_mesh *mesh, sago_device *device, sago_mesh **out) SAGO_MUST_CHECK;
+sago_status sago_model_mesh_close(sago_mesh *mesh) SAGO_MUST_CHECK; /* NULL is fine */
 size_t sago_model_bytes(const sago_model *model); /* device memory that open took */
 
 typedef struct sago_loss_args {

@@ -100,3 +100,18 @@ sago_status sago_combine_slices(const sago_pass *pass, sago_tensor stats, float 
     sago_tensor all = sago_tensor_3d(parts, SAGO_F32, pass->model_size, stats.shape[0], stats.shape[1]);
     return pass->device->ops->cross_entropy_combine(pass->device, stats, all);
 }
+
+sago_status sago_model_mesh_open(sago_mesh *mesh, sago_device *device, sago_mesh **out) {
+    *out = NULL;
+    SAGO_TRY(sago_mesh_channel(mesh, out));
+    /* A check of collectives asks all ranks for the same ones; copies of a model differ in theirs. */
+    if (mesh->axis_size[SAGO_DATA_AXIS] > 1) sago_mesh_check(*out, false);
+    return mesh->axis_size[SAGO_MODEL_AXIS] > 1 ? sago_mesh_use_device(*out, device) : SAGO_OK;
+}
+
+sago_status sago_model_mesh_close(sago_mesh *mesh) {
+    if (!mesh) return SAGO_OK;
+    sago_status status = mesh->axis_size[SAGO_MODEL_AXIS] > 1 ? sago_mesh_use_device(mesh, NULL) : SAGO_OK;
+    sago_mesh_close(mesh);
+    return status;
+}

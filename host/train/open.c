@@ -103,7 +103,7 @@ static sago_status open_model(sago_trainer *t) {
     SAGO_TRY(sago_wrap(ops->allocate(t->device, (void **)&t->gradients, bytes), "gradients"));
     SAGO_TRY(ops->allocate(t->device, (void **)&t->device_step, sizeof *t->device_step));
     SAGO_TRY(ops->allocate_host(t->device, (void **)&t->host_steps, 2 * sizeof *t->host_steps));
-    SAGO_TRY(sago_model_open(&t->shape, &t->registry, t->device, t->mesh, &options, &t->model));
+    SAGO_TRY(sago_model_open(&t->shape, &t->registry, t->device, t->model_mesh, &options, &t->model));
     SAGO_TRY(sago_optimizer_open(config, &t->registry, t->mesh, t->device, &t->optimizer));
     SAGO_TRY(sago_model_axis_open(&t->registry, t->mesh, t->device, &t->model_axis));
     return sago_reducer_open(&t->registry, t->mesh, config->mesh.bucket_bytes, &t->reducer);
@@ -211,10 +211,14 @@ static sago_status choose_model(sago_trainer *t, int64_t step, sago_ckpt **sourc
     return t->mesh->rank == 0 && step >= 0 ? check_continued(t, *source) : SAGO_OK;
 }
 
+static sago_status open_device(sago_trainer *t) {
+    const sago_config *config = t->config;
+    int threads = config->threads > 0 ? (int)config->threads : sago_mesh_cores(t->mesh);
+    return sago_device_open_local(config->device, threads, t->mesh->local_rank, &t->device);
+}
+
 static sago_status open_all(sago_trainer *t, int64_t step, sago_ckpt *source) {
     sago_config *config = t->config;
-    int threads = config->threads > 0 ? (int)config->threads : sago_mesh_cores(t->mesh);
-    SAGO_TRY(sago_device_open_local(config->device, threads, t->mesh->local_rank, &t->device));
     SAGO_TRY(open_tokenizer(t, source));
     SAGO_TRY(open_model(t));
     SAGO_TRY(sago_data_open(config, t->tokenizer, t->shape.vocab_size, sago_model_decoder_only(&t->shape),
@@ -235,6 +239,8 @@ sago_status sago_trainer_open(sago_trainer *t) {
     SAGO_TRY(find_run(t, &step));
     /* From here a rank may fail alone: all agree on the outcome. */
     sago_status status = sago_agree(t->mesh, choose_model(t, step, &source));
+    if (status == SAGO_OK) status = sago_agree(t->mesh, open_device(t));
+    if (status == SAGO_OK) status = sago_model_mesh_open(t->mesh, t->device, &t->model_mesh);
     if (status == SAGO_OK) status = sago_agree(t->mesh, open_all(t, step, source));
     sago_ckpt_close(source);
     if (status == SAGO_OK) status = sago_mesh_use_device(t->mesh, t->device);
@@ -248,7 +254,7 @@ static void come_to_rest(sago_trainer *t) {
     sago_error failure;
     sago_error_take(SAGO_E_INTERNAL, &failure);
     sago_reducer_close(t->reducer);
-    if (sago_mesh_use_device(t->mesh, NULL) != SAGO_OK || t->device->ops->synchronize(t->device) != SAGO_OK)
+    if (sago_model_mesh_close(t->model_mesh) != SAGO_OK || sago_mesh_use_device(t->mesh, NULL) != SAGO_OK || t->device->ops->synchronize(t->device) != SAGO_OK)
         (void)sago_error_give(&failure);
 }
 

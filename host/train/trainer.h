@@ -54,6 +54,7 @@ typedef struct sago_step_record {
 typedef struct sago_trainer {
     sago_config *config; /* the caller's */
     sago_mesh *mesh;     /* the caller's */
+    sago_mesh *model_mesh; /* its view for the model */
     sago_device *device;
     sago_registry registry;
     sago_model_shape shape;

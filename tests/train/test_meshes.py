@@ -21,6 +21,7 @@ data:
   input_length: 60
   target_length: 21
   pack_window: 16
+  eval_fraction: 0.05
 train: {{global_batch: 5, micro_batch: 2, dropout: 0.1, z_loss: 1.0e-4}}
 optimizer: {{learning_rate: 0.01, min_factored_dim: 32, momentum: 0.5, clip_norm: 1}}
 checkpoint: {{every: 0}}
@@ -113,13 +114,15 @@ def case_same_answers(family):
         more = ["--quiet", "--set", f"mesh.model={mesh[2]}", "--set", "threads=1"]
         sago("score", "--checkpoint", run, "--input", pairs, "--output", f"{work}/s.jsonl", *more, mesh=mesh)
         sago("generate", "--checkpoint", run, "--input", pairs, "--output", f"{work}/g.jsonl", "--max-new-tokens", 9, *more, mesh=mesh)
-        found[mesh] = [json.loads(l)["logprob"] for l in open(f"{work}/s.jsonl")], open(f"{work}/g.jsonl").read()
+        made = [json.loads(l) for l in open(f"{work}/g.jsonl")]
+        found[mesh] = [json.loads(l)["logprob"] for l in open(f"{work}/s.jsonl")] + [r["logprob"] for r in made], [r["output_ids"] for r in made]
     for mesh in ("1x2", "1x4"):
-        assert found[mesh][1] == found["1x1"][1] and all(abs(a - b) < 1e-3 for a, b in zip(found[mesh][0], found["1x1"][0])), mesh
+        assert all(abs(a - b) < 1e-3 for a, b in zip(found[mesh][0], found["1x1"][0])), (family, mesh, found)
+        assert found[mesh][1] == found["1x1"][1], (family, mesh, found)
     scores = []
     for mesh in ("1x1", "2x2"):
         sago("eval", run, "--output", f"{work}/eval-{mesh}", "--quiet", "--set", f"mesh.model={mesh[2]}", "--set", "threads=1", mesh=mesh)
-        scores.append([json.loads(l)["output"] for l in open(f"{work}/eval-{mesh}/predictions.jsonl")])
+        scores.append([json.loads(l)["outputs"] for l in open(f"{work}/eval-{mesh}/predictions.jsonl")])
     assert scores[0] == scores[1] and len(scores[0]) == 12
 
 
