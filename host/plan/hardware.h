@@ -31,7 +31,8 @@ typedef struct sago_hardware {
     bool memory_is_host; /* the processor: copies on the host count too */
     sago_figure bf16_tflops, fp32_tflops;
     sago_figure copy_gb_per_second;                                /* read and written */
-    sago_figure attention_forward_share, attention_backward_share; /* of the product's rate */
+    sago_figure product_share;                                     /* of that rate: the products of a step */
+    sago_figure attention_forward_share, attention_backward_share; /* of that rate */
     sago_figure operation_microseconds;
     sago_figure node_gb_per_second, node_microseconds;       /* a device, one direction */
     sago_figure network_gb_per_second, network_microseconds; /* a node, one direction */

@@ -22,7 +22,7 @@ static void add(meter *m, double flops, double seconds) {
 static void add_product(meter *m, double rows, double columns, double depth, double c_bytes) {
     double flops = 2 * rows * columns * depth;
     double bytes = (rows * depth + depth * columns) * m->element + rows * columns * c_bytes;
-    add(m, flops, fmax(flops / m->product_rate, bytes / copy_rate(m->hardware)));
+    add(m, flops, fmax(flops / m->product_rate / m->hardware->product_share.value, bytes / copy_rate(m->hardware)));
 }
 
 static void add_linear_forward(meter *m, double tokens, double out, double in) {
