@@ -140,7 +140,7 @@ static void reduce(walk *w, int block, bool last_micro_batch) {
 typedef struct visit {
     int block;      /* whose parameters must be there */
     bool finishes;  /* the block's gradients of this micro-batch are final after it */
-    sago_block_kind kind;
+    sago_visit_kind kind;
     bool backward;
 } visit;
 
@@ -160,10 +160,10 @@ static void visit_block(walk *w, const visit *v, const visit *next, const sago_b
     w->time.exposed_data += ready - w->free_at[SAGO_QUEUE_COMPUTE];
     w->visits++;
     if (next) gather(w, next->block);
-    if (v->kind == SAGO_BLOCK_HEAD) {
+    if (v->kind == SAGO_VISIT_HEAD) {
         compute(w, &cost->forward, SAGO_EVENT_LOSS, v->block, ready);
     } else if (v->backward) {
-        if (w->layout->recompute && v->kind != SAGO_BLOCK_EMBEDDING)
+        if (w->layout->recompute && v->kind != SAGO_VISIT_EMBEDDING)
             compute(w, &cost->again, SAGO_EVENT_AGAIN, v->block, ready);
         compute(w, &cost->backward, SAGO_EVENT_BACKWARD, v->block, ready);
     } else {
@@ -177,21 +177,21 @@ static void visit_block(walk *w, const visit *v, const visit *next, const sago_b
 static int list_visits(const sago_workload *work, visit *out) {
     int encoder = (int)work->shape.encoder_layers, layers = encoder + (int)work->shape.decoder_layers, n = 0;
     bool tied = work->shape.tied_embeddings;
-    sago_block_kind decoder = work->inputs > 0 ? SAGO_BLOCK_DECODER : SAGO_BLOCK_PARALLEL;
-    out[n++] = (visit){0, false, SAGO_BLOCK_EMBEDDING, false};
+    sago_visit_kind decoder = work->inputs > 0 ? SAGO_VISIT_DECODER : SAGO_VISIT_PARALLEL;
+    out[n++] = (visit){0, false, SAGO_VISIT_EMBEDDING, false};
     for (int b = 1; b <= layers; b++)
-        out[n++] = (visit){b, false, b <= encoder ? SAGO_BLOCK_ENCODER : decoder, false};
-    out[n++] = (visit){tied ? 0 : layers + 1, !tied, SAGO_BLOCK_HEAD, true};
-    for (int b = layers; b >= 1; b--) out[n++] = (visit){b, true, b <= encoder ? SAGO_BLOCK_ENCODER : decoder, true};
-    out[n++] = (visit){0, true, SAGO_BLOCK_EMBEDDING, true};
+        out[n++] = (visit){b, false, b <= encoder ? SAGO_VISIT_ENCODER : decoder, false};
+    out[n++] = (visit){tied ? 0 : layers + 1, !tied, SAGO_VISIT_HEAD, true};
+    for (int b = layers; b >= 1; b--) out[n++] = (visit){b, true, b <= encoder ? SAGO_VISIT_ENCODER : decoder, true};
+    out[n++] = (visit){0, true, SAGO_VISIT_EMBEDDING, true};
     return n;
 }
 
 static void walk_micro_batch(walk *w, const visit *visits, int n, const sago_hardware *hardware, int64_t rows,
                              bool last) {
-    sago_block_cost costs[SAGO_BLOCK_KINDS];
-    for (int kind = 0; kind < SAGO_BLOCK_KINDS; kind++)
-        costs[kind] = sago_block_cost_of(w->work, w->layout, hardware, (sago_block_kind)kind, rows);
+    sago_block_cost costs[SAGO_VISIT_KINDS];
+    for (int kind = 0; kind < SAGO_VISIT_KINDS; kind++)
+        costs[kind] = sago_block_cost_of(w->work, w->layout, hardware, (sago_visit_kind)kind, rows);
     for (int i = 0; i < n; i++) visit_block(w, &visits[i], i + 1 < n ? &visits[i + 1] : NULL, costs, last);
 }
 

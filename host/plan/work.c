@@ -107,15 +107,15 @@ static row_tokens tokens_of(const sago_workload *work, double rows) {
 }
 
 /* With skip_last, what backward needs of a forward that is run again: all but the last product. */
-static void add_layer(meter *m, const cut *c, sago_block_kind kind, const row_tokens *t, bool backward,
+static void add_layer(meter *m, const cut *c, sago_visit_kind kind, const row_tokens *t, bool backward,
                       bool skip_last) {
-    double tokens = kind == SAGO_BLOCK_ENCODER ? t->inputs : t->targets;
-    double pairs = kind == SAGO_BLOCK_ENCODER ? t->encoder_pairs : t->decoder_pairs;
-    int residuals = kind == SAGO_BLOCK_PARALLEL ? 1 : kind == SAGO_BLOCK_DECODER ? 3 : 2;
+    double tokens = kind == SAGO_VISIT_ENCODER ? t->inputs : t->targets;
+    double pairs = kind == SAGO_VISIT_ENCODER ? t->encoder_pairs : t->decoder_pairs;
+    int residuals = kind == SAGO_VISIT_PARALLEL ? 1 : kind == SAGO_VISIT_DECODER ? 3 : 2;
     add_heads(m, c, tokens, tokens, pairs, backward, true);
-    if (kind == SAGO_BLOCK_PARALLEL) /* rotary positions of queries and keys, read and written */
+    if (kind == SAGO_VISIT_PARALLEL) /* rotary positions of queries and keys, read and written */
         add_elements(m, tokens * (c->width + c->kv_width), 2);
-    if (kind == SAGO_BLOCK_DECODER) add_heads(m, c, tokens, t->inputs, t->cross_pairs, backward, true);
+    if (kind == SAGO_VISIT_DECODER) add_heads(m, c, tokens, t->inputs, t->cross_pairs, backward, true);
     add_mlp(m, c, tokens, backward, !skip_last);
     for (int i = 0; i < residuals; i++) {
         add_norm(m, c, tokens, backward);
@@ -143,8 +143,8 @@ static double product_rate(const sago_workload *work, const sago_hardware *hardw
 
 /* A gather before a sub-layer and a scatter behind it; in backward the sub-layer's input is gathered once more, for its
  * weights' gradients, unless it has just been for forward's second run. */
-static void add_collectives(sago_block_cost *cost, sago_block_kind kind, const sago_layout *layout, double bytes) {
-    int sublayers = kind == SAGO_BLOCK_PARALLEL ? 1 : kind == SAGO_BLOCK_DECODER ? 3 : 2;
+static void add_collectives(sago_block_cost *cost, sago_visit_kind kind, const sago_layout *layout, double bytes) {
+    int sublayers = kind == SAGO_VISIT_PARALLEL ? 1 : kind == SAGO_VISIT_DECODER ? 3 : 2;
     if (layout->model == 1) return;
     cost->forward.gathers = cost->forward.scatters = sublayers;
     cost->again.gathers = sublayers, cost->again.scatters = sublayers - 1;
@@ -154,7 +154,7 @@ static void add_collectives(sago_block_cost *cost, sago_block_kind kind, const s
 }
 
 sago_block_cost sago_block_cost_of(const sago_workload *work, const sago_layout *layout, const sago_hardware *hardware,
-                                   sago_block_kind kind, int64_t rows) {
+                                   sago_visit_kind kind, int64_t rows) {
     const cut c = cut_of(work, layout);
     const row_tokens t = tokens_of(work, (double)rows);
     meter forward = {.hardware = hardware,
@@ -162,16 +162,16 @@ sago_block_cost sago_block_cost_of(const sago_workload *work, const sago_layout 
                      .element = (double)sago_dtype_bytes(work->dtype)};
     meter again = forward, backward = forward;
     sago_block_cost cost = {0};
-    if (kind == SAGO_BLOCK_EMBEDDING) {
+    if (kind == SAGO_VISIT_EMBEDDING) {
         add_elements(&forward, (t.inputs + t.targets) * c.d_model / c.parts, 2);
         add_elements(&backward, (t.inputs + t.targets) * c.d_model / c.parts, 3);
-    } else if (kind == SAGO_BLOCK_HEAD) {
+    } else if (kind == SAGO_VISIT_HEAD) {
         add_head(&forward, &c, (double)(rows * work->loss_tokens), (double)work->config->train.loss_chunk);
     } else {
         add_layer(&forward, &c, kind, &t, false, false);
         add_layer(&again, &c, kind, &t, false, true);
         add_layer(&backward, &c, kind, &t, true, false);
-        double tokens = kind == SAGO_BLOCK_ENCODER ? t.inputs : t.targets;
+        double tokens = kind == SAGO_VISIT_ENCODER ? t.inputs : t.targets;
         add_collectives(&cost, kind, layout, tokens * c.d_model * forward.element);
     }
     cost.forward.flops = forward.cost.flops, cost.forward.seconds = forward.cost.seconds;

@@ -8,14 +8,14 @@
 
 #include "workload.h"
 
-typedef enum sago_block_kind {
-    SAGO_BLOCK_EMBEDDING,
-    SAGO_BLOCK_ENCODER,
-    SAGO_BLOCK_DECODER, /* T5's, with cross-attention */
-    SAGO_BLOCK_PARALLEL, /* PaLM's */
-    SAGO_BLOCK_HEAD,    /* logits and loss, forward and backward at once */
-    SAGO_BLOCK_KINDS
-} sago_block_kind;
+typedef enum sago_visit_kind {
+    SAGO_VISIT_EMBEDDING,
+    SAGO_VISIT_ENCODER,
+    SAGO_VISIT_DECODER, /* T5's, with cross-attention */
+    SAGO_VISIT_PARALLEL, /* PaLM's */
+    SAGO_VISIT_HEAD,    /* logits and loss, forward and backward at once */
+    SAGO_VISIT_KINDS
+} sago_visit_kind;
 
 /** One way through a block of one micro-batch. */
 typedef struct sago_pass_cost {
@@ -31,7 +31,7 @@ typedef struct sago_block_cost {
 
 /** rows: of the micro-batch. */
 sago_block_cost sago_block_cost_of(const sago_workload *work, const sago_layout *layout, const sago_hardware *hardware,
-                                   sago_block_kind kind, int64_t rows);
+                                   sago_visit_kind kind, int64_t rows);
 
 /** Seconds of zeroing, norm and Adafactor over the elements that a device holds. */
 double sago_optimizer_seconds(const sago_workload *work, const sago_hardware *hardware, int64_t elements);
