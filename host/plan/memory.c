@@ -43,8 +43,8 @@ sago_status sago_activation_bytes(const sago_workload *work, const sago_layout *
     if (slice.kv_heads > 1) slice.kv_heads /= parts;
     const sago_model_options options = {
         .max_rows = layout->micro_batch,
-        .input_length = work->inputs,
-        .target_length = work->targets,
+        .input_length = work->config->data.input_length,
+        .target_length = work->config->data.target_length,
         .training = true,
         .recompute = layout->recompute,
         .dtype = work->dtype,

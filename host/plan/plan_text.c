@@ -10,7 +10,7 @@ static const char *count_text(double n, char *out, size_t size) {
     static const char *const words[] = {"", " thousand", " million", " billion", " trillion"};
     int i = 0;
     while (n >= 1000 && i < 4) n /= 1000, i++;
-    snprintf(out, size, n < 100 && i > 0 ? "%.2f%s" : "%.0f%s", n, words[i]);
+    snprintf(out, size, i > 0 ? "%.2f%s" : "%.0f%s", n, words[i]);
     return out;
 }
 
