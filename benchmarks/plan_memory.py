@@ -23,7 +23,7 @@ CASES = {
     "large, 1 row of 128 + 32, no copy for the checkpoint": ("large", 1, 1, 128, 32, False, {"checkpoint.background": "false"}),
     "large, 1 row of 256 + 64, recomputed": ("large", 1, 1, 256, 64, True, {}),
 }
-QUICK = {"small, 2 rows of 256 + 64": ("small", 2, 2, 256, 64, False, {"checkpoint.background": "false"})}
+QUICK = {"small, 1 row of 256 + 64": ("small", 1, 1, 256, 64, False, {"checkpoint.background": "false"})}
 IDLE = ("idle", 1, 1, 32, 32, False, {"checkpoint.background": "false"})
 SIZES = {"idle": (16, 1, 16, 1)}
 

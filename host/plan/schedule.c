@@ -25,7 +25,13 @@ typedef struct link_rate {
     int64_t ranks;
 } link_rate;
 
-enum { BUFFERS = 2 }; /* of gathered parameters, and of gradients on their way */
+enum { BUFFERS = 2 }; /* of gathered parameters; as many of gradients on their way */
+
+typedef struct buffer {
+    int block;          /* whose parameters it holds or is about to; -1: none yet */
+    double there_at;    /* when they are there */
+    double needed_till; /* the end of the last visit that read them */
+} buffer;
 
 typedef struct walk {
     const sago_workload *work;
@@ -33,12 +39,11 @@ typedef struct walk {
     const sago_shares *shares;
     link_rate model, data;
     double free_at[SAGO_QUEUES];
-    double gathered_at;            /* when the parameters of the next visit are there */
-    int held_block;                /* whose parameters the last gather brought; -1: none */
-    double visit_ends[BUFFERS];    /* of the visits before, which free a buffer each */
-    double scatter_ends[BUFFERS];  /* of the gradients before */
-    int64_t visits, scatters;
-    double bucket;                 /* elements whose gradients are final and not yet on their way */
+    buffer buffers[BUFFERS];      /* of gathered parameters */
+    int current;                  /* the one that the present visit reads */
+    double scatter_ends[BUFFERS]; /* of the gradients before */
+    int64_t scatters;
+    double bucket;                /* elements whose gradients are final and not yet on their way */
     int micro_batch;
     sago_step_time time;
     sago_timeline *timeline;
@@ -98,15 +103,18 @@ static void compute(walk *w, const sago_pass_cost *cost, sago_event_kind kind, i
 
 static bool is_sharded(const walk *w) { return w->layout->sharded && w->layout->data > 1; }
 
-/* Asks for a block's parameters; a buffer is free once the visit before the last has ended. */
-static void gather(walk *w, int block) {
-    if (!is_sharded(w) || block == w->held_block) return;
+/* Asks for a block's parameters: in a buffer already, or into the one that the present visit does not read, once the
+ * last visit that did has ended. Returns the buffer. */
+static int gather(walk *w, int block) {
+    for (int i = 0; i < BUFFERS; i++)
+        if (w->buffers[i].block == block) return i;
+    int other = (w->current + 1) % BUFFERS;
+    buffer *to = &w->buffers[other];
     double bytes = (double)(w->shares->block_elements[block] * (int64_t)sago_dtype_bytes(w->work->dtype));
-    double buffer = w->visits >= BUFFERS ? w->visit_ends[w->visits % BUFFERS] : 0;
-    w->gathered_at =
-        run(w, SAGO_QUEUE_DATA, SAGO_EVENT_GATHER, block, buffer, collective_seconds(&w->data, bytes));
-    w->held_block = block;
+    to->block = block;
+    to->there_at = run(w, SAGO_QUEUE_DATA, SAGO_EVENT_GATHER, block, to->needed_till, collective_seconds(&w->data, bytes));
     w->time.data_bytes += sent_bytes(&w->data, bytes);
+    return other;
 }
 
 static void send_bucket(walk *w, int block) {
@@ -144,22 +152,21 @@ typedef struct visit {
     bool backward;
 } visit;
 
-static void wait_for(walk *w, double *ready) {
-    double now = w->free_at[SAGO_QUEUE_COMPUTE];
-    *ready = now;
-    if (is_sharded(w) && w->gathered_at > now) *ready = w->gathered_at;
-}
+/* The gradient of an embedding is rows added to: its parameters are not read. */
+static bool reads_parameters(const visit *v) { return !(v->kind == SAGO_VISIT_EMBEDDING && v->backward); }
 
 static void visit_block(walk *w, const visit *v, const visit *next, const sago_block_cost costs[], bool last_micro) {
     const sago_block_cost *cost = &costs[v->kind];
-    double ready;
-    gather(w, v->block);
-    wait_for(w, &ready);
+    double now = w->free_at[SAGO_QUEUE_COMPUTE], ready = now;
+    bool gathers = is_sharded(w);
+    if (gathers && reads_parameters(v)) {
+        w->current = gather(w, v->block);
+        ready = fmax(ready, w->buffers[w->current].there_at);
+    }
     /* Where the gradients of two blocks are still on their way, there is no room for a third's. */
-    if (is_sharded(w) && v->finishes && w->scatters >= BUFFERS) ready = fmax(ready, w->scatter_ends[w->scatters % BUFFERS]);
-    w->time.exposed_data += ready - w->free_at[SAGO_QUEUE_COMPUTE];
-    w->visits++;
-    if (next) gather(w, next->block);
+    if (gathers && v->finishes && w->scatters >= BUFFERS) ready = fmax(ready, w->scatter_ends[w->scatters % BUFFERS]);
+    w->time.exposed_data += ready - now;
+    if (gathers && next && reads_parameters(next)) gather(w, next->block);
     if (v->kind == SAGO_VISIT_HEAD) {
         compute(w, &cost->forward, SAGO_EVENT_LOSS, v->block, ready);
     } else if (v->backward) {
@@ -169,7 +176,7 @@ static void visit_block(walk *w, const visit *v, const visit *next, const sago_b
     } else {
         compute(w, &cost->forward, SAGO_EVENT_FORWARD, v->block, ready);
     }
-    w->visit_ends[(w->visits - 1) % BUFFERS] = w->free_at[SAGO_QUEUE_COMPUTE];
+    if (reads_parameters(v)) w->buffers[w->current].needed_till = w->free_at[SAGO_QUEUE_COMPUTE];
     if (v->finishes) reduce(w, v->block, last_micro);
 }
 
@@ -212,7 +219,7 @@ void sago_schedule_walk(const sago_workload *work, const sago_layout *layout, co
               .shares = shares,
               .model = link_of(hardware, layout->model, 1),
               .data = link_of(hardware, layout->data, layout->model),
-              .held_block = -1,
+              .buffers = {{.block = -1}, {.block = -1}},
               .timeline = timeline};
     int64_t layers = work->shape.encoder_layers + work->shape.decoder_layers;
     visit *visits = sago_alloc((size_t)(2 * layers + 3) * sizeof *visits);
