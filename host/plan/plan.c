@@ -27,7 +27,7 @@ sago_status sago_project(const sago_planned *p, const sago_layout *layout, const
                          sago_projection *out) {
     *out = (sago_projection){.layout = *layout};
     SAGO_TRY(sago_memory_plan(&p->work, layout, &p->hardware, shares, &out->memory));
-    sago_schedule_walk(&p->work, layout, &p->hardware, shares, &out->step, NULL);
+    sago_walk_step(&p->work, layout, &p->hardware, shares, &out->step, NULL);
     double devices = (double)(layout->data * layout->model);
     out->mfu = sago_step_flops(&p->work) / out->step.seconds / devices / sago_peak_flops(&p->work, &p->hardware);
     out->tokens_per_second = (double)p->work.rows * (double)(p->work.inputs + p->work.targets) / out->step.seconds;
@@ -67,7 +67,7 @@ sago_status sago_plan_timeline(const sago_planned *p, const sago_projection *pro
     sago_step_time time;
     *out = (sago_timeline){0};
     SAGO_TRY(sago_shares_open(&p->work, &projection->layout, &shares));
-    sago_schedule_walk(&p->work, &projection->layout, &p->hardware, &shares, &time, out);
+    sago_walk_step(&p->work, &projection->layout, &p->hardware, &shares, &time, out);
     sago_shares_close(&shares);
     return SAGO_OK;
 }

@@ -7,7 +7,7 @@
 #define SAGO_PLAN_H
 
 #include "json.h"
-#include "schedule.h"
+#include "walk.h"
 
 typedef struct sago_plan_options {
     int64_t nodes, devices_per_node; /* devices_per_node 0: the hardware's */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The walk of a step: its events by the rules that they must keep, and its times where they can be written down. */
-#include "schedule.h"
+#include "walk.h"
 
 #include "plan.h"
 
@@ -34,7 +34,7 @@ static sago_step_time walk(int64_t data, int64_t model, int64_t micro, int how, 
     sago_step_time out;
     sago_shares own = {0};
     assert_int_equal(sago_shares_open(&work, &layout, &own), SAGO_OK);
-    sago_schedule_walk(&work, &layout, &hardware, &own, &out, timeline);
+    sago_walk_step(&work, &layout, &hardware, &own, &out, timeline);
     if (shares)
         *shares = own;
     else

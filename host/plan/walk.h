@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Schedule: one step of one device, walked event by event over three queues that each work in order: computing, the
+ * Walk: one step of one device, walked event by event over three queues that each work in order: computing, the
  * links of the model axis, those of the data axis. Plans take their times from it, and timelines are its record.
  */
-#ifndef SAGO_PLAN_SCHEDULE_H
-#define SAGO_PLAN_SCHEDULE_H
+#ifndef SAGO_PLAN_WALK_H
+#define SAGO_PLAN_WALK_H
 
 #include "memory.h"
 #include "work.h"
@@ -48,7 +48,7 @@ typedef struct sago_step_time {
 } sago_step_time;
 
 /** timeline may be NULL. */
-void sago_schedule_walk(const sago_workload *work, const sago_layout *layout, const sago_hardware *hardware,
+void sago_walk_step(const sago_workload *work, const sago_layout *layout, const sago_hardware *hardware,
                         const sago_shares *shares, sago_step_time *out, sago_timeline *timeline);
 
 /** The timeline as one SVG: a lane a queue, events by kind; title stands above. */

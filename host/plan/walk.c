@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "schedule.h"
+#include "walk.h"
 
 #include "str.h"
 
@@ -212,7 +212,7 @@ static link_rate link_of(const sago_hardware *hardware, int64_t ranks, int64_t b
     return (link_rate){fmin(node, net / rings), hardware->network_microseconds.value * 1e-6, ranks};
 }
 
-void sago_schedule_walk(const sago_workload *work, const sago_layout *layout, const sago_hardware *hardware,
+void sago_walk_step(const sago_workload *work, const sago_layout *layout, const sago_hardware *hardware,
                         const sago_shares *shares, sago_step_time *out, sago_timeline *timeline) {
     walk w = {.work = work,
               .layout = layout,
