@@ -45,7 +45,7 @@ def write_config(folder, case):
     }
     for key, value in sets.items():
         section, name = key.split(".")
-        config[section][name] = {"true": True, "false": False}.get(value, value)
+        config.setdefault(section, {})[name] = {"true": True, "false": False}.get(value, value)
     path = f"{folder}/config.yaml"
     with open(path, "w") as f:
         json.dump(config, f)  # which is YAML
@@ -83,10 +83,11 @@ def main():
         taken, planned = train(sago, case)
         # What the idle run takes of the same kinds is no part of its floor.
         taken -= idle - of_idle["device"]
-        rows.append({"case": name, "planned_bytes": planned["device"], "taken_bytes": taken, "ratio": round(planned["device"] / taken, 4), "kinds": planned})
-        print(f"{name}: planned {planned['device'] / 2**20:.0f} MiB, taken {taken / 2**20:.0f} MiB, ratio {planned['device'] / taken:.3f}", file=sys.stderr)
+        row = {"case": name, "planned_mib": round(planned["device"] / 2**20), "taken_mib": round(taken / 2**20), "ratio": round(planned["device"] / taken, 3)}
+        print(json.dumps(row), file=sys.stderr)
+        rows.append(row)
     worst = max(abs(r["ratio"] - 1) for r in rows)
-    out = {"command": " ".join(sys.argv), "idle_bytes": idle, "largest_deviation": round(worst, 4), "cases": rows}
+    out = {"command": " ".join(sys.argv), "idle_mib": round(idle / 2**20), "largest_deviation": round(worst, 4), "cases": rows}
     text = json.dumps(out, indent=2)
     if option("--output"):
         open(option("--output"), "w").write(text + "\n")

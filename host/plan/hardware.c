@@ -47,9 +47,13 @@ enum {
 
 static const char *const bases[] = {"measured", "assumed", "datasheet"};
 
-const char *sago_basis_name(sago_basis basis) { return bases[basis]; }
+const char *sago_basis_name(sago_basis basis) {
+    return bases[basis];
+}
 
-static void *field(sago_hardware *hardware, const plain_key *key) { return (char *)hardware + key->place; }
+static void *field(sago_hardware *hardware, const plain_key *key) {
+    return (char *)hardware + key->place;
+}
 
 const char *sago_hardware_figure(const sago_hardware *hardware, int i, const sago_figure **out) {
     if (i < 0 || i >= N_FIGURES) return NULL;
@@ -65,7 +69,8 @@ static sago_status read_number(sago_yaml *yaml, const yaml_node_t *node, const p
     char *end = NULL;
     double value = text ? strtod(text, &end) : NAN;
     if (!text || end == text || *end || !(value >= key->low && value <= key->high))
-        return sago_yaml_fail(yaml, node, "%s: a number from %g to %g is needed", key->name, key->low, key->high);
+        return sago_yaml_fail(yaml, node, "%s: a number from %g to %g is needed", key->name, key->low,
+                              key->high);
     *out = value;
     return SAGO_OK;
 }
@@ -88,8 +93,8 @@ static sago_status read_figure(sago_yaml *yaml, yaml_node_t *node, const plain_k
         given[basis] = true;
     }
     if (!right)
-        return sago_yaml_fail(yaml, node, "%s: {measured: X}, with assumed or datasheet in its place or beside it",
-                              key->name);
+        return sago_yaml_fail(
+            yaml, node, "%s: {measured: X}, with assumed or datasheet in its place or beside it", key->name);
     sago_basis first = SAGO_MEASURED;
     while (!given[first]) first++;
     *out = (sago_figure){value[first], given[SAGO_DATASHEET] ? value[SAGO_DATASHEET] : 0, first};
@@ -123,7 +128,8 @@ static sago_status read_pair(sago_yaml *yaml, const char *name, yaml_node_t *nod
         return SAGO_OK;
     }
     const char *text = sago_yaml_text(node);
-    if (strcmp(name, "name") != 0) return sago_yaml_fail(yaml, node, "%s: unknown key; docs/plan.md lists them", name);
+    if (strcmp(name, "name") != 0)
+        return sago_yaml_fail(yaml, node, "%s: unknown key; docs/plan.md lists them", name);
     if (!text || !text[0] || strlen(text) >= sizeof out->name)
         return sago_yaml_fail(yaml, node, "name: a text of 1 to %zu bytes is needed", sizeof out->name - 1);
     snprintf(out->name, sizeof out->name, "%s", text);
@@ -150,7 +156,8 @@ static sago_status parse(const char *name, const char *text, size_t length, sago
     yaml_node_t *root = sago_yaml_root(&yaml);
     sago_status status = SAGO_OK;
     if (!root || root->type != YAML_MAPPING_NODE)
-        status = sago_yaml_fail(&yaml, root, "no hardware: lines of \"key: value\" are needed; docs/plan.md lists them");
+        status = sago_yaml_fail(&yaml, root,
+                                "no hardware: lines of \"key: value\" are needed; docs/plan.md lists them");
     for (int i = 0; i < sago_yaml_count(root) && status == SAGO_OK; i++) {
         const char *key;
         yaml_node_t *value;
@@ -166,9 +173,11 @@ static sago_status parse(const char *name, const char *text, size_t length, sago
 static sago_status unknown(const char *name) {
     sago_str names = {0};
     for (const sago_embedded_hardware *h = sago_embedded_hardware_files; h->name; h++)
-        sago_str_printf(&names, "%s%.*s", names.length ? ", " : "", (int)(strlen(h->name) - strlen(".yaml")), h->name);
-    sago_status status = sago_fail(SAGO_E_USAGE, "--gpu %s: not known; one of %s, or a file that ends with .yaml", name,
-                                   sago_str_text(&names));
+        sago_str_printf(&names, "%s%.*s", names.length ? ", " : "", (int)(strlen(h->name) - strlen(".yaml")),
+                        h->name);
+    sago_status status =
+        sago_fail(SAGO_E_USAGE, "--gpu %s: not known; one of %s, or a file that ends with .yaml", name,
+                  sago_str_text(&names));
     sago_str_free(&names);
     return status;
 }
@@ -193,7 +202,8 @@ sago_status sago_hardware_measure(sago_hardware *hardware, sago_device *device) 
     sago_rate copy, bf16;
     SAGO_TRY(sago_device_measure_gemm(device, &gflops));
     hardware->fp32_tflops = (sago_figure){gflops * 1e-3, hardware->fp32_tflops.datasheet, SAGO_MEASURED};
-    /* Where bf16 is no faster, products of bf16 configurations are refused; the figure stands for completeness. */
+    /* Where bf16 is no faster, products of bf16 configurations are refused; the figure stands for
+     * completeness. */
     if (device->has_bf16) {
         SAGO_TRY(sago_device_measure_product(device, 1024, 1024, 1024, true, 0.3, &bf16));
         gflops = bf16.median;

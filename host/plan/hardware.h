@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Hardware: what a plan knows of the machines, read from configs/hardware/NAME.yaml (built into the program) or from
- * a file of the user's. Keys, units and where the figures come from: docs/plan.md.
+ * Hardware: what a plan knows of the machines, read from configs/hardware/NAME.yaml (built into the program)
+ * or from a file of the user's. Keys, units and where the figures come from: docs/plan.md.
  */
 #ifndef SAGO_HARDWARE_H
 #define SAGO_HARDWARE_H

@@ -18,14 +18,17 @@ const char *sago_memory_name(sago_memory_kind kind) {
 /* --- activations
  * ------------------------------------------------------------------------------------------------- */
 
-/* A device whose memory is never there: the model that is opened on it plans all it needs, and takes nothing. */
+/* A device whose memory is never there: the model that is opened on it plans all it needs, and takes nothing.
+ */
 static sago_status take_nothing(sago_device *device, void **out, size_t bytes) {
     (void)device, (void)bytes;
     *out = NULL;
     return SAGO_OK;
 }
 
-static void release_nothing(sago_device *device, void *memory) { (void)device, (void)memory; }
+static void release_nothing(sago_device *device, void *memory) {
+    (void)device, (void)memory;
+}
 
 static const sago_ops counting_ops = {.allocate = take_nothing,
                                       .release = release_nothing,
@@ -35,8 +38,9 @@ static const sago_ops counting_ops = {.allocate = take_nothing,
 sago_status sago_activation_bytes(const sago_workload *work, const sago_layout *layout, int64_t *out) {
     sago_device device = {
         .ops = &counting_ops, .name = "plan", .n_threads = 1, .has_bf16 = true, .stores_bf16 = true};
-    /* Over a model axis heads, MLP and vocabulary are cut, and all that is as wide as the model lies on slices of the
-     * rows: every buffer is a part of itself. What is whole for a while is counted as gathered. */
+    /* Over a model axis heads, MLP and vocabulary are cut, and all that is as wide as the model lies on
+     * slices of the rows: every buffer is a part of itself. What is whole for a while is counted as gathered.
+     */
     sago_model_shape slice = work->shape;
     int64_t parts = layout->model;
     slice.d_model /= parts, slice.d_ff /= parts, slice.n_heads /= parts, slice.vocab_size /= parts;
@@ -72,13 +76,16 @@ static bool is_frozen(const sago_config *config, const char *name) {
     return false;
 }
 
-static int64_t aligned(int64_t bytes) { return (bytes + SAGO_ARENA_ALIGN - 1) / SAGO_ARENA_ALIGN * SAGO_ARENA_ALIGN; }
+static int64_t aligned(int64_t bytes) {
+    return (bytes + SAGO_ARENA_ALIGN - 1) / SAGO_ARENA_ALIGN * SAGO_ARENA_ALIGN;
+}
 
 /* Second moments, momentum and partial sums of a piece of `rows` rows; of that, what a checkpoint holds. */
 static int64_t optimizer_of(const sago_config *config, const sago_param *p, int64_t rows, int64_t *saved) {
     int64_t columns = p->local_shape[1], count = rows * columns, bytes = 0;
     int64_t smaller = p->global_shape[0] < p->global_shape[1] ? p->global_shape[0] : p->global_shape[1];
-    bool factored = config->optimizer.factored && p->n_dims == 2 && smaller >= config->optimizer.min_factored_dim;
+    bool factored =
+        config->optimizer.factored && p->n_dims == 2 && smaller >= config->optimizer.min_factored_dim;
     const int64_t f32 = sizeof(float), f64 = sizeof(double);
     *saved = (factored ? rows + columns : count) * f32;
     if (factored)
@@ -112,7 +119,8 @@ sago_status sago_shares_open(const sago_workload *work, const sago_layout *layou
         int64_t count = rows * p->local_shape[1], saved = 0;
         out->block_elements[p->block] += p->local_shape[0] * p->local_shape[1];
         held += aligned(count * (int64_t)sizeof(float)) / (int64_t)sizeof(float);
-        if (!is_frozen(work->config, p->name)) out->optimizer_bytes += optimizer_of(work->config, p, rows, &saved);
+        if (!is_frozen(work->config, p->name))
+            out->optimizer_bytes += optimizer_of(work->config, p, rows, &saved);
         checkpoint += count * (int64_t)sizeof(float) + saved;
     }
     out->held_elements = held;
@@ -131,12 +139,14 @@ void sago_shares_close(sago_shares *shares) {
 /* --- all of it
  * --------------------------------------------------------------------------------------------------- */
 
-static int64_t gathered_bytes(const sago_workload *work, const sago_layout *layout, const sago_shares *shares) {
+static int64_t gathered_bytes(const sago_workload *work, const sago_layout *layout,
+                              const sago_shares *shares) {
     int64_t element = (int64_t)sago_dtype_bytes(work->dtype), bytes = 0;
     if (layout->sharded && layout->data > 1)
         bytes += GATHER_BUFFERS * shares->largest * (element + (int64_t)sizeof(float));
     if (layout->model > 1) {
-        /* A sub-layer's input, its output before it is summed, and the gradient of that; a decoder's memory, twice. */
+        /* A sub-layer's input, its output before it is summed, and the gradient of that; a decoder's memory,
+         * twice. */
         int64_t most = work->inputs > work->targets ? work->inputs : work->targets;
         bytes += (3 * most + 2 * work->inputs) * layout->micro_batch * work->shape.d_model * element;
     }
@@ -148,12 +158,13 @@ static int64_t host_bytes(const sago_workload *work, const sago_layout *layout, 
     const sago_config *config = work->config;
     enum { ARRAYS_OF_INPUTS = 2, ARRAYS_OF_TARGETS = 5, ID_BYTES = 4, STAGES = 2 };
     int64_t row = (ARRAYS_OF_INPUTS * work->inputs + ARRAYS_OF_TARGETS * work->targets) * ID_BYTES;
-    int64_t batches = (config->data.prefetch + 1) * sago_layout_rows(work, layout) + STAGES * layout->micro_batch;
+    int64_t batches =
+        (config->data.prefetch + 1) * sago_layout_rows(work, layout) + STAGES * layout->micro_batch;
     return row * batches + (config->checkpoint.background ? shares->checkpoint_bytes : 0);
 }
 
-sago_status sago_memory_plan(const sago_workload *work, const sago_layout *layout, const sago_hardware *hardware,
-                             const sago_shares *shares, sago_memory *out) {
+sago_status sago_memory_plan(const sago_workload *work, const sago_layout *layout,
+                             const sago_hardware *hardware, const sago_shares *shares, sago_memory *out) {
     const double gib = 1024.0 * 1024 * 1024;
     *out = (sago_memory){.room_bytes = (int64_t)(hardware->memory_gib * gib)};
     /* bf16 values have a remainder of as many bytes beside them: fp32 exactly. */

@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-/* The mesh that `sago train` would open over so many devices; a data axis of another length is the number of devices'. */
+/* The mesh that `sago train` would open over so many devices; a data axis of another length is the number of
+ * devices'. */
 static sago_status configured_layout(const sago_planned *p, sago_layout *out) {
     const sago_config *config = p->work.config;
     int64_t model = config->mesh.model > 0 ? config->mesh.model : 1;
@@ -12,14 +13,16 @@ static sago_status configured_layout(const sago_planned *p, sago_layout *out) {
                          (long long)model, (long long)p->devices, (long long)p->options.nodes);
     SAGO_TRY(sago_model_shape_check(&p->work.shape, (int)model));
     if (!sago_workload_can_cut(&p->work, model))
-        return sago_fail(SAGO_E_SHAPE, "mesh.model: %lld does not divide model.vocab_size %lld and model.d_model %lld",
-                         (long long)model, (long long)p->work.shape.vocab_size, (long long)p->work.shape.d_model);
+        return sago_fail(
+            SAGO_E_SHAPE, "mesh.model: %lld does not divide model.vocab_size %lld and model.d_model %lld",
+            (long long)model, (long long)p->work.shape.vocab_size, (long long)p->work.shape.d_model);
     *out = (sago_layout){.data = p->devices / model,
                          .model = model,
                          .sharded = p->options.sharded,
                          .recompute = config->train.recompute};
     int64_t rows = sago_layout_rows(&p->work, out);
-    out->micro_batch = config->train.micro_batch > 0 && config->train.micro_batch < rows ? config->train.micro_batch : rows;
+    out->micro_batch =
+        config->train.micro_batch > 0 && config->train.micro_batch < rows ? config->train.micro_batch : rows;
     return SAGO_OK;
 }
 
@@ -29,8 +32,10 @@ sago_status sago_project(const sago_planned *p, const sago_layout *layout, const
     SAGO_TRY(sago_memory_plan(&p->work, layout, &p->hardware, shares, &out->memory));
     sago_walk_step(&p->work, layout, &p->hardware, shares, &out->step, NULL);
     double devices = (double)(layout->data * layout->model);
-    out->mfu = sago_step_flops(&p->work) / out->step.seconds / devices / sago_peak_flops(&p->work, &p->hardware);
-    out->tokens_per_second = (double)p->work.rows * (double)(p->work.inputs + p->work.targets) / out->step.seconds;
+    out->mfu =
+        sago_step_flops(&p->work) / out->step.seconds / devices / sago_peak_flops(&p->work, &p->hardware);
+    out->tokens_per_second =
+        (double)p->work.rows * (double)(p->work.inputs + p->work.targets) / out->step.seconds;
     return SAGO_OK;
 }
 
@@ -48,8 +53,8 @@ static sago_status other_activations(const sago_planned *p, sago_projection *out
     return sago_activation_bytes(&p->work, &other, &out->other_activation_bytes);
 }
 
-sago_status sago_plan_open(const sago_config *config, const sago_hardware *hardware, const sago_plan_options *options,
-                           sago_planned *out) {
+sago_status sago_plan_open(const sago_config *config, const sago_hardware *hardware,
+                           const sago_plan_options *options, sago_planned *out) {
     *out = (sago_planned){.hardware = *hardware, .options = *options};
     if (options->devices_per_node > 0) out->hardware.devices_per_node = options->devices_per_node;
     out->devices = options->nodes * out->hardware.devices_per_node;

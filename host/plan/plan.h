@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Plan: what a configuration takes on given hardware, before anything is allocated: memory by kind, FLOPs, bytes on each
- * axis, time, cost; and the fastest layout that fits, found by trying all.
+ * Plan: what a configuration takes on given hardware, before anything is allocated: memory by kind, FLOPs,
+ * bytes on each axis, time, cost; and the fastest layout that fits, found by trying all.
  */
 #ifndef SAGO_PLAN_H
 #define SAGO_PLAN_H
@@ -19,7 +19,8 @@ typedef struct sago_plan_options {
 typedef struct sago_projection {
     sago_layout layout;
     sago_memory memory;
-    int64_t other_activation_bytes; /* with recomputation where the layout has none, and the other way round */
+    int64_t
+        other_activation_bytes; /* with recomputation where the layout has none, and the other way round */
     sago_step_time step;
     double mfu;               /* sago_step_flops of all devices' data sheet */
     double tokens_per_second; /* of full rows, inputs and targets */
@@ -37,8 +38,8 @@ typedef struct sago_planned {
 } sago_planned;
 
 /** config must outlive out. Errors: SAGO_E_CONFIG, SAGO_E_SHAPE name the key. */
-sago_status sago_plan_open(const sago_config *config, const sago_hardware *hardware, const sago_plan_options *options,
-                           sago_planned *out) SAGO_MUST_CHECK;
+sago_status sago_plan_open(const sago_config *config, const sago_hardware *hardware,
+                           const sago_plan_options *options, sago_planned *out) SAGO_MUST_CHECK;
 
 /** One layout; shares of its axes. */
 sago_status sago_project(const sago_planned *planned, const sago_layout *layout, const sago_shares *shares,

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plan.h"
 
-/* Candidates: every model axis that divides the shape and a node, every power of two and every divisor of a rank's rows
- * as micro-batch, with and without recomputation. */
+/* Candidates: every model axis that divides the shape and a node, every power of two and every divisor of a
+ * rank's rows as micro-batch, with and without recomputation. */
 
-static bool is_candidate(int64_t micro, int64_t rows) { return rows % micro == 0 || (micro & (micro - 1)) == 0; }
+static bool is_candidate(int64_t micro, int64_t rows) {
+    return rows % micro == 0 || (micro & (micro - 1)) == 0;
+}
 
 static bool is_better(const sago_planned *p, const sago_projection *candidate) {
     if (!p->has_best) return true;
@@ -14,7 +16,8 @@ static bool is_better(const sago_planned *p, const sago_projection *candidate) {
     return then < now * 1.001 && candidate->memory.device_bytes < p->best.memory.device_bytes;
 }
 
-static sago_status try_layout(sago_planned *p, const sago_layout *layout, const sago_shares *shares, bool *fits) {
+static sago_status try_layout(sago_planned *p, const sago_layout *layout, const sago_shares *shares,
+                              bool *fits) {
     sago_projection candidate;
     SAGO_TRY(sago_project(p, layout, shares, &candidate));
     *fits = sago_memory_fits(&candidate.memory);

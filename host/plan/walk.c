@@ -7,8 +7,8 @@
 #include <stdlib.h>
 
 const char *sago_event_name(sago_event_kind kind) {
-    static const char *const names[] = {"forward", "forward again", "backward",       "loss",
-                                        "optimizer", "gather",      "reduce-scatter", "sum"};
+    static const char *const names[] = {"forward",   "forward again", "backward",       "loss",
+                                        "optimizer", "gather",        "reduce-scatter", "sum"};
     return names[kind];
 }
 
@@ -43,7 +43,7 @@ typedef struct walk {
     int current;                  /* the one that the present visit reads */
     double scatter_ends[BUFFERS]; /* of the gradients before */
     int64_t scatters;
-    double bucket;                /* elements whose gradients are final and not yet on their way */
+    double bucket; /* elements whose gradients are final and not yet on their way */
     int micro_batch;
     sago_step_time time;
     sago_timeline *timeline;
@@ -81,7 +81,8 @@ static double sent_bytes(const link_rate *link, double bytes) {
 /* Computing in as many pieces as it has collectives; each stands in the way of what follows it. */
 static void compute(walk *w, const sago_pass_cost *cost, sago_event_kind kind, int block, double ready) {
     int pieces = cost->scatters > 0 ? cost->scatters : 1;
-    double at = fmax(w->free_at[SAGO_QUEUE_COMPUTE], ready), one = collective_seconds(&w->model, cost->collective_bytes);
+    double at = fmax(w->free_at[SAGO_QUEUE_COMPUTE], ready),
+           one = collective_seconds(&w->model, cost->collective_bytes);
     for (int i = 0; i < pieces; i++) {
         int gathers = (cost->gathers + i) / pieces, scatters = (cost->scatters + i) / pieces;
         double began = at;
@@ -101,10 +102,12 @@ static void compute(walk *w, const sago_pass_cost *cost, sago_event_kind kind, i
 /* --- the data axis
  * ----------------------------------------------------------------------------------------------- */
 
-static bool is_sharded(const walk *w) { return w->layout->sharded && w->layout->data > 1; }
+static bool is_sharded(const walk *w) {
+    return w->layout->sharded && w->layout->data > 1;
+}
 
-/* Asks for a block's parameters: in a buffer already, or into the one that the present visit does not read, once the
- * last visit that did has ended. Returns the buffer. */
+/* Asks for a block's parameters: in a buffer already, or into the one that the present visit does not read,
+ * once the last visit that did has ended. Returns the buffer. */
 static int gather(walk *w, int block) {
     for (int i = 0; i < BUFFERS; i++)
         if (w->buffers[i].block == block) return i;
@@ -112,7 +115,8 @@ static int gather(walk *w, int block) {
     buffer *to = &w->buffers[other];
     double bytes = (double)(w->shares->block_elements[block] * (int64_t)sago_dtype_bytes(w->work->dtype));
     to->block = block;
-    to->there_at = run(w, SAGO_QUEUE_DATA, SAGO_EVENT_GATHER, block, to->needed_till, collective_seconds(&w->data, bytes));
+    to->there_at = run(w, SAGO_QUEUE_DATA, SAGO_EVENT_GATHER, block, to->needed_till,
+                       collective_seconds(&w->data, bytes));
     w->time.data_bytes += sent_bytes(&w->data, bytes);
     return other;
 }
@@ -146,16 +150,19 @@ static void reduce(walk *w, int block, bool last_micro_batch) {
  * -------------------------------------------------------------------------------------------- */
 
 typedef struct visit {
-    int block;      /* whose parameters must be there */
-    bool finishes;  /* the block's gradients of this micro-batch are final after it */
+    int block;     /* whose parameters must be there */
+    bool finishes; /* the block's gradients of this micro-batch are final after it */
     sago_visit_kind kind;
     bool backward;
 } visit;
 
 /* The gradient of an embedding is rows added to: its parameters are not read. */
-static bool reads_parameters(const visit *v) { return !(v->kind == SAGO_VISIT_EMBEDDING && v->backward); }
+static bool reads_parameters(const visit *v) {
+    return !(v->kind == SAGO_VISIT_EMBEDDING && v->backward);
+}
 
-static void visit_block(walk *w, const visit *v, const visit *next, const sago_block_cost costs[], bool last_micro) {
+static void visit_block(walk *w, const visit *v, const visit *next, const sago_block_cost costs[],
+                        bool last_micro) {
     const sago_block_cost *cost = &costs[v->kind];
     double now = w->free_at[SAGO_QUEUE_COMPUTE], ready = now;
     bool gathers = is_sharded(w);
@@ -164,7 +171,8 @@ static void visit_block(walk *w, const visit *v, const visit *next, const sago_b
         ready = fmax(ready, w->buffers[w->current].there_at);
     }
     /* Where the gradients of two blocks are still on their way, there is no room for a third's. */
-    if (gathers && v->finishes && w->scatters >= BUFFERS) ready = fmax(ready, w->scatter_ends[w->scatters % BUFFERS]);
+    if (gathers && v->finishes && w->scatters >= BUFFERS)
+        ready = fmax(ready, w->scatter_ends[w->scatters % BUFFERS]);
     w->time.exposed_data += ready - now;
     if (gathers && next && reads_parameters(next)) gather(w, next->block);
     if (v->kind == SAGO_VISIT_HEAD) {
@@ -189,7 +197,8 @@ static int list_visits(const sago_workload *work, visit *out) {
     for (int b = 1; b <= layers; b++)
         out[n++] = (visit){b, false, b <= encoder ? SAGO_VISIT_ENCODER : decoder, false};
     out[n++] = (visit){tied ? 0 : layers + 1, !tied, SAGO_VISIT_HEAD, true};
-    for (int b = layers; b >= 1; b--) out[n++] = (visit){b, true, b <= encoder ? SAGO_VISIT_ENCODER : decoder, true};
+    for (int b = layers; b >= 1; b--)
+        out[n++] = (visit){b, true, b <= encoder ? SAGO_VISIT_ENCODER : decoder, true};
     out[n++] = (visit){0, true, SAGO_VISIT_EMBEDDING, true};
     return n;
 }
@@ -202,8 +211,8 @@ static void walk_micro_batch(walk *w, const visit *visits, int n, const sago_har
     for (int i = 0; i < n; i++) visit_block(w, &visits[i], i + 1 < n ? &visits[i + 1] : NULL, costs, last);
 }
 
-/* A ring of ranks goes through the network where they do not all fit in a node; the rings of a node's devices that
- * lie beside one another share its cards. */
+/* A ring of ranks goes through the network where they do not all fit in a node; the rings of a node's devices
+ * that lie beside one another share its cards. */
 static link_rate link_of(const sago_hardware *hardware, int64_t ranks, int64_t beside) {
     double node = hardware->node_gb_per_second.value * 1e9, net = hardware->network_gb_per_second.value * 1e9;
     if (ranks * beside <= hardware->devices_per_node)
@@ -213,7 +222,7 @@ static link_rate link_of(const sago_hardware *hardware, int64_t ranks, int64_t b
 }
 
 void sago_walk_step(const sago_workload *work, const sago_layout *layout, const sago_hardware *hardware,
-                        const sago_shares *shares, sago_step_time *out, sago_timeline *timeline) {
+                    const sago_shares *shares, sago_step_time *out, sago_timeline *timeline) {
     walk w = {.work = work,
               .layout = layout,
               .shares = shares,
@@ -224,7 +233,8 @@ void sago_walk_step(const sago_workload *work, const sago_layout *layout, const 
     int64_t layers = work->shape.encoder_layers + work->shape.decoder_layers;
     visit *visits = sago_alloc((size_t)(2 * layers + 3) * sizeof *visits);
     int n = list_visits(work, visits);
-    for (int64_t rows = sago_layout_rows(work, layout); rows > 0; rows -= layout->micro_batch, w.micro_batch++)
+    for (int64_t rows = sago_layout_rows(work, layout); rows > 0;
+         rows -= layout->micro_batch, w.micro_batch++)
         walk_micro_batch(&w, visits, n, hardware, rows < layout->micro_batch ? rows : layout->micro_batch,
                          rows <= layout->micro_batch);
     free(visits);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Walk: one step of one device, walked event by event over three queues that each work in order: computing, the
- * links of the model axis, those of the data axis. Plans take their times from it, and timelines are its record.
+ * Walk: one step of one device, walked event by event over three queues that each work in order: computing,
+ * the links of the model axis, those of the data axis. Plans take their times from it, and timelines are its
+ * record.
  */
 #ifndef SAGO_PLAN_WALK_H
 #define SAGO_PLAN_WALK_H
@@ -40,7 +41,7 @@ void sago_timeline_free(sago_timeline *timeline);
 
 typedef struct sago_step_time {
     double seconds;
-    double compute;      /* forward, backward, loss */
+    double compute; /* forward, backward, loss */
     double optimizer;
     double exposed_model, exposed_data; /* that computing waited for each axis */
     double model_bytes, data_bytes;     /* sent by a device on each */
@@ -49,9 +50,10 @@ typedef struct sago_step_time {
 
 /** timeline may be NULL. */
 void sago_walk_step(const sago_workload *work, const sago_layout *layout, const sago_hardware *hardware,
-                        const sago_shares *shares, sago_step_time *out, sago_timeline *timeline);
+                    const sago_shares *shares, sago_step_time *out, sago_timeline *timeline);
 
 /** The timeline as one SVG: a lane a queue, events by kind; title stands above. */
-void sago_timeline_svg(const sago_timeline *timeline, const sago_step_time *step, const char *title, sago_str *out);
+void sago_timeline_svg(const sago_timeline *timeline, const sago_step_time *step, const char *title,
+                       sago_str *out);
 
 #endif

@@ -11,18 +11,22 @@ typedef struct meter {
     sago_pass_cost cost;
 } meter;
 
-static double copy_rate(const sago_hardware *hardware) { return hardware->copy_gb_per_second.value * 1e9; }
+static double copy_rate(const sago_hardware *hardware) {
+    return hardware->copy_gb_per_second.value * 1e9;
+}
 
 static void add(meter *m, double flops, double seconds) {
     m->cost.flops += flops;
     m->cost.seconds += seconds + m->hardware->operation_microseconds.value * 1e-6;
 }
 
-/* c[m, n] of a[m, k] and b[k, n]: as fast as arithmetic or memory lets it be. c_bytes: written, and read where added to. */
+/* c[m, n] of a[m, k] and b[k, n]: as fast as arithmetic or memory lets it be. c_bytes: written, and read
+ * where added to. */
 static void add_product(meter *m, double rows, double columns, double depth, double c_bytes) {
     double flops = 2 * rows * columns * depth;
     double bytes = (rows * depth + depth * columns) * m->element + rows * columns * c_bytes;
-    add(m, flops, fmax(flops / m->product_rate / m->hardware->product_share.value, bytes / copy_rate(m->hardware)));
+    add(m, flops,
+        fmax(flops / m->product_rate / m->hardware->product_share.value, bytes / copy_rate(m->hardware)));
 }
 
 static void add_linear_forward(meter *m, double tokens, double out, double in) {
@@ -41,7 +45,8 @@ static void add_elements(meter *m, double count, double passes) {
 
 /* Pairs that may attend, width of all heads: two products forward, five backward (scores once more). */
 static void add_attention(meter *m, double pairs, double width, bool backward) {
-    double share = backward ? m->hardware->attention_backward_share.value : m->hardware->attention_forward_share.value;
+    double share =
+        backward ? m->hardware->attention_backward_share.value : m->hardware->attention_forward_share.value;
     double flops = (backward ? 10 : 4) * pairs * width;
     add(m, flops, flops / (m->product_rate * share));
 }
@@ -68,7 +73,8 @@ static cut cut_of(const sago_workload *work, const sago_layout *layout) {
 /* --- sub-layers
  * -------------------------------------------------------------------------------------------------- */
 
-/* Passes over memory of a norm and of the residual: x read, y written; residual and product read, sum written. */
+/* Passes over memory of a norm and of the residual: x read, y written; residual and product read, sum
+ * written. */
 enum { NORM_FORWARD = 2, NORM_BACKWARD = 4, RESIDUAL_FORWARD = 3, RESIDUAL_BACKWARD = 2 };
 
 static void add_norm(meter *m, const cut *c, double tokens, bool backward) {
@@ -123,8 +129,8 @@ static void add_layer(meter *m, const cut *c, sago_visit_kind kind, const row_to
     }
 }
 
-/* Logits of a chunk at a time: forward and backward at once. Logits in fp32 are written, read twice, their gradient
- * written. */
+/* Logits of a chunk at a time: forward and backward at once. Logits in fp32 are written, read twice, their
+ * gradient written. */
 static void add_head(meter *m, const cut *c, double tokens, double chunk) {
     double chunks = ceil(tokens / fmin(chunk, tokens)), n = tokens / chunks;
     for (double i = 0; i < chunks; i++) {
@@ -141,9 +147,10 @@ static double product_rate(const sago_workload *work, const sago_hardware *hardw
     return (work->bf16 ? hardware->bf16_tflops.value : hardware->fp32_tflops.value) * 1e12;
 }
 
-/* A gather before a sub-layer and a scatter behind it; in backward the sub-layer's input is gathered once more, for its
- * weights' gradients, unless it has just been for forward's second run. */
-static void add_collectives(sago_block_cost *cost, sago_visit_kind kind, const sago_layout *layout, double bytes) {
+/* A gather before a sub-layer and a scatter behind it; in backward the sub-layer's input is gathered once
+ * more, for its weights' gradients, unless it has just been for forward's second run. */
+static void add_collectives(sago_block_cost *cost, sago_visit_kind kind, const sago_layout *layout,
+                            double bytes) {
     int sublayers = kind == SAGO_VISIT_PARALLEL ? 1 : kind == SAGO_VISIT_DECODER ? 3 : 2;
     if (layout->model == 1) return;
     cost->forward.gathers = cost->forward.scatters = sublayers;
@@ -153,8 +160,8 @@ static void add_collectives(sago_block_cost *cost, sago_visit_kind kind, const s
     cost->forward.collective_bytes = cost->again.collective_bytes = cost->backward.collective_bytes = bytes;
 }
 
-sago_block_cost sago_block_cost_of(const sago_workload *work, const sago_layout *layout, const sago_hardware *hardware,
-                                   sago_visit_kind kind, int64_t rows) {
+sago_block_cost sago_block_cost_of(const sago_workload *work, const sago_layout *layout,
+                                   const sago_hardware *hardware, sago_visit_kind kind, int64_t rows) {
     const cut c = cut_of(work, layout);
     const row_tokens t = tokens_of(work, (double)rows);
     meter forward = {.hardware = hardware,
@@ -182,7 +189,8 @@ sago_block_cost sago_block_cost_of(const sago_workload *work, const sago_layout 
 
 double sago_optimizer_seconds(const sago_workload *work, const sago_hardware *hardware, int64_t elements) {
     const sago_config *config = work->config;
-    /* Zeroed, and read for the norm; read three times, the parameter read twice and written; then what is kept whole. */
+    /* Zeroed, and read for the norm; read three times, the parameter read twice and written; then what is
+     * kept whole. */
     double bytes = 4 + 4 + 3 * 4 + 3 * 4;
     if (!config->optimizer.factored) bytes += 3 * 4;
     if (config->optimizer.momentum > 0) bytes += 2 * 4;
@@ -200,9 +208,11 @@ double sago_step_flops(const sago_workload *work) {
     double encoder = t.inputs * c.d_model * (heads + mlp) + 2 * t.encoder_pairs * c.width;
     double decoder = t.targets * c.d_model * (heads + mlp) + 2 * t.decoder_pairs * c.width;
     if (work->inputs > 0)
-        decoder += (t.targets * 2 * c.width + t.inputs * 2 * c.kv_width) * c.d_model + 2 * t.cross_pairs * c.width;
+        decoder +=
+            (t.targets * 2 * c.width + t.inputs * 2 * c.kv_width) * c.d_model + 2 * t.cross_pairs * c.width;
     double logits = (double)(work->rows * work->loss_tokens) * c.d_model * c.vocabulary;
-    return 6 * ((double)work->shape.encoder_layers * encoder + (double)work->shape.decoder_layers * decoder + logits);
+    return 6 * ((double)work->shape.encoder_layers * encoder + (double)work->shape.decoder_layers * decoder +
+                logits);
 }
 
 double sago_step_flops_by_parameters(const sago_workload *work) {

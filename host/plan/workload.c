@@ -23,11 +23,13 @@ int64_t sago_layout_rows(const sago_workload *work, const sago_layout *layout) {
     return (work->rows + layout->data - 1) / layout->data;
 }
 
-/* Members of instruction tasks have a loss on their targets; plain text has one on what its objective predicts. */
+/* Members of instruction tasks have a loss on their targets; plain text has one on what its objective
+ * predicts. */
 static int64_t count_loss_tokens(const sago_workload *work) {
     const sago_config *config = work->config;
     bool text = false;
-    for (int i = 0; i < config->data.n_mixture; i++) text |= strcmp(config->data.mixture[i].format, "text") == 0;
+    for (int i = 0; i < config->data.n_mixture; i++)
+        text |= strcmp(config->data.mixture[i].format, "text") == 0;
     return text ? work->targets : config->data.target_length;
 }
 
@@ -39,8 +41,9 @@ sago_status sago_workload_open(const sago_config *config, const sago_hardware *h
                            .bf16 = strcmp(config->train.precision, "bf16") == 0};
     out->dtype = out->bf16 && hardware->stores_bf16 ? SAGO_BF16 : SAGO_F32;
     if (config->model.vocab_size <= 0 || config->model.d_model <= 0)
-        return sago_fail(SAGO_E_CONFIG, "model: no shape to plan for; state model.vocab_size, model.d_model and the "
-                                        "other sizes, or a model.init that is there");
+        return sago_fail(SAGO_E_CONFIG,
+                         "model: no shape to plan for; state model.vocab_size, model.d_model and the "
+                         "other sizes, or a model.init that is there");
     SAGO_TRY(sago_model_shape_from_config(config, &out->shape));
     SAGO_TRY(sago_model_shape_check(&out->shape, 1));
     if (sago_model_decoder_only(&out->shape)) {

@@ -14,8 +14,8 @@ typedef struct sago_workload {
     const sago_config *config; /* the caller's */
     sago_model_shape shape;
     int64_t n_parameters;
-    int64_t n_multiplied; /* less an embedding that rows are only looked up in */
-    int64_t rows;         /* of a step */
+    int64_t n_multiplied;    /* less an embedding that rows are only looked up in */
+    int64_t rows;            /* of a step */
     int64_t inputs, targets; /* tokens of a row; a decoder alone has 0 and all of the row */
     int64_t loss_tokens;     /* of a row: those whose logits are taken */
     sago_dtype dtype;        /* of values and activations */
@@ -24,7 +24,7 @@ typedef struct sago_workload {
 
 typedef struct sago_layout {
     int64_t data, model; /* ranks of the two axes */
-    bool sharded;        /* the data axis holds shares of parameters, gradients and optimizer state, else copies */
+    bool sharded; /* the data axis holds shares of parameters, gradients and optimizer state, else copies */
     int64_t micro_batch; /* rows that a rank computes at once; never 0, never more than its rows */
     bool recompute;
 } sago_layout;
@@ -41,6 +41,7 @@ bool sago_workload_can_cut(const sago_workload *work, int64_t model);
 
 /** Fills an empty registry with the shape's parameters, cut over the model axis by mesh.rules, or where the
  * configuration has none by heads, kv (of several heads), mlp and vocab. */
-sago_status sago_workload_registry(const sago_workload *work, int64_t model, sago_registry *out) SAGO_MUST_CHECK;
+sago_status sago_workload_registry(const sago_workload *work, int64_t model,
+                                   sago_registry *out) SAGO_MUST_CHECK;
 
 #endif

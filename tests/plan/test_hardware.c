@@ -18,7 +18,10 @@ static void data_sheets(void **state) {
     static const struct {
         const char *name;
         double tflops, gb_per_second, most_gib;
-    } sheets[] = {{"h100-80", 989, 3350, 80}, {"h200", 989, 4800, 141}, {"a100-80", 312, 2039, 80}, {"a100-40", 312, 1555, 40}};
+    } sheets[] = {{"h100-80", 989, 3350, 80},
+                  {"h200", 989, 4800, 141},
+                  {"a100-80", 312, 2039, 80},
+                  {"a100-40", 312, 1555, 40}};
     for (size_t i = 0; i < sizeof sheets / sizeof *sheets; i++) {
         sago_hardware h;
         assert_int_equal(sago_hardware_load(sheets[i].name, &h), SAGO_OK);
@@ -32,12 +35,14 @@ static void data_sheets(void **state) {
     assert_true(cpu.memory_is_host && !cpu.stores_bf16);
 }
 
-static const char whole[] = "name: card\nmemory_gib: 16\nreserved_gib: 1\ndevices_per_node: 4\nstores_bf16: true\n"
-                            "memory_is_host: false\nbf16_tflops: {assumed: 90, datasheet: 100}\nfp32_tflops: {datasheet: 50}\n"
-                            "copy_gb_per_second: {datasheet: 900, measured: 700, assumed: 800}\nproduct_share: {assumed: 1}\n"
-                            "attention_forward_share: {assumed: 0.5}\nattention_backward_share: {assumed: 0.4}\n"
-                            "operation_microseconds: {assumed: 5}\nnode_gb_per_second: {assumed: 100}\nnode_microseconds: {assumed: 10}\n"
-                            "network_gb_per_second: {assumed: 50}\nnetwork_microseconds: {assumed: 20}\n";
+static const char whole[] =
+    "name: card\nmemory_gib: 16\nreserved_gib: 1\ndevices_per_node: 4\nstores_bf16: true\n"
+    "memory_is_host: false\nbf16_tflops: {assumed: 90, datasheet: 100}\nfp32_tflops: {datasheet: 50}\n"
+    "copy_gb_per_second: {datasheet: 900, measured: 700, assumed: 800}\nproduct_share: {assumed: 1}\n"
+    "attention_forward_share: {assumed: 0.5}\nattention_backward_share: {assumed: 0.4}\n"
+    "operation_microseconds: {assumed: 5}\nnode_gb_per_second: {assumed: 100}\nnode_microseconds: {assumed: "
+    "10}\n"
+    "network_gb_per_second: {assumed: 50}\nnetwork_microseconds: {assumed: 20}\n";
 
 static sago_status load_text(const char *text, sago_hardware *out) {
     char path[] = "/tmp/sago-hardware-XXXXXX.yaml";
@@ -56,7 +61,8 @@ static void measured_before_assumed_before_data_sheet(void **state) {
     assert_int_equal(load_text(whole, &h), SAGO_OK);
     assert_string_equal(h.name, "card");
     assert_true(h.copy_gb_per_second.value == 700 && h.copy_gb_per_second.basis == SAGO_MEASURED);
-    assert_true(h.bf16_tflops.value == 90 && h.bf16_tflops.basis == SAGO_ASSUMED && h.bf16_tflops.datasheet == 100);
+    assert_true(h.bf16_tflops.value == 90 && h.bf16_tflops.basis == SAGO_ASSUMED &&
+                h.bf16_tflops.datasheet == 100);
     assert_true(h.fp32_tflops.value == 50 && h.fp32_tflops.basis == SAGO_DATASHEET);
     assert_true(h.devices_per_node == 4 && h.memory_gib == 16 && h.reserved_gib == 1);
 }
@@ -89,7 +95,8 @@ static void wrong_files(void **state) {
         sago_hardware h;
         char *text = with(wrong[i].part, wrong[i].by);
         assert_int_equal(load_text(text, &h), SAGO_E_CONFIG);
-        if (!strstr(sago_message(), wrong[i].said)) fail_msg("\"%s\" lacks \"%s\"", sago_message(), wrong[i].said);
+        if (!strstr(sago_message(), wrong[i].said))
+            fail_msg("\"%s\" lacks \"%s\"", sago_message(), wrong[i].said);
         free(text);
     }
 }
@@ -103,7 +110,8 @@ static void unknown_name(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(data_sheets), cmocka_unit_test(measured_before_assumed_before_data_sheet),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(data_sheets),
+                                       cmocka_unit_test(measured_before_assumed_before_data_sheet),
                                        cmocka_unit_test(wrong_files), cmocka_unit_test(unknown_name)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

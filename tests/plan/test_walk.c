@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The walk of a step: its events by the rules that they must keep, and its times where they can be written down. */
+/* The walk of a step: its events by the rules that they must keep, and its times where they can be written
+ * down. */
 #include "walk.h"
 
 #include "plan.h"
@@ -20,7 +21,8 @@ static sago_workload work;
 enum { RECOMPUTE = 1, REPLICATED = 2 };
 
 static void open_case(const char *preset, const char *rows) {
-    char *path = sago_format("%s/configs/%s.yaml", root, preset), *batch = sago_format("train.global_batch=%s", rows);
+    char *path = sago_format("%s/configs/%s.yaml", root, preset),
+         *batch = sago_format("train.global_batch=%s", rows);
     char *sets[] = {"mesh.data=0", "train.precision=bf16", batch};
     if (sago_config_load(path, sets, 3, &config) != SAGO_OK) fail_msg("%s", sago_message());
     free(path);
@@ -29,7 +31,8 @@ static void open_case(const char *preset, const char *rows) {
     assert_int_equal(sago_workload_open(config, &hardware, &work), SAGO_OK);
 }
 
-static sago_step_time walk(int64_t data, int64_t model, int64_t micro, int how, sago_timeline *timeline, sago_shares *shares) {
+static sago_step_time walk(int64_t data, int64_t model, int64_t micro, int how, sago_timeline *timeline,
+                           sago_shares *shares) {
     const sago_layout layout = {data, model, !(how & REPLICATED), micro, (how & RECOMPUTE) != 0};
     sago_step_time out;
     sago_shares own = {0};
@@ -47,12 +50,14 @@ static void parts_make_the_whole(void **state) {
     static const struct {
         int64_t data, model, micro;
         int how;
-    } cases[] = {{1, 1, 1, 0}, {8, 1, 2, 0}, {4, 2, 3, RECOMPUTE}, {64, 8, 1, 0}, {16, 4, 2, REPLICATED}, {3, 2, 5, RECOMPUTE | REPLICATED}};
+    } cases[] = {{1, 1, 1, 0},  {8, 1, 2, 0},           {4, 2, 3, RECOMPUTE},
+                 {64, 8, 1, 0}, {16, 4, 2, REPLICATED}, {3, 2, 5, RECOMPUTE | REPLICATED}};
     open_case("flan-t5-xxl", "64");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         sago_timeline timeline = {0};
         sago_step_time t = walk(cases[i].data, cases[i].model, cases[i].micro, cases[i].how, &timeline, NULL);
-        double sum = t.compute + t.optimizer + t.exposed_model + t.exposed_data, busy[SAGO_QUEUES] = {0}, last[SAGO_QUEUES] = {0};
+        double sum = t.compute + t.optimizer + t.exposed_model + t.exposed_data, busy[SAGO_QUEUES] = {0},
+               last[SAGO_QUEUES] = {0};
         assert_true(fabs(sum / t.seconds - 1) < 1e-9);
         for (int64_t e = 0; e < timeline.count; e++) {
             const sago_event *event = &timeline.events[e];
@@ -69,15 +74,19 @@ static void parts_make_the_whole(void **state) {
     sago_config_free(config);
 }
 
-static bool is_computing(const sago_event *e) { return e->queue == SAGO_QUEUE_COMPUTE && e->kind != SAGO_EVENT_OPTIMIZER; }
+static bool is_computing(const sago_event *e) {
+    return e->queue == SAGO_QUEUE_COMPUTE && e->kind != SAGO_EVENT_OPTIMIZER;
+}
 
-/* A block's parameters in memory, from the beginning of their gather to the end of the last computing with them. */
+/* A block's parameters in memory, from the beginning of their gather to the end of the last computing with
+ * them. */
 typedef struct stay {
     int block;
     double from, there, to;
 } stay;
 
-/* Sharded: no block computes before its parameters are there, and never are more than two blocks' in memory. */
+/* Sharded: no block computes before its parameters are there, and never are more than two blocks' in memory.
+ */
 static void two_buffers(void **state) {
     (void)state;
     open_case("flan-palm-8b", "2048");
@@ -120,9 +129,10 @@ static void bytes_on_the_data_axis(void **state) {
     for (int64_t b = 0; b < shares.n_blocks; b++) parameters += (double)shares.block_elements[b];
     assert_true(parameters == (double)work.n_parameters);
     assert_true(fabs(replicated.data_bytes / (2 * 7 / 8. * 4 * parameters) - 1) < 1e-12);
-    /* One micro-batch: every layer is gathered on the way there and on the way back, the last one once, since it is still
-     * at hand; the embedding for its lookup and for the loss; gradients are scattered once. */
-    double embedding = (double)work.shape.vocab_size * (double)work.shape.d_model, layers = parameters - embedding;
+    /* One micro-batch: every layer is gathered on the way there and on the way back, the last one once, since
+     * it is still at hand; the embedding for its lookup and for the loss; gradients are scattered once. */
+    double embedding = (double)work.shape.vocab_size * (double)work.shape.d_model,
+           layers = parameters - embedding;
     double last = (double)shares.block_elements[shares.n_blocks - 1];
     sago_step_time sharded = walk(8, 1, 1000, 0, NULL, NULL);
     double expected = 7 / 8. * (2 * (2 * layers - last + 2 * embedding) + 4 * parameters);
@@ -131,8 +141,8 @@ static void bytes_on_the_data_axis(void **state) {
     sago_config_free(config);
 }
 
-/* PaLM: one gather and one scatter a block on the way there; on the way back the output's gradient and the input again,
- * and one scatter. T5: as many for each of its sub-layers. */
+/* PaLM: one gather and one scatter a block on the way there; on the way back the output's gradient and the
+ * input again, and one scatter. T5: as many for each of its sub-layers. */
 static void bytes_on_the_model_axis(void **state) {
     (void)state;
     open_case("flan-palm-8b", "2048");
@@ -147,7 +157,8 @@ static void bytes_on_the_model_axis(void **state) {
     sago_config_free(config);
 }
 
-/* Links without end leave nothing to wait for; recomputation is the model's forward once more, less last products. */
+/* Links without end leave nothing to wait for; recomputation is the model's forward once more, less last
+ * products. */
 static void limits(void **state) {
     (void)state;
     open_case("flan-palm-62b", "2048");
@@ -159,7 +170,8 @@ static void limits(void **state) {
     assert_true(again.flops / t.flops > 1.2 && again.flops / t.flops < 4 / 3. && again.seconds > t.seconds);
     /* Scores are computed once more in backward, the one key/value head on every rank of the model axis. */
     double model = sago_step_flops(&work) / (128 * 4), tokens = 16 * 2560, pairs = tokens * 2561 / 2;
-    double scores = 2 * pairs * 32 * 256 * 64 / 4, key_value = 3 * 2 * 2 * tokens * 256 * 8192 * 64 * (1 - 1 / 4.);
+    double scores = 2 * pairs * 32 * 256 * 64 / 4,
+           key_value = 3 * 2 * 2 * tokens * 256 * 8192 * 64 * (1 - 1 / 4.);
     assert_true(fabs(t.flops / (model + scores + key_value) - 1) < 1e-3);
     /* A network without speed is all there is. */
     hardware.network_gb_per_second.value = 1e-3;
@@ -173,7 +185,7 @@ int main(int argc, char *argv[]) {
     if (argc != 2) return 2;
     root = argv[1];
     const struct CMUnitTest tests[] = {cmocka_unit_test(parts_make_the_whole), cmocka_unit_test(two_buffers),
-                                       cmocka_unit_test(bytes_on_the_data_axis), cmocka_unit_test(bytes_on_the_model_axis),
-                                       cmocka_unit_test(limits)};
+                                       cmocka_unit_test(bytes_on_the_data_axis),
+                                       cmocka_unit_test(bytes_on_the_model_axis), cmocka_unit_test(limits)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
