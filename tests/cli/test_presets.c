@@ -69,8 +69,8 @@ static void flan_t5(void **state) {
     }
 }
 
-/* Chowdhery et al. 2022, table 1 and section 5; Chung et al. 2022, table 2 and appendix E; Tay et al. 2022a, 2022b; Lester
- * et al. 2021. Counts in billions, as published. */
+/* Chowdhery et al. 2022, table 1 and section 5; Chung et al. 2022, table 2 and appendix E; Tay et al. 2022a,
+ * 2022b; Lester et al. 2021. Counts in billions, as published. */
 typedef struct preset {
     const char *file;
     double billions, rounding;
@@ -101,12 +101,14 @@ static void larger_models(void **state) {
         const preset *p = &larger[i];
         sago_config *c = load(p->file);
         double billions = (double)count_parameters(c) * 1e-9, off = billions - p->billions;
-        if (!(off <= p->rounding && off >= -p->rounding)) fail_msg("%s: %.3f billion, not %.3f", p->file, billions, p->billions);
+        if (!(off <= p->rounding && off >= -p->rounding))
+            fail_msg("%s: %.3f billion, not %.3f", p->file, billions, p->billions);
         assert_int_equal(c->run.steps, p->steps);
         assert_int_equal(c->train.global_batch, p->rows);
         assert_int_equal(c->data.input_length, p->inputs);
         assert_int_equal(c->data.target_length, p->targets);
-        assert_true(c->train.dropout == p->dropout && c->optimizer.learning_rate == p->rate && c->train.z_loss == 1e-4);
+        assert_true(c->train.dropout == p->dropout && c->optimizer.learning_rate == p->rate &&
+                    c->train.z_loss == 1e-4);
         assert_string_equal(c->optimizer.schedule, p->schedule);
         assert_true(c->optimizer.factored == p->factored && c->optimizer.momentum == (p->factored ? 0 : .9));
         assert_int_equal(c->data.n_mixture, p->objective[0] ? 1 : 4);
@@ -118,7 +120,8 @@ static void larger_models(void **state) {
 /* Rates at the places that the papers name. */
 static void schedules(void **state) {
     (void)state;
-    sago_config *palm = load("palm-540b.yaml"), *u_palm = load("u-palm-540b.yaml"), *cont = load("cont-palm-62b.yaml");
+    sago_config *palm = load("palm-540b.yaml"), *u_palm = load("u-palm-540b.yaml"),
+                *cont = load("cont-palm-62b.yaml");
     assert_true(sago_schedule_rate(palm, 1) == 1e-2 && sago_schedule_rate(palm, 10000) == 1e-2);
     assert_true(fabs(sago_schedule_rate(palm, 40000) / 5e-3 - 1) < 1e-12);
     assert_true(fabs(sago_schedule_rate(u_palm, 20000) / 1e-6 - 1) < 1e-9);
