@@ -4,7 +4,7 @@
 import json, os, subprocess, sys, tempfile
 import xml.etree.ElementTree as xml
 
-SAGO, CONFIGS = sys.argv[1:3]
+SAGO, CONFIGS = map(os.path.abspath, sys.argv[1:3])
 work = tempfile.mkdtemp()
 
 
