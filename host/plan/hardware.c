@@ -31,6 +31,7 @@ static const plain_key figures[] = {
     {"fp32_tflops", offsetof(sago_hardware, fp32_tflops), 1e-6, 1e9},
     {"copy_gb_per_second", offsetof(sago_hardware, copy_gb_per_second), 1e-6, 1e9},
     {"product_share", offsetof(sago_hardware, product_share), 1e-6, 10},
+    {"product_half_size", offsetof(sago_hardware, product_half_size), 0, 1e6},
     {"attention_forward_share", offsetof(sago_hardware, attention_forward_share), 1e-6, 10},
     {"attention_backward_share", offsetof(sago_hardware, attention_backward_share), 1e-6, 10},
     {"operation_microseconds", offsetof(sago_hardware, operation_microseconds), 0, 1e6},

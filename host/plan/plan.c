@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plan.h"
 
-#include <string.h>
+enum { MOST_DRAWN = 1024 }; /* micro-batches of a timeline */
 
 /* The mesh that `sago train` would open over so many devices; a data axis of another length is the number of
  * devices'. */
@@ -71,6 +71,11 @@ sago_status sago_plan_timeline(const sago_planned *p, const sago_projection *pro
     sago_shares shares;
     sago_step_time time;
     *out = (sago_timeline){0};
+    int64_t micro_batches = sago_layout_rows(&p->work, &projection->layout) / projection->layout.micro_batch;
+    if (micro_batches > MOST_DRAWN)
+        return sago_fail(SAGO_E_CONFIG,
+                         "train.micro_batch: %lld makes %lld micro-batches of a step; up to %d can be drawn",
+                         (long long)projection->layout.micro_batch, (long long)micro_batches, MOST_DRAWN);
     SAGO_TRY(sago_shares_open(&p->work, &projection->layout, &shares));
     sago_walk_step(&p->work, &projection->layout, &p->hardware, &shares, &time, out);
     sago_shares_close(&shares);

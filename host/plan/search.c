@@ -4,6 +4,8 @@
 /* Candidates: every model axis that divides the shape and a node, every power of two and every divisor of a
  * rank's rows as micro-batch, with and without recomputation. */
 
+enum { MOST_ROWS_AT_ONCE = 4096 };
+
 static bool is_candidate(int64_t micro, int64_t rows) {
     return rows % micro == 0 || (micro & (micro - 1)) == 0;
 }
@@ -33,7 +35,7 @@ static sago_status try_micro_batches(sago_planned *p, sago_layout layout, const 
     for (int recompute = 0; recompute < 2; recompute++) {
         layout.recompute = recompute != 0;
         bool fits = true; /* more rows take more memory */
-        for (int64_t micro = 1; micro <= rows && fits; micro++) {
+        for (int64_t micro = 1; micro <= rows && micro <= MOST_ROWS_AT_ONCE && fits; micro++) {
             layout.micro_batch = micro;
             if (is_candidate(micro, rows)) SAGO_TRY(try_layout(p, &layout, shares, &fits));
         }

@@ -221,8 +221,9 @@ static link_rate link_of(const sago_hardware *hardware, int64_t ranks, int64_t b
     return (link_rate){fmin(node, net / rings), hardware->network_microseconds.value * 1e-6, ranks};
 }
 
-void sago_walk_step(const sago_workload *work, const sago_layout *layout, const sago_hardware *hardware,
-                    const sago_shares *shares, sago_step_time *out, sago_timeline *timeline) {
+/* The step of a rank with so many rows. */
+static void walk_rows(const sago_workload *work, const sago_layout *layout, const sago_hardware *hardware,
+                      const sago_shares *shares, int64_t rows, sago_step_time *out, sago_timeline *timeline) {
     walk w = {.work = work,
               .layout = layout,
               .shares = shares,
@@ -233,8 +234,7 @@ void sago_walk_step(const sago_workload *work, const sago_layout *layout, const 
     int64_t layers = work->shape.encoder_layers + work->shape.decoder_layers;
     visit *visits = sago_alloc((size_t)(2 * layers + 3) * sizeof *visits);
     int n = list_visits(work, visits);
-    for (int64_t rows = sago_layout_rows(work, layout); rows > 0;
-         rows -= layout->micro_batch, w.micro_batch++)
+    for (; rows > 0; rows -= layout->micro_batch, w.micro_batch++)
         walk_micro_batch(&w, visits, n, hardware, rows < layout->micro_batch ? rows : layout->micro_batch,
                          rows <= layout->micro_batch);
     free(visits);
@@ -245,4 +245,34 @@ void sago_walk_step(const sago_workload *work, const sago_layout *layout, const 
     w.time.optimizer = sago_optimizer_seconds(work, hardware, shares->held_elements) + sums;
     w.time.seconds = run(&w, SAGO_QUEUE_COMPUTE, SAGO_EVENT_OPTIMIZER, -1, reduced, w.time.optimizer);
     *out = w.time;
+}
+
+/* a + times * (a - b) */
+static double further(double a, double b, double times) {
+    return a + times * (a - b);
+}
+
+/* Micro-batches in the middle of a step are all alike: of very many, some are walked and the rest reckoned
+ * from them. */
+enum { WALKED_MOST = 256 };
+
+void sago_walk_step(const sago_workload *work, const sago_layout *layout, const sago_hardware *hardware,
+                    const sago_shares *shares, sago_step_time *out, sago_timeline *timeline) {
+    int64_t rows = sago_layout_rows(work, layout), most = WALKED_MOST * layout->micro_batch;
+    if (rows <= most || timeline) {
+        walk_rows(work, layout, hardware, shares, rows, out, timeline);
+        return;
+    }
+    sago_step_time all, half;
+    walk_rows(work, layout, hardware, shares, most, &all, NULL);
+    walk_rows(work, layout, hardware, shares, most / 2, &half, NULL);
+    double times = (double)(rows - most) / (double)(most - most / 2);
+    *out = (sago_step_time){.seconds = further(all.seconds, half.seconds, times),
+                            .compute = further(all.compute, half.compute, times),
+                            .optimizer = all.optimizer,
+                            .exposed_model = further(all.exposed_model, half.exposed_model, times),
+                            .exposed_data = further(all.exposed_data, half.exposed_data, times),
+                            .model_bytes = further(all.model_bytes, half.model_bytes, times),
+                            .data_bytes = further(all.data_bytes, half.data_bytes, times),
+                            .flops = further(all.flops, half.flops, times)};
 }

@@ -23,10 +23,11 @@ static void add(meter *m, double flops, double seconds) {
 /* c[m, n] of a[m, k] and b[k, n]: as fast as arithmetic or memory lets it be. c_bytes: written, and read
  * where added to. */
 static void add_product(meter *m, double rows, double columns, double depth, double c_bytes) {
-    double flops = 2 * rows * columns * depth;
+    double flops = 2 * rows * columns * depth, smallest = fmin(rows, fmin(columns, depth));
     double bytes = (rows * depth + depth * columns) * m->element + rows * columns * c_bytes;
-    add(m, flops,
-        fmax(flops / m->product_rate / m->hardware->product_share.value, bytes / copy_rate(m->hardware)));
+    double share =
+        m->hardware->product_share.value * smallest / (smallest + m->hardware->product_half_size.value);
+    add(m, flops, fmax(flops / (m->product_rate * share), bytes / copy_rate(m->hardware)));
 }
 
 static void add_linear_forward(meter *m, double tokens, double out, double in) {

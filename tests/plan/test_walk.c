@@ -181,11 +181,35 @@ static void limits(void **state) {
     sago_config_free(config);
 }
 
+/* Of very many micro-batches some are walked, and the rest reckoned: as if all were. */
+static void many_micro_batches(void **state) {
+    (void)state;
+    open_case("flan-palm-8b", "2048");
+    hardware.network_gb_per_second.value = 100;
+    sago_step_time t[3];
+    const int64_t rows[] = {100, 200,
+                            400}; /* of a rank, one at a time: two walks, and one that is not walked whole */
+    for (int i = 0; i < 3; i++) {
+        work.rows = rows[i] * 16;
+        t[i] = walk(16, 1, 1, RECOMPUTE, NULL, NULL);
+    }
+    assert_true(t[0].exposed_data > .01 * t[0].seconds);
+    const double *a = &t[0].seconds, *b = &t[1].seconds, *c = &t[2].seconds;
+    for (size_t field = 0; field < sizeof *t / sizeof *a; field++) {
+        double wanted = b[field] + 2 * (b[field] - a[field]);
+        assert_true(fabs(c[field] - wanted) <= 1e-6 * fabs(wanted));
+    }
+    sago_config_free(config);
+}
+
 int main(int argc, char *argv[]) {
     if (argc != 2) return 2;
     root = argv[1];
-    const struct CMUnitTest tests[] = {cmocka_unit_test(parts_make_the_whole), cmocka_unit_test(two_buffers),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(parts_make_the_whole),
+                                       cmocka_unit_test(two_buffers),
                                        cmocka_unit_test(bytes_on_the_data_axis),
-                                       cmocka_unit_test(bytes_on_the_model_axis), cmocka_unit_test(limits)};
+                                       cmocka_unit_test(bytes_on_the_model_axis),
+                                       cmocka_unit_test(limits),
+                                       cmocka_unit_test(many_micro_batches)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
