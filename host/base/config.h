@@ -109,7 +109,7 @@ typedef struct sago_config {
         char *schedule; /* constant | rsqrt | cosine | linear */
         int64_t warmup_steps, schedule_steps;
         double final_learning_rate;
-        double decay_exponent, clip_threshold, minimum_scale, momentum, weight_decay, clip_norm;
+        double decay_exponent, clip_threshold, minimum_scale, momentum, weight_decay, weight_decay_power, clip_norm;
         bool factored, parameter_scale, weight_decay_by_rate;
         int64_t min_factored_dim;
         char *second_moments; /* keep | reset: of the checkpoint named by model.init */

@@ -218,6 +218,8 @@ const config_key config_keys[] = {
            "Share of a weight lost a step."),
     BOOL("optimizer.weight_decay_by_rate", optimizer.weight_decay_by_rate, "false", CHANGES,
          "Multiplies the weight decay by the learning rate."),
+    NUMBER("optimizer.weight_decay_power", optimizer.weight_decay_power, "1", 0, 10, CHANGES,
+           "Power of the rate that it is then multiplied by; 2 is PaLM's."),
     NUMBER("optimizer.clip_norm", optimizer.clip_norm, "0", 0, 1e9, CHANGES,
            "Largest norm of the whole gradient. 0: not clipped."),
     BOOL("optimizer.factored", optimizer.factored, "true", CHANGES,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Build-time program: writes the template files as a C table, so that the program needs no files of its own
- * at run time. Usage: embed OUTPUT.c FOLDER FILE...; names in the table are relative to FOLDER. */
+/* Build-time program: writes files as a C table, so that the program needs no files of its own at run time.
+ * Usage: embed OUTPUT.c HEADER TYPE TABLE FOLDER FILE...; names in the table are relative to FOLDER. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,22 +19,22 @@ static void write_bytes(FILE *out, const char *path) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 3) return 2;
+    if (argc < 6) return 2;
+    const char *header = argv[2], *type = argv[3], *table = argv[4], *folder = argv[5];
     FILE *out = fopen(argv[1], "w");
     if (!out) fail(argv[1]);
-    fprintf(out, "// SPDX-License-Identifier: Apache-2.0\n// Made from %d template files by embed.c.\n",
-            argc - 3);
-    fprintf(out, "#include \"template.h\"\n");
-    for (int i = 3; i < argc; i++) {
+    fprintf(out, "// SPDX-License-Identifier: Apache-2.0\n// Made from %d files by embed.c.\n", argc - 6);
+    fprintf(out, "#include \"%s\"\n", header);
+    for (int i = 6; i < argc; i++) {
         fprintf(out, "static const unsigned char text_%d[] = {", i);
         write_bytes(out, argv[i]);
         fprintf(out, "0};\n");
     }
-    fprintf(out, "const sago_embedded_file sago_embedded_templates[] = {\n");
-    for (int i = 3; i < argc; i++) {
+    fprintf(out, "const %s %s[] = {\n", type, table);
+    for (int i = 6; i < argc; i++) {
         const char *name = argv[i];
-        size_t prefix = strlen(argv[2]);
-        if (strncmp(name, argv[2], prefix) == 0) name += prefix + 1;
+        size_t prefix = strlen(folder);
+        if (strncmp(name, folder, prefix) == 0) name += prefix + 1;
         fprintf(out, "    {\"%s\", text_%d, sizeof text_%d - 1},\n", name, i, i);
     }
     fprintf(out, "    {0},\n};\n");

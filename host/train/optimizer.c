@@ -206,7 +206,8 @@ sago_status sago_optimizer_step(sago_optimizer *o, const sago_weights *weights, 
         .parameter_scale = config->optimizer.parameter_scale,
         .minimum_scale = config->optimizer.minimum_scale,
         .momentum = config->optimizer.momentum,
-        .weight_decay = config->optimizer.weight_decay * (config->optimizer.weight_decay_by_rate ? rate : 1),
+        .weight_decay = config->optimizer.weight_decay *
+                        (config->optimizer.weight_decay_by_rate ? pow(rate, config->optimizer.weight_decay_power) : 1),
     };
     for (int i = 0; i < o->n_slots; i++) {
         o->slots[i].value = sago_param_tensor(o->params[i], weights->dtype, weights->values);

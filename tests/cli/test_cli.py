@@ -13,7 +13,7 @@ import tempfile
 import unittest
 
 SAGO, MPIRUN = os.path.abspath(sys.argv[1]), sys.argv[2]
-COMMANDS = "train eval score generate import export data tokenizer report inspect verify bench doctor version".split()
+COMMANDS = "train eval score generate import export data tokenizer report inspect verify plan bench doctor version".split()
 ENV = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
 for name in list(ENV):  # a test run that itself was started by a launcher must not look like a rank
     if name.startswith(("OMPI_COMM", "PMI", "SLURM_PROCID")):

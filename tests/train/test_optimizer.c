@@ -170,8 +170,40 @@ static void test_clip_norm(void **state) {
     }
 }
 
+/* The step with decay less the step without it is what the decay takes away: share x value. */
+static void test_weight_decay(void **state) {
+    (void)state;
+    static const struct {
+        char *by_rate, *power;
+        double share; /* of a weight, at a rate of .25 and a decay of .5 */
+    } cases[] = {{"optimizer.weight_decay_by_rate=false", "optimizer.weight_decay_power=2", .5},
+                 {"optimizer.weight_decay_by_rate=true", "optimizer.weight_decay_power=1", .125},
+                 {"optimizer.weight_decay_by_rate=true", "optimizer.weight_decay_power=2", .03125}};
+    size_t n = (size_t)registry.n_elements;
+    float *before = malloc(n * sizeof *before), *without = malloc(n * sizeof *without);
+    memcpy(before, values, n * sizeof *before);
+    sago_optimizer *o = open_with(NULL, 0);
+    assert_int_equal(sago_optimizer_step(o, &weights, gradients, 1, .25, NULL), SAGO_OK);
+    sago_optimizer_close(o);
+    memcpy(without, values, n * sizeof *without);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *sets[] = {"optimizer.weight_decay=0.5", cases[i].by_rate, cases[i].power};
+        memcpy(values, before, n * sizeof *before);
+        o = open_with(sets, 3);
+        assert_int_equal(sago_optimizer_step(o, &weights, gradients, 1, .25, NULL), SAGO_OK);
+        sago_optimizer_close(o);
+        for (size_t e = 0; e < n; e++) {
+            double taken = (double)without[e] - (double)values[e];
+            assert_true(fabs(taken - cases[i].share * (double)before[e]) < 1e-6 * (1 + fabs((double)before[e])));
+        }
+    }
+    free(before);
+    free(without);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_weight_decay, setup, teardown),
         cmocka_unit_test_setup_teardown(test_state_of_each_kind, setup, teardown),
         cmocka_unit_test_setup_teardown(test_groups_scale_and_freeze, setup, teardown),
         cmocka_unit_test_setup_teardown(test_clip_norm, setup, teardown)};
