@@ -29,7 +29,8 @@ static void norm(const reference *r, double *y, const double *x, const double *s
     }
 }
 
-/* Turns pair c of every head by position * theta^(-2 c / E); positions begin anew with each segment. */
+/* Turns pair c of every head by position * theta^(-2 c / E); positions begin anew with each segment. Products of queries
+ * and keys depend on the distance alone, so where positions begin shows in rounding only. */
 static void turn(const reference *r, const row_state *s, double *x, int64_t heads) {
     int64_t e = r->shape.head_dim, position = 0;
     for (int64_t t = 0; t < s->length; t++) {
