@@ -30,9 +30,9 @@ typedef struct sago_hardware {
     bool stores_bf16;    /* else bf16 products round tensors of fp32 */
     bool memory_is_host; /* the processor: copies on the host count too */
     sago_figure bf16_tflops, fp32_tflops;
-    sago_figure copy_gb_per_second;                                /* read and written */
-    sago_figure product_share;                                     /* of that rate: the products of a step */
-    sago_figure product_half_size; /* smallest size of a product that reaches half of it */
+    sago_figure copy_gb_per_second; /* read and written */
+    sago_figure product_share;      /* of that rate: the products of a step */
+    sago_figure product_half_size;  /* smallest size of a product that reaches half of it */
     sago_figure attention_forward_share, attention_backward_share; /* of that rate */
     sago_figure operation_microseconds;
     sago_figure node_gb_per_second, node_microseconds;       /* a device, one direction */

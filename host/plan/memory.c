@@ -38,13 +38,9 @@ static const sago_ops counting_ops = {.allocate = take_nothing,
 sago_status sago_activation_bytes(const sago_workload *work, const sago_layout *layout, int64_t *out) {
     sago_device device = {
         .ops = &counting_ops, .name = "plan", .n_threads = 1, .has_bf16 = true, .stores_bf16 = true};
-    /* Over a model axis heads, MLP and vocabulary are cut, and all that is as wide as the model lies on
-     * slices of the rows: every buffer is a part of itself. What is whole for a while is counted as gathered.
-     */
-    sago_model_shape slice = work->shape;
-    int64_t parts = layout->model;
-    slice.d_model /= parts, slice.d_ff /= parts, slice.n_heads /= parts, slice.vocab_size /= parts;
-    if (slice.kv_heads > 1) slice.kv_heads /= parts;
+    /* Planning asks a mesh for its sizes alone. */
+    sago_mesh mesh = {.size = (int)layout->model,
+                      .axis_size = {[SAGO_DATA_AXIS] = 1, [SAGO_MODEL_AXIS] = (int)layout->model}};
     const sago_model_options options = {
         .max_rows = layout->micro_batch,
         .input_length = work->config->data.input_length,
@@ -57,9 +53,9 @@ sago_status sago_activation_bytes(const sago_workload *work, const sago_layout *
     };
     sago_registry registry = {0};
     sago_model *model = NULL;
-    sago_status status = sago_model_declare(&slice, &registry);
-    if (status == SAGO_OK) status = sago_registry_shard(&registry, NULL, 0, 0, 1);
-    if (status == SAGO_OK) status = sago_model_open(&slice, &registry, &device, NULL, &options, &model);
+    sago_status status = sago_workload_registry(work, layout->model, &registry);
+    if (status == SAGO_OK)
+        status = sago_model_open(&work->shape, &registry, &device, &mesh, &options, &model);
     if (status == SAGO_OK) *out = (int64_t)sago_model_bytes(model);
     sago_model_close(model);
     sago_registry_free(&registry);
@@ -141,16 +137,9 @@ void sago_shares_close(sago_shares *shares) {
 
 static int64_t gathered_bytes(const sago_workload *work, const sago_layout *layout,
                               const sago_shares *shares) {
-    int64_t element = (int64_t)sago_dtype_bytes(work->dtype), bytes = 0;
-    if (layout->sharded && layout->data > 1)
-        bytes += GATHER_BUFFERS * shares->largest * (element + (int64_t)sizeof(float));
-    if (layout->model > 1) {
-        /* A sub-layer's input, its output before it is summed, and the gradient of that; a decoder's memory,
-         * twice. */
-        int64_t most = work->inputs > work->targets ? work->inputs : work->targets;
-        bytes += (3 * most + 2 * work->inputs) * layout->micro_batch * work->shape.d_model * element;
-    }
-    return bytes;
+    if (!layout->sharded || layout->data == 1) return 0;
+    return GATHER_BUFFERS * shares->largest *
+           ((int64_t)sago_dtype_bytes(work->dtype) + (int64_t)sizeof(float));
 }
 
 /* Batches made ready, the two that are on their way, and the copy that a checkpoint is written from. */

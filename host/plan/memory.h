@@ -13,7 +13,7 @@ typedef enum sago_memory_kind {
     SAGO_MEMORY_GRADIENTS,
     SAGO_MEMORY_OPTIMIZER,
     SAGO_MEMORY_ACTIVATIONS,
-    SAGO_MEMORY_GATHERED, /* what is whole for a while: blocks over the data axis, rows over the model axis */
+    SAGO_MEMORY_GATHERED,  /* blocks that are whole for a while, over the data axis */
     SAGO_MEMORY_WORKSPACE, /* what the program does not hand out itself */
     SAGO_MEMORY_HOST,      /* batches under way and the copy that a checkpoint is written from: of the host */
     SAGO_MEMORY_KINDS

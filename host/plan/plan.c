@@ -13,9 +13,8 @@ static sago_status configured_layout(const sago_planned *p, sago_layout *out) {
                          (long long)model, (long long)p->devices, (long long)p->options.nodes);
     SAGO_TRY(sago_model_shape_check(&p->work.shape, (int)model));
     if (!sago_workload_can_cut(&p->work, model))
-        return sago_fail(
-            SAGO_E_SHAPE, "mesh.model: %lld does not divide model.vocab_size %lld and model.d_model %lld",
-            (long long)model, (long long)p->work.shape.vocab_size, (long long)p->work.shape.d_model);
+        return sago_fail(SAGO_E_SHAPE, "mesh.model: %lld does not divide model.vocab_size %lld",
+                         (long long)model, (long long)p->work.shape.vocab_size);
     *out = (sago_layout){.data = p->devices / model,
                          .model = model,
                          .sharded = p->options.sharded,

@@ -81,22 +81,25 @@ static double sent_bytes(const link_rate *link, double bytes) {
 /* Computing in as many pieces as it has collectives; each stands in the way of what follows it. */
 static void compute(walk *w, const sago_pass_cost *cost, sago_event_kind kind, int block, double ready) {
     int pieces = cost->scatters > 0 ? cost->scatters : 1;
-    double at = fmax(w->free_at[SAGO_QUEUE_COMPUTE], ready),
-           one = collective_seconds(&w->model, cost->collective_bytes);
+    double at = fmax(w->free_at[SAGO_QUEUE_COMPUTE], ready);
+    double gather = collective_seconds(&w->model, cost->gather_bytes);
+    double scatter = collective_seconds(&w->model, cost->scatter_bytes);
     for (int i = 0; i < pieces; i++) {
         int gathers = (cost->gathers + i) / pieces, scatters = (cost->scatters + i) / pieces;
         double began = at;
-        for (int g = 0; g < gathers; g++) at = run(w, SAGO_QUEUE_MODEL, SAGO_EVENT_GATHER, block, at, one);
+        for (int g = 0; g < gathers; g++) at = run(w, SAGO_QUEUE_MODEL, SAGO_EVENT_GATHER, block, at, gather);
         w->time.exposed_model += at - began;
         at = run(w, SAGO_QUEUE_COMPUTE, kind, block, at, cost->seconds / pieces);
         began = at;
-        for (int s = 0; s < scatters; s++) at = run(w, SAGO_QUEUE_MODEL, SAGO_EVENT_SCATTER, block, at, one);
+        for (int s = 0; s < scatters; s++)
+            at = run(w, SAGO_QUEUE_MODEL, SAGO_EVENT_SCATTER, block, at, scatter);
         w->time.exposed_model += at - began;
     }
     w->free_at[SAGO_QUEUE_COMPUTE] = at;
     w->time.compute += cost->seconds;
     w->time.flops += cost->flops;
-    w->time.model_bytes += (cost->gathers + cost->scatters) * sent_bytes(&w->model, cost->collective_bytes);
+    w->time.model_bytes += cost->gathers * sent_bytes(&w->model, cost->gather_bytes) +
+                           cost->scatters * sent_bytes(&w->model, cost->scatter_bytes);
 }
 
 /* --- the data axis

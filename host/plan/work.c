@@ -151,14 +151,17 @@ static double product_rate(const sago_workload *work, const sago_hardware *hardw
 /* A gather before a sub-layer and a scatter behind it; in backward the sub-layer's input is gathered once
  * more, for its weights' gradients, unless it has just been for forward's second run. */
 static void add_collectives(sago_block_cost *cost, sago_visit_kind kind, const sago_layout *layout,
-                            double bytes) {
+                            double elements, double element) {
     int sublayers = kind == SAGO_VISIT_PARALLEL ? 1 : kind == SAGO_VISIT_DECODER ? 3 : 2;
     if (layout->model == 1) return;
     cost->forward.gathers = cost->forward.scatters = sublayers;
     cost->again.gathers = sublayers, cost->again.scatters = sublayers - 1;
     cost->backward.gathers = layout->recompute ? sublayers : 2 * sublayers;
     cost->backward.scatters = sublayers;
-    cost->forward.collective_bytes = cost->again.collective_bytes = cost->backward.collective_bytes = bytes;
+    /* What is summed travels in fp32. */
+    cost->forward.gather_bytes = cost->again.gather_bytes = cost->backward.gather_bytes = elements * element;
+    cost->forward.scatter_bytes = cost->again.scatter_bytes = cost->backward.scatter_bytes =
+        elements * sizeof(float);
 }
 
 sago_block_cost sago_block_cost_of(const sago_workload *work, const sago_layout *layout,
@@ -180,7 +183,7 @@ sago_block_cost sago_block_cost_of(const sago_workload *work, const sago_layout 
         add_layer(&again, &c, kind, &t, false, true);
         add_layer(&backward, &c, kind, &t, true, false);
         double tokens = kind == SAGO_VISIT_ENCODER ? t.inputs : t.targets;
-        add_collectives(&cost, kind, layout, tokens * c.d_model * forward.element);
+        add_collectives(&cost, kind, layout, tokens * c.d_model, forward.element);
     }
     cost.forward.flops = forward.cost.flops, cost.forward.seconds = forward.cost.seconds;
     cost.again.flops = again.cost.flops, cost.again.seconds = again.cost.seconds;

@@ -19,10 +19,10 @@ typedef enum sago_visit_kind {
 
 /** One way through a block of one micro-batch. */
 typedef struct sago_pass_cost {
-    double flops;            /* of products and attention, this device's */
-    double seconds;          /* of computing */
-    int gathers, scatters;   /* collectives over the model axis */
-    double collective_bytes; /* of the whole tensor that one of them gathers or scatters */
+    double flops;                       /* of products and attention, this device's */
+    double seconds;                     /* of computing */
+    int gathers, scatters;              /* collectives over the model axis */
+    double gather_bytes, scatter_bytes; /* of the whole tensor that one of them carries */
 } sago_pass_cost;
 
 typedef struct sago_block_cost {

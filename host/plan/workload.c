@@ -4,19 +4,16 @@
 #include <string.h>
 
 sago_status sago_workload_registry(const sago_workload *work, int64_t model, sago_registry *out) {
-    static const char *const usual[] = {"heads: model", "mlp: model", "vocab: model", "kv: model"};
     const sago_string_list *rules = &work->config->mesh.rules;
-    const char *const *texts = rules->count ? (const char *const *)rules->items : usual;
-    /* A single key/value head is kept whole by every rank. */
-    int n = rules->count ? rules->count : work->shape.kv_heads > 1 ? 4 : 3;
     *out = (sago_registry){0};
     SAGO_TRY(sago_model_declare(&work->shape, out));
-    return sago_registry_shard(out, texts, model > 1 ? n : 0, 0, (int)model);
+    return sago_model_shard(&work->shape, out, (const char *const *)rules->items, rules->count, 0,
+                            (int)model);
 }
 
 bool sago_workload_can_cut(const sago_workload *work, int64_t model) {
     return model <= INT32_MAX && sago_model_shape_check(&work->shape, (int)model) == SAGO_OK &&
-           work->shape.vocab_size % model == 0 && work->shape.d_model % model == 0;
+           work->shape.vocab_size % model == 0;
 }
 
 int64_t sago_layout_rows(const sago_workload *work, const sago_layout *layout) {

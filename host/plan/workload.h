@@ -39,8 +39,7 @@ int64_t sago_layout_rows(const sago_workload *work, const sago_layout *layout);
 /** Can the shape be cut over so many ranks of the model axis? */
 bool sago_workload_can_cut(const sago_workload *work, int64_t model);
 
-/** Fills an empty registry with the shape's parameters, cut over the model axis by mesh.rules, or where the
- * configuration has none by heads, kv (of several heads), mlp and vocab. */
+/** Fills an empty registry with the shape's parameters, cut over the model axis as `sago train` does. */
 sago_status sago_workload_registry(const sago_workload *work, int64_t model,
                                    sago_registry *out) SAGO_MUST_CHECK;
 

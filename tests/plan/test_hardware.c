@@ -38,7 +38,8 @@ static void data_sheets(void **state) {
 static const char whole[] =
     "name: card\nmemory_gib: 16\nreserved_gib: 1\ndevices_per_node: 4\nstores_bf16: true\n"
     "memory_is_host: false\nbf16_tflops: {assumed: 90, datasheet: 100}\nfp32_tflops: {datasheet: 50}\n"
-    "copy_gb_per_second: {datasheet: 900, measured: 700, assumed: 800}\nproduct_share: {assumed: 1}\nproduct_half_size: {assumed: 20}\n"
+    "copy_gb_per_second: {datasheet: 900, measured: 700, assumed: 800}\nproduct_share: {assumed: "
+    "1}\nproduct_half_size: {assumed: 20}\n"
     "attention_forward_share: {assumed: 0.5}\nattention_backward_share: {assumed: 0.4}\n"
     "operation_microseconds: {assumed: 5}\nnode_gb_per_second: {assumed: 100}\nnode_microseconds: {assumed: "
     "10}\n"

@@ -72,7 +72,7 @@ static void compare_memory(const sago_config *config, sago_device *device) {
     assert_int_equal(sago_model_open(&planned.work.shape, &registry, device, NULL, &model_options, &model),
                      SAGO_OK);
     assert_int_equal(sago_weights_open(&registry, device, SAGO_F32, true, &weights), SAGO_OK);
-    assert_int_equal(sago_optimizer_open(config, &registry, device, &optimizer), SAGO_OK);
+    assert_int_equal(sago_optimizer_open(config, &registry, NULL, device, &optimizer), SAGO_OK);
     assert_int_equal(bytes[SAGO_MEMORY_ACTIVATIONS], sago_model_bytes(model));
     assert_int_equal(bytes[SAGO_MEMORY_PARAMETERS], sago_weights_bytes(&weights));
     assert_int_equal(bytes[SAGO_MEMORY_GRADIENTS], registry.n_elements * 4);
