@@ -265,6 +265,10 @@ sago_status sago_mesh_channel(const sago_mesh *mesh, sago_mesh **out) {
     return SAGO_OK;
 }
 
+sago_status sago_mesh_second_order(const sago_mesh *mesh, sago_mesh **out) {
+    return new_view(mesh, out);
+}
+
 static void close_transport(sago_mesh *mesh) {
     if (mesh->state->transport) mesh->state->transport->close(mesh->state->transport_state);
     mesh->state->transport = NULL;

@@ -81,6 +81,11 @@ void sago_mesh_close(sago_mesh *mesh); /* NULL is fine; waits for nobody */
  */
 enum { SAGO_MESH_CHANNELS = 4 };
 sago_status sago_mesh_channel(const sago_mesh *mesh, sago_mesh **out) SAGO_MUST_CHECK;
+/**
+ * The same for the thread that calls the mesh too: an order of its own for collectives on one axis, of which different
+ * groups of ranks may call different numbers (micro-batches of a model that several ranks share). Its waits count.
+ */
+sago_status sago_mesh_second_order(const sago_mesh *mesh, sago_mesh **out) SAGO_MUST_CHECK;
 
 /**
  * Checks every collective from now on: before it, that all ranks enter the same one with the same sizes as

@@ -49,7 +49,7 @@ static void add_layout(const sago_layout *l, sago_str *out) {
     sago_str_printf(out, "  data axis     %s\n",
                     l->sharded
                         ? "sharded: a rank keeps a share of parameters, gradients and optimizer state, and "
-                          "gathers a block ahead"
+                          "gathers a block ahead (a projection: sago train keeps copies, --data-axis replicated)"
                         : "replicated: every rank keeps all of its model slice, and sums gradients");
 }
 

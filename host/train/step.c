@@ -105,7 +105,7 @@ sago_status sago_trainer_gradients(sago_trainer *t, sago_step_record *record, bo
     SAGO_TRY(run_micro_batches(t, batch));
     SAGO_TRY(sago_reducer_finish(t->reducer));
     SAGO_TRY(sago_model_axis_sum(t->model_axis, t->gradients));
-    record->comm_wait_seconds = sago_mesh_exposed_seconds(t->mesh);
+    record->comm_wait_seconds = sago_mesh_exposed_seconds(t->mesh) + sago_mesh_exposed_seconds(t->model_mesh);
 
     /* Summed gradients are the same bytes on every rank, and so is their norm: all decide alike. */
     SAGO_TRY(sago_model_axis_squares(t->model_axis, t->gradients, &on_device->squares));

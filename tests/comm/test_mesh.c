@@ -300,7 +300,10 @@ static void test_exposed(void **unused) {
     assert_true(strlen(text) > 10);
 }
 
-/* Everybody waits for the last rank of its axis, which comes late to sums of many numbers. */
+static bool checked;
+
+/* Everybody waits for the last rank of its axis, which comes late to sums of many numbers. Where collectives are checked it
+   is waited for before them, and the sums themselves find everybody there. */
 static void test_late(void **unused) {
     (void)unused;
     enum { COUNT = 1 << 18, ROUNDS = 5 };
@@ -319,7 +322,7 @@ static void test_late(void **unused) {
     sago_mesh_late_seconds(mesh, seconds);
     assert_true(seconds[mesh->rank] == 0);
     double of_last = seconds[world_rank(SAGO_DATA_AXIS, last)];
-    for (int r = 0; r < mesh->size && mesh->axis_rank[SAGO_DATA_AXIS] != last; r++)
+    for (int r = 0; r < mesh->size && !checked && mesh->axis_rank[SAGO_DATA_AXIS] != last; r++)
         assert_true(r == world_rank(SAGO_DATA_AXIS, last) ? seconds[r] > 0 : seconds[r] < of_last);
     sago_mesh_late_seconds(mesh, seconds);
     for (int r = 0; r < mesh->size; r++) assert_true(seconds[r] == 0);
@@ -345,7 +348,8 @@ int main(int n_arguments, char **arguments) {
     if (sago_mesh_start() != SAGO_OK || sago_mesh_open(0, model, 45, &mesh) != SAGO_OK) {
         fprintf(stderr, "%s\n", sago_message());
     } else {
-        sago_mesh_check(mesh, n_arguments > 2 && strcmp(arguments[2], "check") == 0);
+        checked = n_arguments > 2 && strcmp(arguments[2], "check") == 0;
+        sago_mesh_check(mesh, checked);
         failures = cmocka_run_group_tests(tests, NULL, NULL);
     }
     sago_mesh_close(mesh);
