@@ -17,9 +17,10 @@
 /**
  * Reads the model in model_dir and writes it as step 0 of the checkpoint folder ckpt_dir, whose meta holds
  * "model" (the shape), "source", "hf_config" (config.json as it was) and "hf_names" (second names of shared
- * matrices). F16 and BF16 become fp32. Errors: SAGO_E_INPUT names file and key or tensor; SAGO_E_SHAPE names
- * tensor, its shape and the one that config.json asks for; SAGO_E_BUSY when ckpt_dir holds the steps of a
- * run.
+ * matrices). F16 and BF16 become fp32. Tensors go from file to file in windows of 4 MiB, so that a model may be larger
+ * than the memory, and each of its tensors too. Errors: SAGO_E_INPUT names file and key or tensor, and the element that is
+ * not finite; SAGO_E_SHAPE names tensor, its shape and the one that config.json asks for; SAGO_E_BUSY when ckpt_dir holds
+ * the steps of a run. A failure leaves ckpt_dir as it was.
  */
 sago_status sago_hf_import(const char *model_dir, const char *ckpt_dir) SAGO_MUST_CHECK;
 
