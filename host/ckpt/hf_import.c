@@ -16,7 +16,6 @@
 #include <unistd.h>
 
 enum {
-    MOST_FILES = 4096,
     MOST_CONFIG_BYTES = 1 << 20,
     MOST_INDEX_BYTES = 64 << 20,
     MOST_TOKENIZER_BYTES = 256 << 20,
@@ -67,8 +66,8 @@ static sago_status open_index(weights *w, const char *path) {
             return sago_fail(SAGO_E_INPUT, "%s: tensor %s: its file is no name of a file in this folder",
                              path, name);
         if (is_open(w, file)) continue;
-        if (w->n_files == MOST_FILES)
-            return sago_fail(SAGO_E_INPUT, "%s: names more than %d files", path, MOST_FILES);
+        if (w->n_files == SAGO_HF_MOST_FILES)
+            return sago_fail(SAGO_E_INPUT, "%s: names more than %d files", path, SAGO_HF_MOST_FILES);
         SAGO_TRY(open_file(w, file));
     }
     return SAGO_OK;
