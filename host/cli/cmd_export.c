@@ -33,8 +33,8 @@ const sago_command sago_command_export = {
     .details =
         "Writes the newest checkpoint of a run that verifies, or the one named, as config.json, "
         "generation_config.json, model.safetensors (fp32) and, if it has a tokenizer, spiece.model and "
-        "tokenizer_config.json, which transformers' T5ForConditionalGeneration.from_pretrained(OUTDIR) "
-        "loads. "
+        "tokenizer_config.json, which from_pretrained(OUTDIR) of transformers' T5ForConditionalGeneration or "
+        "CohereForCausalLM loads. "
         "A model may be larger than the memory. "
         "Files of another model in OUTDIR, and weights of another export, are replaced with --force alone.",
     .example = "sago export --format hf runs/first exported",

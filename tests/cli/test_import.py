@@ -124,6 +124,29 @@ class Import(unittest.TestCase):
         with open(path("out/model.safetensors"), "rb") as f:
             self.assertEqual(f.read(), data)
 
+    def test_exports_in_several_files(self):
+        export = "export", "--format", "hf", "run", "parts", "--shard-bytes"
+        for wrong in ("0", "-1", "5GB", ""):
+            done = run(*export, wrong)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn("--shard-bytes", done.stderr)
+            self.assertFalse(os.path.exists(path("parts")))
+        done = run(*export, "20000")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        with open(path("parts/model.safetensors.index.json"), encoding="utf-8") as f:
+            index = json.load(f)
+        parts = sorted(set(index["weight_map"].values()))
+        self.assertGreater(len(parts), 1)
+        self.assertEqual(parts, [f"model-{i + 1:05}-of-{len(parts):05}.safetensors" for i in range(len(parts))])
+        others = [name for name in os.listdir(path("good")) if name != "model.safetensors"]
+        self.assertEqual(sorted(os.listdir(path("parts"))), sorted([*others, *parts, "model.safetensors.index.json"]))
+        done = run("import", "--format", "hf", "parts", "joined")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        done = run("export", "--format", "hf", "joined", "whole")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        with open(path("good/model.safetensors"), "rb") as good, open(path("whole/model.safetensors"), "rb") as whole:
+            self.assertEqual(good.read(), whole.read())
+
     def test_into_a_run(self):
         self.refused("a run's folder", to="run")
 
