@@ -348,12 +348,34 @@ static void other_exports_go(void **unused) {
     assert_int_equal(utime(path, &(struct utimbuf){1000000000, 1000000000}), 0);
     assert_ok(sago_hf_export(ckpt, out, true));
     assert_int_equal(count_weights(out), 1);
-    assert_same_bytes(dir, "model.safetensors", ckpt, "../stale/model.safetensors");
     int seen[TENSORS] = {0};
     assert_values(out, "model.safetensors", list, seen);
     assert_each_once(seen);
     assert_true(has(out, "notes-model-00001-of-00002.txt") && has(out, "model-card.md") && has(out, "config.json"));
     free(left), free(path), free(dir), free(ckpt), free(out);
+}
+
+/* Where one file cannot get its name there is no config.json to load the others by, and nothing under another name. */
+static void half_an_export(void **unused) {
+    (void)unused;
+    char *dir = make_model("half", SMALL_VOCAB, false, 0), *ckpt = sago_format("%s.ckpt", dir),
+         *out = sago_format("%s.out", dir), *in_the_way = sago_format("%s/model-00018-of-00018.safetensors", out);
+    assert_ok(sago_hf_import(dir, ckpt));
+    assert_ok(sago_hf_export(ckpt, out, false));
+    assert_ok(sago_dir_make(in_the_way));
+    assert_fails(sago_hf_export_parts(ckpt, out, 1, true), SAGO_E_IO, "model-00018-of-00018.safetensors: cannot replace");
+    assert_false(has(out, "config.json") || has(out, "model.safetensors"));
+    sago_names names;
+    assert_ok(sago_dir_list(out, &names));
+    for (size_t i = 0; i < names.count; i++) assert_null(strstr(names.names[i], ".tmp-"));
+    sago_names_free(&names);
+    assert_int_equal(rmdir(in_the_way), 0);
+    entry list[TENSORS];
+    list_model(SMALL_VOCAB, list);
+    assert_ok(sago_hf_export_parts(ckpt, out, 1, true));
+    assert_int_equal(assert_parts(out, list, 1), TENSORS);
+    assert_true(has(out, "config.json"));
+    free(in_the_way), free(dir), free(ckpt), free(out);
 }
 
 /* The last element of the last tensor is found when all others are written already: nothing of them stays. */
@@ -388,6 +410,7 @@ static void not_finite(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(in_several_files), cmocka_unit_test(other_exports_go),
+                                       cmocka_unit_test(half_an_export),
                                        cmocka_unit_test(not_finite), cmocka_unit_test(larger_than_the_memory)};
     return cmocka_run_group_tests(tests, make_test_folder, remove_test_folder);
 }
