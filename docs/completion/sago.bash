@@ -12,7 +12,7 @@ _sago() {
         score) options="--checkpoint --input --output --batch --set --quiet --help" ;;
         generate) options="--checkpoint --input --output --max-new-tokens --temperature --top-k --top-p --samples --seed --batch --set --quiet --help" ;;
         import) options="--format --force --set --quiet --help" ;;
-        export) options="--format --force --set --quiet --help" ;;
+        export) options="--format --shard-bytes --force --set --quiet --help" ;;
         data) options="--count --rows --output --seed --tasks --json --set --quiet --help" verbs="stats sample pack generate" ;;
         tokenizer) options="--input --output --model --checkpoint --vocab-size --kind --seed --set --quiet --help" verbs="encode decode train" ;;
         report) options="--output --set --quiet --help" ;;

@@ -29,6 +29,7 @@
  * over. */
 typedef struct sago_remote {
     sago_status (*read)(const void *context, void *to_host, int64_t first, int64_t count);
+    /* Each element once, in ascending order. */
     sago_status (*write)(void *context, int64_t first, const void *from_host, int64_t count);
     void *context;
 } sago_remote;

@@ -3,6 +3,7 @@
 
 #include "ckpt.h"
 #include "file.h"
+#include "hf_folder.h"
 #include "log.h"
 #include "safetensors.h"
 #include "str.h"
@@ -11,37 +12,24 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-/* The files of an export, each written beside its place and renamed at the end. */
-enum { CONFIG, GENERATION, WEIGHTS, TOKENIZER, TOKENIZER_CONFIG, N_FILES };
-static const char *const file_names[N_FILES] = {"config.json", "generation_config.json", "model.safetensors",
-                                                "spiece.model", "tokenizer_config.json"};
 
 typedef struct export {
     sago_ckpt *ckpt;
     sago_model_shape shape;
     sago_registry registry;
     const json_t *config, *second_names; /* of the imported model, or NULL */
-    const char *dir;
-    char *temporary[N_FILES]; /* NULL: not part of this export */
+    sago_hf_folder folder;
     sago_safetensor_entry *entries;
     const sago_param **sources; /* by entry */
-    char(*names)[SAGO_HF_NAME_BYTES];
+    char (*names)[SAGO_HF_NAME_BYTES];
     int n_entries;
-}
-export;
+    int *parts; /* by entry: the file of weights that it goes to, ascending */
+    int n_parts;
+} export;
 
-static char *begin_file(export *out, int file) {
-    char *path = sago_path_join(out->dir, file_names[file]);
-    out->temporary[file] = sago_file_temporary(path);
-    free(path);
-    return out->temporary[file];
-}
-
-static sago_status write_bytes(export *out, int file, const void *bytes, size_t size) {
+static sago_status write_bytes(export *out, const char *name, const void *bytes, size_t size) {
     FILE *stream;
-    const char *path = begin_file(out, file);
+    const char *path = sago_hf_folder_add(&out->folder, name);
     SAGO_TRY(sago_file_open(path, "wb", &stream));
     sago_status status = SAGO_OK;
     if (size && fwrite(bytes, 1, size, stream) != size)
@@ -51,12 +39,12 @@ static sago_status write_bytes(export *out, int file, const void *bytes, size_t 
     return status != SAGO_OK ? status : closed;
 }
 
-static sago_status write_json(export *out, int file, json_t *value) {
+static sago_status write_json(export *out, const char *name, json_t *value) {
     sago_str text = {0};
     char *dumped = json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
     sago_str_puts(&text, dumped ? dumped : "{}");
     sago_str_putc(&text, '\n');
-    sago_status status = write_bytes(out, file, text.data, text.length);
+    sago_status status = write_bytes(out, name, text.data, text.length);
     free(dumped);
     sago_str_free(&text);
     return status;
@@ -98,41 +86,89 @@ static sago_status list_entries(export *out) {
     return SAGO_OK;
 }
 
-static sago_status write_tensor(export *out, const sago_param *p, FILE *stream, const char *path) {
-    int64_t count = p->global_shape[0] * p->global_shape[1];
+static int64_t entry_bytes(const sago_safetensor_entry *e) {
+    return (int64_t)sizeof(float) * e->shape[0] * (e->n_dims == 2 ? e->shape[1] : 1);
+}
+
+/* Fills files in the order of the tensors; one that is larger than a file may be has a file of its own. */
+static sago_status plan_parts(export *out, int64_t part_bytes) {
+    int64_t used = 0;
+    out->parts = sago_alloc((size_t)out->n_entries * sizeof *out->parts);
+    out->n_parts = 1;
+    for (int i = 0; i < out->n_entries; i++) {
+        int64_t bytes = entry_bytes(&out->entries[i]);
+        if (used > 0 && bytes > part_bytes - used) {
+            out->n_parts++;
+            used = 0;
+        }
+        used += bytes;
+        out->parts[i] = out->n_parts - 1;
+    }
+    if (out->n_parts <= SAGO_HF_MOST_FILES) return SAGO_OK;
+    return sago_fail(SAGO_E_USAGE, "--shard-bytes %" PRId64 ": would make %d files of weights, and %d is the most",
+                     part_bytes, out->n_parts, SAGO_HF_MOST_FILES);
+}
+
+typedef struct sink {
+    FILE *stream;
+    const char *path;
+} sink;
+
+static sago_status write_values(void *context, int64_t first, const void *values, int64_t count) {
+    const sink *to = context;
+    (void)first; /* they come in order */
+    if (fwrite(values, sizeof(float), (size_t)count, to->stream) == (size_t)count) return SAGO_OK;
+    return sago_fail_errno(SAGO_E_IO, "%s: cannot write", to->path);
+}
+
+static sago_status write_tensor(export *out, const sago_param *p, sink *to) {
     char *name = sago_format("param/%s", p->name);
-    float *values = sago_alloc((size_t)count * sizeof *values);
+    const sago_remote remote = {.write = write_values, .context = to};
     sago_piece piece = {.name = name,
                         .dtype = SAGO_F32,
                         .n_dims = p->n_dims,
                         .global_shape = {p->global_shape[0], p->global_shape[1]},
                         .shape = {p->global_shape[0], p->global_shape[1]},
-                        .data = values};
+                        .remote = &remote};
     sago_status status = sago_ckpt_load(out->ckpt, &piece, 1);
-    if (status == SAGO_OK && fwrite(values, sizeof *values, (size_t)count, stream) != (size_t)count)
-        status = sago_fail_errno(SAGO_E_IO, "%s: cannot write", path);
-    free(values);
     free(name);
     return status;
 }
 
-static sago_status write_weights(export *out) {
-    SAGO_TRY(list_entries(out));
+/* The entries [first, end) as one file. */
+static sago_status write_part(export *out, const char *name, int first, int end) {
     sago_str header = {0};
-    FILE *stream = NULL;
-    const char *path = begin_file(out, WEIGHTS);
-    SAGO_TRY(sago_file_open(path, "wb", &stream));
-    sago_safetensors_header(out->entries, out->n_entries, &header);
+    sink to = {.path = sago_hf_folder_add(&out->folder, name)};
+    SAGO_TRY(sago_file_open(to.path, "wb", &to.stream));
+    sago_safetensors_header(out->entries + first, end - first, &header);
     sago_status status = SAGO_OK;
-    if (fwrite(header.data, 1, header.length, stream) != header.length)
-        status = sago_fail_errno(SAGO_E_IO, "%s: cannot write", path);
-    for (int i = 0; i < out->n_entries && status == SAGO_OK; i++)
-        status = write_tensor(out, out->sources[i], stream, path);
+    if (fwrite(header.data, 1, header.length, to.stream) != header.length)
+        status = sago_fail_errno(SAGO_E_IO, "%s: cannot write", to.path);
+    for (int i = first; i < end && status == SAGO_OK; i++) status = write_tensor(out, out->sources[i], &to);
     if (status == SAGO_OK)
-        status = sago_file_close_synced(stream, path);
+        status = sago_file_close_synced(to.stream, to.path);
     else
-        fclose(stream);
+        fclose(to.stream);
     sago_str_free(&header);
+    return status;
+}
+
+static sago_status write_weights(export *out) {
+    json_t *map = json_object();
+    int64_t total = 0;
+    sago_status status = SAGO_OK;
+    for (int first = 0, end; first < out->n_entries && status == SAGO_OK; first = end) {
+        char *name = sago_hf_part_name(out->parts[first], out->n_parts);
+        for (end = first; end < out->n_entries && out->parts[end] == out->parts[first]; end++) {
+            json_object_set_new(map, out->names[end], json_string(name));
+            total += entry_bytes(&out->entries[end]);
+        }
+        status = write_part(out, name, first, end);
+        free(name);
+    }
+    json_t *index = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
+    if (status == SAGO_OK && out->n_parts > 1) status = write_json(out, "model.safetensors.index.json", index);
+    json_decref(index);
     return status;
 }
 
@@ -143,13 +179,13 @@ static sago_status write_tokenizer(export *out) {
     sago_str bytes = {0};
     sago_status status = sago_ckpt_read_file(out->ckpt, SAGO_TOKENIZER_FILE, &bytes);
     bool byte_ids = bytes.length == 5 && memcmp(bytes.data, "bytes", 5) == 0;
-    if (status == SAGO_OK && !byte_ids) status = write_bytes(out, TOKENIZER, bytes.data, bytes.length);
+    if (status == SAGO_OK && !byte_ids) status = write_bytes(out, "spiece.model", bytes.data, bytes.length);
     if (status == SAGO_OK) {
         json_t *config =
             json_pack("{s:s, s:i, s:s, s:s, s:s}", "tokenizer_class",
                       byte_ids ? "ByT5Tokenizer" : "T5Tokenizer", "extra_ids", byte_ids ? 125 : 100,
                       "eos_token", "</s>", "pad_token", "<pad>", "unk_token", "<unk>");
-        status = write_json(out, TOKENIZER_CONFIG, config);
+        status = write_json(out, "tokenizer_config.json", config);
         json_decref(config);
     }
     sago_str_free(&bytes);
@@ -173,14 +209,14 @@ static sago_status read_model(export *out) {
     return SAGO_OK;
 }
 
+/* config.json is first: hf_folder.h says why. */
 static sago_status write_all(export *out) {
-    SAGO_TRY(sago_dir_make(out->dir));
     json_t *config = sago_hf_write_config(&out->shape, out->config);
     json_t *generation = json_pack("{s:i, s:i}", "eos_token_id", 1, "pad_token_id", 0);
     if (!sago_model_decoder_only(&out->shape))
         json_object_set_new(generation, "decoder_start_token_id", json_integer(0));
-    sago_status status = write_json(out, CONFIG, config);
-    if (status == SAGO_OK) status = write_json(out, GENERATION, generation);
+    sago_status status = write_json(out, "config.json", config);
+    if (status == SAGO_OK) status = write_json(out, "generation_config.json", generation);
     json_decref(config);
     json_decref(generation);
     SAGO_TRY(status);
@@ -188,63 +224,38 @@ static sago_status write_all(export *out) {
     return write_tokenizer(out);
 }
 
-/* False when either cannot be read: then the rename says why. */
-static bool differ(const char *a, const char *b) {
-    static char left[1 << 16], right[sizeof left];
-    FILE *first = fopen(a, "rb"), *second = fopen(b, "rb");
-    bool other = false;
-    for (size_t n = sizeof left; first && second && !other && n == sizeof left;) {
-        n = fread(left, 1, sizeof left, first);
-        other = fread(right, 1, sizeof right, second) != n || memcmp(left, right, n) != 0;
-    }
-    if (first) fclose(first);
-    if (second) fclose(second);
-    return other;
+static sago_status export_all(export *out, const char *path, const char *out_dir, int64_t part_bytes, bool replace) {
+    SAGO_TRY(sago_ckpt_open(path, true, &out->ckpt));
+    SAGO_TRY(read_model(out));
+    SAGO_TRY(list_entries(out));
+    SAGO_TRY(plan_parts(out, part_bytes));
+    SAGO_TRY(sago_hf_folder_open(out_dir, &out->folder));
+    SAGO_TRY(write_all(out));
+    SAGO_TRY(sago_hf_folder_commit(&out->folder, replace));
+    char *first = sago_hf_part_name(0, out->n_parts);
+    if (out->n_parts == 1)
+        sago_info("%s: step %" PRId64 ", %d tensors, as %s/%s", sago_ckpt_dir(out->ckpt), sago_ckpt_step(out->ckpt),
+                  out->n_entries, out_dir, first);
+    else
+        sago_info("%s: step %" PRId64 ", %d tensors in %d files, as %s/%s ...", sago_ckpt_dir(out->ckpt),
+                  sago_ckpt_step(out->ckpt), out->n_entries, out->n_parts, out_dir, first);
+    free(first);
+    return SAGO_OK;
 }
 
-/* What is there and says something else is somebody's work; the same export again changes nothing. */
-static sago_status check_free(const export *out) {
-    sago_status status = SAGO_OK;
-    for (int i = 0; i < N_FILES && status == SAGO_OK; i++) {
-        char *path = sago_path_join(out->dir, file_names[i]);
-        if (out->temporary[i] && sago_is_file(path) && differ(path, out->temporary[i]))
-            status = sago_fail(SAGO_E_BUSY, "%s: belongs to another model; give another folder, or --force", path);
-        free(path);
-    }
-    return status;
-}
-
-static sago_status rename_all(export *out) {
-    for (int i = 0; i < N_FILES; i++) {
-        if (!out->temporary[i]) continue;
-        char *path = sago_path_join(out->dir, file_names[i]);
-        sago_status status = rename(out->temporary[i], path) == 0
-                                 ? SAGO_OK
-                                 : sago_fail_errno(SAGO_E_IO, "%s: cannot replace", path);
-        free(path);
-        SAGO_TRY(status);
-    }
-    return sago_dir_sync(out->dir);
-}
-
-sago_status sago_hf_export(const char *path, const char *out_dir, bool replace) {
-    export out = {.dir = out_dir};
-    sago_status status = sago_ckpt_open(path, true, &out.ckpt);
-    if (status == SAGO_OK) status = read_model(&out);
-    if (status == SAGO_OK) status = write_all(&out);
-    if (status == SAGO_OK && !replace) status = check_free(&out);
-    if (status == SAGO_OK) status = rename_all(&out);
-    if (status == SAGO_OK)
-        sago_info("%s: step %" PRId64 ", %d tensors, as %s/model.safetensors", sago_ckpt_dir(out.ckpt),
-                  sago_ckpt_step(out.ckpt), out.n_entries, out_dir);
-    for (int i = 0; i < N_FILES; i++) {
-        if (out.temporary[i] && status != SAGO_OK) unlink(out.temporary[i]);
-        free(out.temporary[i]);
-    }
+sago_status sago_hf_export_parts(const char *path, const char *out_dir, int64_t part_bytes, bool replace) {
+    export out = {0};
+    sago_status status = export_all(&out, path, out_dir, part_bytes, replace);
+    sago_hf_folder_close(&out.folder);
     free(out.entries);
     free(out.sources);
     free(out.names);
+    free(out.parts);
     sago_registry_free(&out.registry);
     sago_ckpt_close(out.ckpt);
     return status;
+}
+
+sago_status sago_hf_export(const char *path, const char *out_dir, bool replace) {
+    return sago_hf_export_parts(path, out_dir, SAGO_HF_PART_BYTES, replace);
 }

@@ -16,10 +16,10 @@
 #include <unistd.h>
 
 enum {
-    MOST_FILES = 4096,
     MOST_CONFIG_BYTES = 1 << 20,
     MOST_INDEX_BYTES = 64 << 20,
     MOST_TOKENIZER_BYTES = 256 << 20,
+    WINDOW_BYTES = 4 << 20, /* of a tensor, at once */
 };
 
 /* All tensors of a model's files. */
@@ -40,7 +40,7 @@ static sago_status open_file(weights *w, const char *name) {
     char *path = sago_path_join(w->dir, name);
     w->files = sago_realloc(w->files, (size_t)(w->n_files + 1) * sizeof *w->files);
     sago_status status = sago_safetensors_open(path, &w->files[w->n_files]);
-    if (status == SAGO_OK) w->n_files++;
+    if (status == SAGO_OK) sago_safetensors_rest(w->files[w->n_files++]);
     free(path);
     return status;
 }
@@ -66,8 +66,8 @@ static sago_status open_index(weights *w, const char *path) {
             return sago_fail(SAGO_E_INPUT, "%s: tensor %s: its file is no name of a file in this folder",
                              path, name);
         if (is_open(w, file)) continue;
-        if (w->n_files == MOST_FILES)
-            return sago_fail(SAGO_E_INPUT, "%s: names more than %d files", path, MOST_FILES);
+        if (w->n_files == SAGO_HF_MOST_FILES)
+            return sago_fail(SAGO_E_INPUT, "%s: names more than %d files", path, SAGO_HF_MOST_FILES);
         SAGO_TRY(open_file(w, file));
     }
     return SAGO_OK;
@@ -94,7 +94,7 @@ static sago_status open_weights(const char *dir, weights *w) {
 }
 
 /* The tensor of that name, in the file that the index gives for it. */
-static const sago_safetensor *find(const weights *w, const char *name, const sago_safetensors **file) {
+static const sago_safetensor *find(const weights *w, const char *name, sago_safetensors **file) {
     const char *wanted = json_string_value(json_object_get(w->map, name));
     for (int i = 0; i < w->n_files; i++) {
         if (w->map && (!wanted || strcmp(sago_path_base(sago_safetensors_path(w->files[i])), wanted) != 0))
@@ -108,7 +108,7 @@ static const sago_safetensor *find(const weights *w, const char *name, const sag
 
 /* Shared matrices: files may hold them under any of their names, or under several. */
 static const sago_safetensor *find_param(const weights *w, const char *param, const sago_model_shape *shape,
-                                         const sago_safetensors **file) {
+                                         sago_safetensors **file) {
     char name[SAGO_HF_NAME_BYTES];
     if (sago_hf_name(shape, param, name) != SAGO_OK) return NULL;
     const sago_safetensor *t = find(w, name, file);
@@ -122,8 +122,43 @@ static const sago_safetensor *find_param(const weights *w, const char *param, co
     return t;
 }
 
-static bool same_contents(const sago_safetensor *a, const sago_safetensor *b) {
-    return a->bytes == b->bytes && strcmp(a->dtype, b->dtype) == 0 && memcmp(a->data, b->data, a->bytes) == 0;
+/* Compares two tensors, a window of each at a time. */
+static sago_status compare(sago_safetensors *file_a, const sago_safetensor *a, sago_safetensors *file_b,
+                           const sago_safetensor *b, bool *same) {
+    *same = a->bytes == b->bytes && strcmp(a->dtype, b->dtype) == 0;
+    char *left = sago_alloc(WINDOW_BYTES), *right = sago_alloc(WINDOW_BYTES);
+    sago_status status = SAGO_OK;
+    for (size_t at = 0; status == SAGO_OK && *same && at < a->bytes; at += WINDOW_BYTES) {
+        size_t count = a->bytes - at < WINDOW_BYTES ? a->bytes - at : WINDOW_BYTES;
+        status = sago_safetensors_read(file_a, a, (int64_t)at, count, left);
+        if (status == SAGO_OK) status = sago_safetensors_read(file_b, b, (int64_t)at, count, right);
+        if (status == SAGO_OK) *same = memcmp(left, right, count) == 0;
+    }
+    free(left);
+    free(right);
+    return status;
+}
+
+/* Tensor t of a file, which is no parameter's first name, must be a second name with the same contents. */
+static sago_status check_second_name(const weights *w, const sago_model_shape *shape, sago_safetensors *file,
+                                     const sago_safetensor *t, json_t *second_names) {
+    const char *path = sago_safetensors_path(file), *same_as = sago_hf_second_name_of(shape, t->name);
+    if (sago_hf_is_unread(t->name)) {
+        sago_info("%s: tensor %s is left out: T5 does not read it", path, t->name);
+        return SAGO_OK;
+    }
+    if (!same_as)
+        return sago_fail(SAGO_E_INPUT, "%s: tensor %s belongs to no model of this config.json", path, t->name);
+    sago_safetensors *first_file = NULL;
+    const sago_safetensor *first = find_param(w, same_as, shape, &first_file);
+    bool same = false;
+    SAGO_TRY(compare(file, t, first_file, first, &same));
+    if (first_file != file) sago_safetensors_rest(first_file);
+    if (!same)
+        return sago_fail(SAGO_E_INPUT, "%s: tensor %s differs from the embedding, whose second name it is", path,
+                         t->name);
+    json_array_append_new(second_names, json_string(t->name));
+    return SAGO_OK;
 }
 
 /* Every tensor of the files is a parameter, another name of one, or known to be unread. Collects the other
@@ -137,25 +172,14 @@ static sago_status check_names(const weights *w, const sago_registry *registry, 
         status = sago_hf_name(shape, registry->params[i].name, name);
         if (status == SAGO_OK) json_object_set_new(known, name, json_true());
     }
-    for (int i = 0; i < w->n_files && status == SAGO_OK; i++)
+    for (int i = 0; i < w->n_files && status == SAGO_OK; i++) {
         for (int k = 0; k < sago_safetensors_count(w->files[i]) && status == SAGO_OK; k++) {
             const sago_safetensor *t = sago_safetensors_at(w->files[i], k);
-            const sago_safetensors *file;
-            const char *path = sago_safetensors_path(w->files[i]),
-                       *same_as = sago_hf_second_name_of(shape, t->name);
-            if (json_object_get(known, t->name)) continue;
-            if (sago_hf_is_unread(t->name))
-                sago_info("%s: tensor %s is left out: T5 does not read it", path, t->name);
-            else if (!same_as)
-                status = sago_fail(SAGO_E_INPUT, "%s: tensor %s belongs to no model of this config.json", path,
-                                   t->name);
-            else if (!same_contents(t, find_param(w, same_as, shape, &file)))
-                status = sago_fail(SAGO_E_INPUT,
-                                   "%s: tensor %s differs from the embedding, whose second name it is", path,
-                                   t->name);
-            else
-                json_array_append_new(second_names, json_string(t->name));
+            if (!json_object_get(known, t->name))
+                status = check_second_name(w, shape, w->files[i], t, second_names);
         }
+        sago_safetensors_rest(w->files[i]);
+    }
     json_decref(known);
     return status;
 }
@@ -175,53 +199,66 @@ static sago_status check_shape(const weights *w, const sago_model_shape *shape, 
                      sago_safetensors_path(file), t->name, sago_safetensor_text(t, got, sizeof got), want);
 }
 
-/* A NaN or an infinity among the weights would spread over every output, and no step of training could be
- * taken. */
-static sago_status check_finite(const sago_safetensors *file, const sago_safetensor *t, const float *values,
-                                int64_t n) {
-    for (int64_t i = 0; i < n; i++)
-        if (!isfinite(values[i]))
-            return sago_fail(SAGO_E_INPUT, "%s: tensor %s: element %" PRId64 " is %s", sago_safetensors_path(file),
-                             t->name, i, isnan(values[i]) ? "not a number" : "infinite");
-    return SAGO_OK;
-}
-
-/* The pieces of step 0: F32 straight from the mapped file, others converted. */
+/* The pieces of step 0, each read from its file when the writer comes to it. */
 typedef struct import {
     weights weights;
     sago_model_shape shape;
     sago_registry registry;
     json_t *config, *second_names;
     sago_piece *pieces;
+    struct tensor_source *sources; /* by piece, as remotes */
     char (*names)[SAGO_PARAM_NAME_BYTES + 8];
-    float **converted;
+    sago_safetensors *awake; /* the file that was read last */
     sago_str tokenizer;
 } import;
+
+typedef struct tensor_source {
+    import *in;
+    sago_safetensors *file;
+    const sago_safetensor *tensor;
+    sago_remote remote;
+} tensor_source;
+
+/* A NaN or an infinity among the weights would spread over every output, and no step of training could be
+ * taken. */
+static sago_status check_finite(const tensor_source *from, int64_t first, const float *values, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(values[i]))
+            return sago_fail(SAGO_E_INPUT, "%s: tensor %s: element %" PRId64 " is %s",
+                             sago_safetensors_path(from->file), from->tensor->name, first + i,
+                             isnan(values[i]) ? "not a number" : "infinite");
+    return SAGO_OK;
+}
+
+/* What the writer asks for, block by block: it fails, and nothing is committed, at the first value that is not finite. */
+static sago_status read_source(const void *context, void *to_host, int64_t first, int64_t count) {
+    const tensor_source *from = context;
+    if (from->in->awake && from->in->awake != from->file) sago_safetensors_rest(from->in->awake);
+    from->in->awake = from->file;
+    SAGO_TRY(sago_safetensors_read_f32(from->file, from->tensor, first, count, to_host));
+    return check_finite(from, first, to_host, count);
+}
 
 static sago_status make_pieces(import *in) {
     int n = in->registry.n_params;
     in->pieces = sago_alloc_zero((size_t)n, sizeof *in->pieces);
     in->names = sago_alloc_zero((size_t)n, sizeof *in->names);
-    in->converted = sago_alloc_zero((size_t)n, sizeof *in->converted);
+    in->sources = sago_alloc_zero((size_t)n, sizeof *in->sources);
     for (int i = 0; i < n; i++) {
         const sago_param *p = &in->registry.params[i];
-        const sago_safetensors *file = NULL;
-        const sago_safetensor *t = find_param(&in->weights, p->name, &in->shape, &file);
-        SAGO_TRY(check_shape(&in->weights, &in->shape, p, t, file));
-        void *data = (void *)t->data;
-        if (strcmp(t->dtype, "F32") != 0) {
-            data = in->converted[i] =
-                sago_alloc((size_t)(p->global_shape[0] * p->global_shape[1]) * sizeof(float));
-            SAGO_TRY(sago_safetensors_to_f32(file, t, data));
-        }
-        SAGO_TRY(check_finite(file, t, data, (int64_t)(p->global_shape[0] * p->global_shape[1])));
+        tensor_source *from = &in->sources[i];
+        from->in = in;
+        from->tensor = find_param(&in->weights, p->name, &in->shape, &from->file);
+        from->remote = (sago_remote){.read = read_source, .context = from};
+        SAGO_TRY(check_shape(&in->weights, &in->shape, p, from->tensor, from->file));
+        SAGO_TRY(sago_safetensors_check_float(from->file, from->tensor));
         snprintf(in->names[i], sizeof in->names[i], "param/%s", p->name);
         in->pieces[i] = (sago_piece){.name = in->names[i],
                                      .dtype = SAGO_F32,
                                      .n_dims = p->n_dims,
                                      .global_shape = {p->global_shape[0], p->global_shape[1]},
                                      .shape = {p->global_shape[0], p->global_shape[1]},
-                                     .data = data};
+                                     .remote = &from->remote};
     }
     return SAGO_OK;
 }
@@ -295,16 +332,17 @@ static sago_status import_all(import *in, const char *model_dir, const char *ckp
 }
 
 sago_status sago_hf_import(const char *model_dir, const char *ckpt_dir) {
-import in = {0 };
+    import in = {0};
+    bool made = !sago_is_dir(ckpt_dir);
     sago_status status = import_all(&in, model_dir, ckpt_dir);
+    if (status != SAGO_OK && made) rmdir(ckpt_dir); /* empty: a save that fails leaves nothing in it */
     int64_t n_elements = 0;
     for (int i = 0; i < in.registry.n_params; i++)
         n_elements += in.registry.params[i].global_shape[0] * in.registry.params[i].global_shape[1];
     if (status == SAGO_OK)
         sago_info("%s: %" PRId64 " parameters in %d tensors%s, as step 0 of %s", model_dir, n_elements,
                   in.registry.n_params, in.tokenizer.length ? ", with tokenizer" : "", ckpt_dir);
-    for (int i = 0; in.converted && i < in.registry.n_params; i++) free(in.converted[i]);
-    free(in.converted);
+    free(in.sources);
     free(in.pieces);
     free(in.names);
     sago_str_free(&in.tokenizer);

@@ -71,9 +71,10 @@ const sago_command sago_command_import = {
     .usage = "sago import --format hf DIR CKPT [--force]",
     .details = "Reads config.json, model.safetensors (or its parts with model.safetensors.index.json) and, "
                "if there, "
-               "spiece.model of a T5 model: 1.0, v1.1, Flan-T5, LM-adapted T5, mT5, ByT5. Writes step 0 of "
-               "the checkpoint "
+               "spiece.model of a T5 model (1.0, v1.1, Flan-T5, LM-adapted T5, mT5, ByT5) or of one of PaLM's "
+               "shape (Cohere). Writes step 0 of the checkpoint "
                "folder CKPT, which model.init and --checkpoint take. Weights in F16 or BF16 become fp32. "
+               "A model may be larger than the memory. "
                "A folder that holds an imported model already is refused, unless --force says to replace it.",
     .example = "sago import --format hf flan-t5-small checkpoints/flan-t5-small",
     .options = options,

@@ -124,6 +124,56 @@ class Import(unittest.TestCase):
         with open(path("out/model.safetensors"), "rb") as f:
             self.assertEqual(f.read(), data)
 
+    def test_exports_in_several_files(self):
+        export = "export", "--format", "hf", "run", "parts", "--shard-bytes"
+        for wrong in ("0", "-1", "5GB", ""):
+            done = run(*export, wrong)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn("--shard-bytes", done.stderr)
+            self.assertFalse(os.path.exists(path("parts")))
+        done = run(*export, "20000")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        with open(path("parts/model.safetensors.index.json"), encoding="utf-8") as f:
+            index = json.load(f)
+        parts = sorted(set(index["weight_map"].values()))
+        self.assertGreater(len(parts), 1)
+        self.assertEqual(parts, [f"model-{i + 1:05}-of-{len(parts):05}.safetensors" for i in range(len(parts))])
+        others = [name for name in os.listdir(path("good")) if name != "model.safetensors"]
+        self.assertEqual(sorted(os.listdir(path("parts"))), sorted([*others, *parts, "model.safetensors.index.json"]))
+        done = run("import", "--format", "hf", "parts", "joined")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        done = run("export", "--format", "hf", "joined", "whole")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        with open(path("good/model.safetensors"), "rb") as good, open(path("whole/model.safetensors"), "rb") as whole:
+            self.assertEqual(good.read(), whole.read())
+
+    def test_export_in_too_many_files(self):
+        layers, d = 520, 4
+        sizes = {"model.embed_tokens": [8, d], "model.norm": [d]}
+        for i in range(layers):
+            sizes[f"model.layers.{i}.input_layernorm"] = [d]
+            for name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj",
+                         "mlp.up_proj", "mlp.down_proj"):
+                sizes[f"model.layers.{i}.{name}"] = [d, d]
+        header, at = {}, 0
+        for name, shape in sizes.items():
+            size = 4 * shape[0] * (shape + [1])[1]
+            header[name + ".weight"] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + size]}
+            at += size
+        text = json.dumps(header).encode()
+        os.mkdir(path("deep"))
+        with open(path("deep/model.safetensors"), "wb") as f:
+            f.write(struct.pack("<Q", len(text)) + text + bytes(at))
+        with open(path("deep/config.json"), "w", encoding="utf-8") as f:
+            json.dump({"model_type": "cohere", "vocab_size": 8, "hidden_size": d, "num_attention_heads": 2,
+                       "intermediate_size": d, "num_hidden_layers": layers}, f)
+        done = run("import", "--format", "hf", "deep", "deep-imported")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        done = run("export", "--format", "hf", "deep-imported", "deep-exported", "--shard-bytes", "1")
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn(f"would make {len(sizes)} files of weights, and 4096 is the most", done.stderr)
+        self.assertFalse(os.path.exists(path("deep-exported")))
+
     def test_into_a_run(self):
         self.refused("a run's folder", to="run")
 
