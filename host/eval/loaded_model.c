@@ -4,6 +4,7 @@
 #include "ckpt.h"
 #include "ops.h"
 #include "param_pieces.h"
+#include "precision.h"
 #include "str.h"
 
 #include <stdlib.h>
@@ -34,6 +35,7 @@ static sago_status open_from(sago_loaded_model *m, sago_ckpt *ckpt, const sago_c
     SAGO_TRY(sago_model_shape_check(&m->shape, 1));
     int threads = config->threads > 0 ? (int)config->threads : sago_mesh_cores(m->mesh);
     SAGO_TRY(sago_device_open_local(config->device, threads, m->mesh->local_rank, &m->device));
+    m->bf16 = sago_precision_bf16(config, m->device);
     SAGO_TRY(sago_model_declare(&m->shape, &m->registry));
     SAGO_TRY(sago_registry_shard(&m->registry, NULL, 0, 0, 1));
     SAGO_TRY(load_values(m, ckpt));
@@ -43,7 +45,6 @@ static sago_status open_from(sago_loaded_model *m, sago_ckpt *ckpt, const sago_c
 sago_status sago_loaded_model_open(const char *path, const sago_config *config, sago_mesh *mesh,
                                    sago_loaded_model *out) {
     *out = (sago_loaded_model){.mesh = mesh,
-                               .bf16 = strcmp(config->train.precision, "bf16") == 0,
                                .prefix = strcmp(config->model.attention, "prefix") == 0,
                                .loss_chunk_tokens = config->train.loss_chunk};
     sago_ckpt *ckpt = NULL;
