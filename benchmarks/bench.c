@@ -45,37 +45,48 @@ double bench_peak_mib(void) {
     return kib / 1024;
 }
 
-sago_model_shape bench_shape(const char *size) {
-    sago_model_shape shape = {.family = "t5",
-                              .vocab_size = 32128,
-                              .d_model = 512,
-                              .n_heads = 6,
-                              .head_dim = 64,
-                              .d_ff = 1024,
-                              .encoder_layers = 8,
-                              .decoder_layers = 8,
-                              .activation = SAGO_GATED_GELU,
-                              .relative_buckets = 32,
-                              .relative_max_distance = 128,
-                              .norm_epsilon = 1e-6f};
+static const struct named_shape {
+    const char *family, *size;
+    int64_t vocab_size, d_model, n_heads, head_dim, d_ff, layers;
+} shapes[] = {
+    /* tiny is not a published one: to see that a program runs */
+    {"t5", "tiny", 512, 64, 1, 64, 128, 2},
+    {"t5", "small", 32128, 512, 6, 64, 1024, 8},
+    {"t5", "base", 32128, 768, 12, 64, 2048, 12},
+    {"t5", "large", 32128, 1024, 16, 64, 2816, 24},
+    {"t5", "xl", 32128, 2048, 32, 64, 5120, 24},
+    {"palm", "tiny", 512, 64, 2, 32, 256, 2},
+    {"palm", "d1024", 32128, 1024, 8, 128, 4096, 8},
+    {"palm", "1b", 32128, 2048, 16, 128, 8192, 16},
+    {"palm", "3b", 32128, 3072, 24, 128, 12288, 24},
+    {"palm", "8b", 256000, 4096, 16, 256, 16384, 32},
+};
+
+enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
+
+sago_model_shape bench_shape(const char *family, const char *size) {
+    const struct named_shape *s = shapes;
+    while (s < shapes + N_SHAPES && (strcmp(family, s->family) != 0 || strcmp(size, s->size) != 0)) s++;
+    if (s == shapes + N_SHAPES)
+        bench_check(sago_fail(SAGO_E_USAGE, "no %s %s: --family t5 has --size tiny, small, base, large and xl; --family "
+                                            "palm tiny, d1024, 1b, 3b and 8b",
+                              family, size));
+    bool palm = strcmp(family, "palm") == 0;
+    sago_model_shape shape = {.vocab_size = s->vocab_size,
+                              .d_model = s->d_model,
+                              .n_heads = s->n_heads,
+                              .head_dim = s->head_dim,
+                              .d_ff = s->d_ff,
+                              .encoder_layers = palm ? 0 : s->layers,
+                              .decoder_layers = s->layers,
+                              .activation = palm ? SAGO_SWIGLU : SAGO_GATED_GELU,
+                              .tied_embeddings = palm,
+                              .rope_interleaved = palm,
+                              .relative_buckets = palm ? 0 : 32,
+                              .relative_max_distance = palm ? 0 : 128,
+                              .norm_epsilon = palm ? 1e-5f : 1e-6f};
+    snprintf(shape.family, sizeof shape.family, "%s", family);
     sago_model_shape_complete(&shape);
-    if (strcmp(size, "small") == 0) return shape;
-    static const struct {
-        const char *name;
-        int64_t d_model, n_heads, d_ff, layers;
-    } sizes[] = {
-        {"tiny", 64, 1, 128, 2}, /* not a published one: to see that a program runs */
-        {"base", 768, 12, 2048, 12},
-        {"large", 1024, 16, 2816, 24},
-        {"xl", 2048, 32, 5120, 24},
-    };
-    size_t i = 0;
-    while (i < sizeof sizes / sizeof sizes[0] && strcmp(size, sizes[i].name) != 0) i++;
-    if (i == sizeof sizes / sizeof sizes[0])
-        bench_check(sago_fail(SAGO_E_USAGE, "--size is tiny, small, base, large or xl"));
-    shape.d_model = sizes[i].d_model, shape.n_heads = shape.kv_heads = sizes[i].n_heads, shape.d_ff = sizes[i].d_ff;
-    shape.encoder_layers = shape.decoder_layers = sizes[i].layers;
-    if (strcmp(size, "tiny") == 0) shape.vocab_size = 512;
     return shape;
 }
 

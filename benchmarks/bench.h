@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * What the model's benchmarks share: options, medians, memory, a T5 of a published size with random weights.
+ * What the model's benchmarks share: options, medians, memory, the shapes that are measured.
  */
 #ifndef SAGO_BENCH_H
 #define SAGO_BENCH_H
@@ -26,8 +26,11 @@ json_t *bench_summary(double values[], int n, double *median);
 
 double bench_peak_mib(void); /* VmHWM: the most memory this process has had */
 
-/** "small", "base", "large", "xl": T5 v1.1; "tiny": one of its kind with 512 ids. */
-sago_model_shape bench_shape(const char *size);
+/**
+ * Family "t5": "small", "base", "large" and "xl" of T5 v1.1. Family "palm", multi-query with heads as wide as the model:
+ * "d1024" (150 million parameters), "1b", "3b", and "8b", the published one. "tiny" of either has 512 ids.
+ */
+sago_model_shape bench_shape(const char *family, const char *size);
 
 /** Prints the message and ends the program when status is a failure. */
 void bench_check(sago_status status);

@@ -39,7 +39,7 @@ int main(int argc, char **argv) {
     int64_t rows = bench_option(argc, argv, "rows", 8), inputs = bench_option(argc, argv, "inputs", 128);
     int64_t tokens = bench_option(argc, argv, "tokens", 64), runs = bench_option(argc, argv, "runs", 5);
     if (runs < 1 || runs > MAX_RUNS) bench_check(sago_fail(SAGO_E_USAGE, "--runs is from 1 to %d", MAX_RUNS));
-    sago_model_shape shape = bench_shape(bench_text(argc, argv, "size", "small"));
+    sago_model_shape shape = bench_shape("t5", bench_text(argc, argv, "size", "small"));
     sago_registry registry = {0};
     bench_check(sago_model_declare(&shape, &registry));
     bench_check(sago_registry_shard(&registry, NULL, 0, 0, 1));

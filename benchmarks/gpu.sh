@@ -10,7 +10,7 @@
 #   goldens       the golden cases of tests/golden through the program, fp32; with SAGO_GOLDEN set also accept.py there
 #   curve         50 training steps on the device and on the cpu: losses side by side; fp32, and bf16 by its own rule
 #   resume        7 + 13 steps are the bytes of 20
-#   timings       bench_gpu_kernels and its peers in turns, bench_train_step of T5 base, large and XL
+#   timings       bench_gpu_kernels and its peers in turns, bench_train_step of T5 base, large and XL and PaLM 1B and 3B
 # With --device sim all shapes are small and no GPU is needed: it shows that the script itself is right.
 # Result: OUT/gpu.json and OUT/gpu.md (benchmarks/gpu_collect.py), to be kept in benchmarks/results/.
 set -uo pipefail
@@ -54,7 +54,8 @@ stage() {
   [ $rc = 77 ] && result=skipped
   [ $rc = 124 ] && result="stopped after $limit s"
   [ $rc != 0 ] && [ $rc != 77 ] && [ $rc != 124 ] && result="failed ($rc)"
-  echo "{\"stage\": \"$name\", \"result\": \"$result\", \"seconds\": $((SECONDS - since)), \"command\": \"$*\"}" >>"$out/stages.jsonl"
+  local command=${*//\"/\\\"}
+  echo "{\"stage\": \"$name\", \"result\": \"$result\", \"seconds\": $((SECONDS - since)), \"command\": \"$command\"}" >>"$out/stages.jsonl"
   echo "$name: $result, $((SECONDS - since)) s"
   [ "$result" = passed ] || tail -3 "$out/$name.log" | sed 's/^/    /'
   return $rc
@@ -80,7 +81,7 @@ fi
 
 stage goldens 90 python3 tests/golden/run.py "$build/sago" "$(command -v mpirun)" "$device"
 if [ -n "${SAGO_GOLDEN:-}" ]; then
-  stage accept 120 python3 "$SAGO_GOLDEN/accept.py" --sago "$build/sago" --model t5-tied --quick --steps 3 --set "device=$device"
+  stage accept 120 python3 "$SAGO_GOLDEN/accept.py" --sago "$build/sago" --model t5-tied --quick --steps 3 --set "device=$device" --set train.precision=fp32
 fi
 stage curve 90 python3 benchmarks/gpu_curve.py "$build/sago" "$device" "$out/curve.json" "$([ "$device" = sim ] && echo 8 || echo 50)"
 
@@ -90,16 +91,26 @@ if python3 -c 'import torch' 2>/dev/null; then
 else
   echo '{"stage": "peers", "result": "skipped: python3 has no torch"}' >>"$out/stages.jsonl"
 fi
+
+# step NAME LIMIT OPTION...: bench_train_step with these, to OUT/train_step-NAME.json.
+step() {
+  local name=$1 limit=$2
+  shift 2
+  stage "train_step-$name" "$limit" sh -c 'out=$1; shift; "$0" "$@" >"$out"' "$build/benchmarks/bench_train_step" \
+    "$out/train_step-$name.json" --device "$device" --bf16 1 --dropout-percent 0 "$@"
+}
 if [ "$device" = sim ]; then
-  stage train_step-small 60 sh -c '"$0" --device sim --size tiny --rows 1 --inputs 32 --targets 16 --steps 1 --bf16 1 >"$1"' "$build/benchmarks/bench_train_step" "$out/train_step-tiny.json"
+  step tiny 60 --size tiny --rows 1 --inputs 32 --targets 16 --steps 1
+  step palm-tiny 60 --family palm --size tiny --rows 1 --tokens 64 --steps 1
 else
   for size in base large xl; do
     rows=32
     [ $size = large ] && rows=16
     [ $size = xl ] && rows=4
-    stage "train_step-$size" 60 sh -c '"$0" --device cuda --size "$1" --rows "$2" --inputs 512 --targets 114 --steps 11 --bf16 1 --dropout-percent 0 --chunk 2048 >"$3"' \
-      "$build/benchmarks/bench_train_step" $size $rows "$out/train_step-$size.json"
+    step $size 60 --size $size --rows $rows --inputs 512 --targets 114 --steps 11 --chunk 2048
   done
+  step palm-1b 60 --family palm --size 1b --rows 8 --tokens 2048 --steps 11 --chunk 2048
+  step palm-3b 60 --family palm --size 3b --rows 4 --tokens 2048 --steps 11 --chunk 2048
 fi
 python3 benchmarks/gpu_collect.py "$out" --device "$device" --command "benchmarks/gpu.sh --device $device"
 ! grep -q '"result": "failed' "$out/stages.jsonl"

@@ -42,6 +42,22 @@ def spread(row):
     return f"{s['median'] * 1e3:.4g} ({s['low'] * 1e3:.4g} - {s['high'] * 1e3:.4g})"
 
 
+def step_rows(steps, peers):
+    """A row a step of bench_train_step, beside each peer of its name. MFU counts a row's FLOPs as sago does for both."""
+    for name, step in steps.items():
+        def cells(seconds, rows):
+            share = "%.3f" % (step["mfu"] * rows / step["rows_per_second"]) if "mfu" in step else "-"
+            tokens = step["tokens_per_second"] / step["rows_per_second"]
+            return f"{seconds['median'] * 1e3:.4g} ({seconds['low'] * 1e3:.4g} - {seconds['high'] * 1e3:.4g})", \
+                f"{rows:.4g}", f"{rows * tokens:.4g}", share
+        mine = (name, *cells(step["seconds_per_step"], step["rows_per_second"]))
+        beside = [p for p in peers if p.get("step") == name and "seconds" in p]
+        for i, p in enumerate(beside or [None]):
+            other = ("-",) * 6 if p is None else (
+                p["peer"], *cells(p["seconds"], p["rows_per_second"]), "%.2f" % (step["rows_per_second"] / p["rows_per_second"]))
+            yield *(mine if i == 0 else ("",) * 5), *other
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
@@ -83,6 +99,10 @@ def main():
                 mine = (row["case"], spread(row), rate(row)) if i == 0 else ("", "", "")
                 other = ("-", "-", "-") if p is None else (f"{p['peer']}: {spread(p)}", rate(p), "%.2f" % (p["seconds"]["median"] / row["seconds"]["median"]))
                 page.write("| " + " | ".join((*mine, *other)) + " |\n")
+        page.write("\n| step | sago, ms | rows/s | tokens/s | MFU | peer | ms | rows/s | tokens/s | MFU | sago over peer |\n"
+                   "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
+        for row in step_rows(steps, peers):
+            page.write("| " + " | ".join(row) + " |\n")
         page.write("\n| stage | result | seconds |\n| --- | --- | --- |\n")
         for s in whole["stages"]:
             page.write(f"| {s['stage']} | {s['result']} | {s.get('seconds', '-')} |\n")

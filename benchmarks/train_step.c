@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * train_step: one whole training step of T5 v1.1, from token ids to updated weights.
+ * train_step: one whole training step of T5 v1.1 or PaLM, from token ids to updated weights.
  *
  *     bench_train_step [--device cpu] [--size small] [--rows 4] [--inputs 512] [--targets 128] [--segments 1]
- * [--threads 2]
- *                      [--steps 11] [--micro-batch 0] [--recompute 0] [--bf16 0] [--dropout-percent 5]
- * [--chunk 512]
+ *                      [--threads 2] [--steps 11] [--micro-batch 0] [--recompute 0] [--bf16 0] [--dropout-percent 5]
+ *                      [--chunk 512]
+ *     bench_train_step --family palm [--size d1024] [--rows 1] [--tokens 1024] ...
  *
- * Weights and ids are random, rows are full; with --segments each row holds so many examples of equal length.
+ * Weights and ids are random, rows are full; with --segments each row holds so many examples of equal length. PaLM
+ * learns the next token of a row's every one. mfu, on a GPU: FLOPs of the products over the maker's dense bf16 speed.
  * Before every step the device's GEMM ceiling is measured, so that share_of_gemm_ceiling compares two things
  * of the same moments. Prints one JSON object; parts come from a few more steps with a clock around each
  * operation.
@@ -23,6 +24,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { MAX_STEPS = 201, PROFILED_STEPS = 3 };
 
@@ -42,6 +44,10 @@ typedef struct bench {
     double loss;
 } bench;
 
+static int32_t random_id(uint64_t key, int64_t i, int64_t vocabulary) {
+    return 2 + (int32_t)sago_below(sago_mix(key, (uint64_t)i), (uint64_t)vocabulary - 2);
+}
+
 /* Rows full of examples of equal length. */
 static sago_batch make_batch(int64_t rows, int64_t inputs, int64_t targets, int64_t segments,
                              int64_t vocabulary) {
@@ -54,11 +60,11 @@ static sago_batch make_batch(int64_t rows, int64_t inputs, int64_t targets, int6
     batch.target_segments = sago_alloc_zero((size_t)(rows * targets), sizeof(int32_t));
     batch.weights = sago_alloc_zero((size_t)(rows * targets), sizeof(float));
     for (int64_t i = 0; i < rows * inputs; i++) {
-        batch.inputs[i] = 2 + (int32_t)sago_below(sago_mix(1, (uint64_t)i), (uint64_t)vocabulary - 2);
+        batch.inputs[i] = random_id(1, i, vocabulary);
         batch.input_segments[i] = 1 + (int32_t)(i % inputs * segments / inputs);
     }
     for (int64_t i = 0; i < rows * targets; i++) {
-        batch.targets[i] = 2 + (int32_t)sago_below(sago_mix(2, (uint64_t)i), (uint64_t)vocabulary - 2);
+        batch.targets[i] = random_id(2, i, vocabulary);
         batch.target_segments[i] = 1 + (int32_t)(i % targets * segments / targets);
         bool starts = i % targets == 0 || batch.target_segments[i] != batch.target_segments[i - 1];
         batch.decoder_inputs[i] = starts ? 0 : batch.targets[i - 1];
@@ -66,6 +72,43 @@ static sago_batch make_batch(int64_t rows, int64_t inputs, int64_t targets, int6
     }
     batch.global_target_tokens = batch.n_target_tokens = rows * targets;
     return batch;
+}
+
+/* The same for a decoder alone: the first token of an example is given, each predicts the next (batch.h). */
+static sago_batch make_decoder_batch(int64_t rows, int64_t tokens, int64_t segments, int64_t vocabulary) {
+    sago_batch batch = {.n_rows = rows, .global_rows = rows, .target_length = tokens};
+    size_t n = (size_t)(rows * tokens);
+    batch.targets = sago_alloc_zero(n, sizeof(int32_t));
+    batch.decoder_inputs = sago_alloc_zero(n, sizeof(int32_t));
+    batch.target_segments = sago_alloc_zero(n, sizeof(int32_t));
+    batch.prefix = sago_alloc_zero(n, sizeof(int32_t));
+    batch.weights = sago_alloc_zero(n, sizeof(float));
+    for (int64_t i = 0; i < rows * tokens; i++) {
+        int64_t at = i % tokens;
+        int32_t segment = 1 + (int32_t)(at * segments / tokens);
+        batch.decoder_inputs[i] = random_id(2, i, vocabulary);
+        batch.target_segments[i] = segment;
+        batch.prefix[i] = at == 0 || batch.target_segments[i - 1] != segment;
+        if (batch.prefix[i]) continue;
+        batch.targets[i - 1] = batch.decoder_inputs[i];
+        batch.weights[i - 1] = 1;
+        batch.n_target_tokens++;
+    }
+    batch.global_target_tokens = batch.n_target_tokens;
+    return batch;
+}
+
+/* Of the products of a step. */
+static double count_flops(const bench *b, int64_t inputs, int64_t targets, int64_t segments) {
+    double examples = (double)(b->batch.n_rows * segments);
+    double length = (double)b->batch.target_length / (double)segments, pairs = examples * length * (length + 1) / 2;
+    int64_t rows = b->batch.n_rows;
+    if (sago_model_decoder_only(&b->shape)) {
+        int64_t predicted = b->batch.n_target_tokens;
+        return sago_model_flops(&b->shape, rows * b->batch.target_length - predicted, predicted, 0, pairs, 0);
+    }
+    return sago_model_flops(&b->shape, rows * inputs, rows * targets, examples * pow((double)inputs / (double)segments, 2),
+                            pairs, (double)(rows * inputs) * length);
 }
 
 static void step(bench *b) {
@@ -120,14 +163,17 @@ static void add_parts(bench *b, json_t *out) {
 }
 
 int main(int argc, char **argv) {
-    int64_t rows = bench_option(argc, argv, "rows", 4), inputs = bench_option(argc, argv, "inputs", 512);
-    int64_t targets = bench_option(argc, argv, "targets", 128),
-            segments = bench_option(argc, argv, "segments", 1);
+    const char *family = bench_text(argc, argv, "family", "t5");
+    bool palm = strcmp(family, "palm") == 0;
+    int64_t tokens = bench_option(argc, argv, "tokens", 1024), rows = bench_option(argc, argv, "rows", palm ? 1 : 4);
+    int64_t inputs = palm ? 1 : bench_option(argc, argv, "inputs", 512);
+    int64_t targets = palm ? tokens - 1 : bench_option(argc, argv, "targets", 128);
+    int64_t segments = bench_option(argc, argv, "segments", 1);
     int64_t steps = bench_option(argc, argv, "steps", 11),
             micro_batch = bench_option(argc, argv, "micro-batch", 0);
     if (steps < 1 || steps > MAX_STEPS)
         bench_check(sago_fail(SAGO_E_USAGE, "--steps is from 1 to %d", MAX_STEPS));
-    bench b = {.shape = bench_shape(bench_text(argc, argv, "size", "small")),
+    bench b = {.shape = bench_shape(family, bench_text(argc, argv, "size", palm ? "d1024" : "small")),
                .micro_batch = micro_batch > 0 ? micro_batch : rows,
                .dropout = (float)bench_option(argc, argv, "dropout-percent", 5) / 100};
     sago_device *device;
@@ -142,18 +188,13 @@ int main(int argc, char **argv) {
                                         .recompute = bench_option(argc, argv, "recompute", 0) != 0,
                                         .bf16 = bf16 && !device->stores_bf16,
                                         .loss_chunk_tokens = bench_option(argc, argv, "chunk", 512)};
-    b.batch = make_batch(rows, inputs, targets, segments, b.shape.vocab_size);
+    b.batch = palm ? make_decoder_batch(rows, tokens, segments, b.shape.vocab_size)
+                   : make_batch(rows, inputs, targets, segments, b.shape.vocab_size);
     /* Where operations return before they are done, a clock around each says nothing. */
     bool parts_wanted = !device->asynchronous;
     open_all(&b, parts_wanted ? timed_device_open(device, b.shape.vocab_size) : device, &options);
 
-    double pairs_in = (double)(rows * segments) * pow((double)inputs / (double)segments, 2);
-    double length = (double)targets / (double)segments,
-           pairs_out = (double)(rows * segments) * length * (length + 1) / 2;
-    double pairs_cross = (double)(rows * inputs) * length;
-    double flops =
-        sago_model_flops(&b.shape, rows * inputs, rows * targets, pairs_in, pairs_out, pairs_cross);
-
+    double flops = count_flops(&b, inputs, targets, segments);
     double seconds[MAX_STEPS], ceilings[MAX_STEPS], shares[MAX_STEPS];
     step(&b); /* touches all memory, makes oneDNN's primitives */
     for (int64_t i = 0; i < steps; i++) {
@@ -173,6 +214,8 @@ int main(int argc, char **argv) {
     json_object_set_new(out, "gemm_ceiling_gflops", bench_summary(ceilings, (int)steps, &ceiling));
     json_object_set_new(out, "share_of_gemm_ceiling", bench_summary(shares, (int)steps, &share));
     json_object_set_new(out, "gflop_per_step", json_real(flops * 1e-9));
+    json_object_set_new(out, "rows_per_second", json_real((double)rows / median));
+    if (device->peak_flops > 0) json_object_set_new(out, "mfu", json_real(flops / median / device->peak_flops));
     json_object_set_new(out, "tokens_per_second", json_real((double)(rows * (inputs + targets)) / median));
     json_object_set_new(out, "activation_mib", json_real((double)sago_model_bytes(b.model) / 1048576));
     json_object_set_new(out, "peak_memory_mib", json_real(bench_peak_mib()));

@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 page=docs/kernels/resources.md
 [ "${1:-}" = --check ] && page=
-hot='^(attention_.*|adafactor|norm|rope|cross_entropy)$'
+hot='^(attention_.*|adafactor_.*|norm|rope|cross_entropy)$'
 
 nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
 [ -x "$nvcc" ] || { echo "no nvcc on the path: nothing to compile with"; exit 77; }

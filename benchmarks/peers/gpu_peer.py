@@ -6,8 +6,8 @@
 
 Peers: scaled_dot_product_attention with its flash and its cuDNN backend forced, FlexAttention (packed rows, T5 bias),
 torch.optim.Adafactor, compiled RMSNorm, LayerNorm, GEGLU, SwiGLU, rotations (with tables of cosines and sines) and linear +
-cross-entropy, Liger's fused linear + cross-entropy where it can be imported, and transformers' T5 compiled. A case
-that this machine's packages cannot run says why in "error" and costs nothing else. Cases stop when --seconds are over.
+cross-entropy, Liger's fused linear + cross-entropy where it can be imported, and steps of transformers' T5 and Cohere
+(PaLM's block) compiled; a step's line names in "step" the one of bench_train_step that it is beside. A case that this machine's packages cannot run says why in "error" and costs nothing else. Cases stop when --seconds are over.
 --small --device cpu shrinks all shapes: it shows that the script runs.
 """
 import argparse
@@ -310,6 +310,19 @@ def adafactor_case():
     yield "torch.optim.Adafactor, fp32", lambda: run(foreach=False), ("gb_per_second", bytes_)
 
 
+def step_seconds(net, ids, labels):
+    """Of forward, backward and the update of a network in bf16, compiled."""
+    net = net.to(args.device, torch.bfloat16).train()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=args.device == "cuda")
+    compiled = net if args.small else torch.compile(net, dynamic=False)
+
+    def step(_):
+        optimizer.zero_grad(set_to_none=True)
+        compiled(input_ids=ids, labels=labels).loss.backward()
+        optimizer.step()
+    return seconds_of(step)
+
+
 def t5_case(size, rows, inputs, targets):
     """A step of transformers' T5 v1.1, compiled, with fused AdamW: forward, backward, update."""
     def run():
@@ -321,20 +334,29 @@ def t5_case(size, rows, inputs, targets):
         config = T5Config(vocab_size=32128, d_model=d, d_kv=64 if not args.small else 32, d_ff=ff, num_layers=layers,
                           num_decoder_layers=layers, num_heads=h, feed_forward_proj="gated-gelu",
                           tie_word_embeddings=False, dropout_rate=0.0, decoder_start_token_id=0)
-        net = T5ForConditionalGeneration(config).to(args.device, torch.bfloat16).train()
-        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=args.device == "cuda")
         n = shrunk(rows, 2)
         x = torch.randint(2, 32128, (n, shrunk(inputs, 64)), device=args.device)
         y = torch.randint(2, 32128, (n, shrunk(targets, 32)), device=args.device)
-        compiled = net if args.small else torch.compile(net, dynamic=False)
+        return step_seconds(T5ForConditionalGeneration(config), x, y)
 
-        def step(_):
-            optimizer.zero_grad(set_to_none=True)
-            compiled(input_ids=x, labels=y).loss.backward()
-            optimizer.step()
-        return seconds_of(step)
+    yield "transformers, torch.compile, AdamW", run, ("rows_per_second", shrunk(rows, 2)), {"step": size}
 
-    yield "transformers, torch.compile, AdamW", run, ("rows_per_second", shrunk(rows, 2))
+
+def palm_case(size, rows, tokens):
+    """The same of transformers' Cohere, whose block is PaLM's, in the shapes of bench_shape (bench.c)."""
+    def run():
+        from transformers import CohereConfig, CohereForCausalLM
+
+        d, h, ff, layers = {"1b": (2048, 16, 8192, 16), "3b": (3072, 24, 12288, 24)}[size]
+        if args.small:
+            d, h, ff, layers = 64, 2, 256, 2
+        config = CohereConfig(vocab_size=32128, hidden_size=d, intermediate_size=ff, num_hidden_layers=layers,
+                              num_attention_heads=h, num_key_value_heads=1, logit_scale=d ** -0.5, use_cache=False,
+                              tie_word_embeddings=True, bos_token_id=None, eos_token_id=1)
+        ids = torch.randint(2, 32128, (shrunk(rows, 1), shrunk(tokens, 64)), device=args.device)
+        return step_seconds(CohereForCausalLM(config), ids, ids)
+
+    yield "transformers, torch.compile, AdamW", run, ("rows_per_second", shrunk(rows, 1)), {"step": "palm-" + size}
 
 
 def cases():
@@ -344,6 +366,8 @@ def cases():
     yield "adafactor, 1e9 parameters", adafactor_case
     yield "T5 v1.1 base 512+114, step", lambda: t5_case("base", 32, 512, 114)
     yield "T5 v1.1 large 512+114, step", lambda: t5_case("large", 16, 512, 114)
+    yield "PaLM 1B, 2048 tokens, step", lambda: palm_case("1b", 8, 2048)
+    yield "PaLM 3B, 2048 tokens, step", lambda: palm_case("3b", 4, 2048)
 
 
 def main():
@@ -361,8 +385,8 @@ def main():
     for case, make in cases():
         if args.only not in case or time.perf_counter() > until:
             continue
-        for peer, run, (unit, amount) in make():
-            line = {"benchmark": "gpu_peer", "case": case, "peer": peer}
+        for peer, run, (unit, amount), *more in make():
+            line = {"benchmark": "gpu_peer", "case": case, "peer": peer, **(more[0] if more else {})}
             try:
                 line["seconds"] = run()
                 line[unit] = amount / line["seconds"]["median"]

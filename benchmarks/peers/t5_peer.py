@@ -52,15 +52,13 @@ def model(dropout):
                  decoder_start_token_id=0))
 
 
-def train_step(args):
-    net = model(args.dropout).train()
+def timed_steps(net, loss_of, tokens, args):
+    """Steps of a network whose loss_of() makes the loss, with transformers' Adafactor."""
     optimizer = Adafactor(net.parameters(), lr=1e-3, relative_step=False, scale_parameter=True, warmup_init=False)
-    inputs = torch.randint(2, 32128, (args.rows, args.inputs))
-    labels = torch.randint(2, 32128, (args.rows, args.targets))
 
     def step():
         optimizer.zero_grad()
-        loss = net(input_ids=inputs, labels=labels).loss
+        loss = loss_of()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1e9)
         optimizer.step()
@@ -74,8 +72,15 @@ def train_step(args):
         loss = step()
         seconds.append(now() - since)
     result = {"seconds_per_step": summary(seconds), "gemm_ceiling_gflops": summary(ceilings), "loss": loss}
-    result["tokens_per_second"] = args.rows * (args.inputs + args.targets) / result["seconds_per_step"]["median"]
+    result["tokens_per_second"] = tokens / result["seconds_per_step"]["median"]
     return result
+
+
+def train_step(args):
+    net = model(args.dropout).train()
+    inputs = torch.randint(2, 32128, (args.rows, args.inputs))
+    labels = torch.randint(2, 32128, (args.rows, args.targets))
+    return timed_steps(net, lambda: net(input_ids=inputs, labels=labels).loss, args.rows * (args.inputs + args.targets), args)
 
 
 def generate(args):
@@ -98,6 +103,25 @@ def generate(args):
     return {"tokens_per_second": summary(rates), "milliseconds_per_step": summary(steps)}
 
 
+def settle(parser):
+    """The arguments; from then on `now` is the clock that they ask for and PyTorch has as many threads as they say."""
+    args = parser.parse_args()
+    if args.processor_time:
+        if args.threads != 1:
+            parser.error("--processor-time measures one thread: add --threads 1")
+        global now
+        now = time.process_time
+    torch.set_num_threads(args.threads)
+    return args
+
+
+def report(args, result):
+    whole = {"command": " ".join([os.path.basename(sys.argv[0])] + sys.argv[1:]),
+             "device": f"PyTorch {torch.__version__}, {args.threads} threads", **result,
+             "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    print(json.dumps(whole, indent=2))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=["train_step", "generate"])
@@ -107,20 +131,11 @@ def main():
         parser.add_argument("--" + name, type=int, default=value)
     parser.add_argument("--dropout", type=float, default=0.05)
     parser.add_argument("--processor-time", action="store_true")
-    args = parser.parse_args()
-    if args.processor_time:
-        if args.threads != 1:
-            parser.error("--processor-time measures one thread: add --threads 1")
-        global now
-        now = time.process_time
+    args = settle(parser)
     training = args.what == "train_step"
     args.rows = args.rows or (4 if training else 8)
     args.inputs = args.inputs or (512 if training else 128)
-    torch.set_num_threads(args.threads)
-    result = {"command": " ".join([os.path.basename(sys.argv[0])] + sys.argv[1:]), "device": f"PyTorch {torch.__version__}, {args.threads} threads"}
-    result.update(train_step(args) if training else generate(args))
-    result["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps(result, indent=2))
+    report(args, train_step(args) if training else generate(args))
 
 
 if __name__ == "__main__":

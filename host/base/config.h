@@ -91,7 +91,7 @@ typedef struct sago_config {
         int64_t global_batch, micro_batch; /* rows; micro_batch 0: all rows of the rank at once */
         double dropout, z_loss, label_smoothing;
         bool recompute;
-        char *precision;     /* fp32 | bf16 */
+        char *precision;     /* auto | fp32 | bf16; a run's own: what it came to */
         int64_t loss_chunk;  /* tokens whose logits exist at once */
         char *non_finite;    /* skip | stop */
         int64_t max_skipped; /* consecutive skipped steps before the run stops */

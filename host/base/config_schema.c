@@ -172,8 +172,9 @@ const config_key config_keys[] = {
     BOOL("train.recompute", train.recompute, "false", CHANGES,
          "Keeps a block's input alone and runs the block again for its gradient: less memory, a third more "
          "work."),
-    CHOICE("train.precision", train.precision, "fp32", "fp32|bf16", KEPT,
-           "Of matrix products. bf16 where the processor has it; weights stay fp32."),
+    CHOICE("train.precision", train.precision, "auto", "auto|fp32|bf16", KEPT,
+           "Of matrix products; the weights that are trained stay fp32. auto: bf16 on a GPU, else fp32 (on the "
+           "device sim too); a run keeps what it began with."),
     INT("train.loss_chunk", train.loss_chunk, "256", 1, 1 << 24, CHANGES,
         "Target tokens whose logits exist at once."),
     CHOICE(

@@ -3,6 +3,7 @@
 
 #include "eval.h"
 #include "file.h"
+#include "precision.h"
 #include "trainer.h"
 
 #include <stdlib.h>
@@ -20,7 +21,7 @@ static sago_status evaluate(void *context, sago_trainer *t) {
         .registry = t->registry,
         .tokenizer = t->tokenizer,
         .weights = t->weights,
-        .bf16 = strcmp(config->train.precision, "bf16") == 0,
+        .bf16 = sago_precision_bf16(config, t->device),
         .prefix = strcmp(config->model.attention, "prefix") == 0,
         .loss_chunk_tokens = config->train.loss_chunk,
         .step = t->step,

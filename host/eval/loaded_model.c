@@ -4,6 +4,7 @@
 #include "ckpt.h"
 #include "ops.h"
 #include "param_pieces.h"
+#include "precision.h"
 #include "str.h"
 
 #include <stdlib.h>
@@ -31,11 +32,14 @@ static sago_status load_tokenizer(sago_loaded_model *m, sago_ckpt *ckpt) {
 static sago_status open_from(sago_loaded_model *m, sago_ckpt *ckpt, const sago_config *config) {
     SAGO_TRY(sago_wrap(sago_model_shape_from_json(json_object_get(sago_ckpt_meta(ckpt), "model"), &m->shape),
                        "%s", sago_ckpt_dir(ckpt)));
+    const char *trained = json_string_value(json_object_get(sago_ckpt_meta(ckpt), "attention"));
+    if (trained && !sago_config_given(config, "model.attention")) m->prefix = strcmp(trained, "prefix") == 0;
     int model_rank = m->mesh->axis_rank[SAGO_MODEL_AXIS], model_size = m->mesh->axis_size[SAGO_MODEL_AXIS];
     SAGO_TRY(sago_model_shape_check(&m->shape, model_size));
     int threads = config->threads > 0 ? (int)config->threads : sago_mesh_cores(m->mesh);
     SAGO_TRY(sago_device_open_local(config->device, threads, m->mesh->local_rank, &m->device));
     SAGO_TRY(sago_model_mesh_open(m->mesh, m->device, &m->model_mesh));
+    m->bf16 = sago_precision_bf16(config, m->device);
     SAGO_TRY(sago_model_declare(&m->shape, &m->registry));
     SAGO_TRY(sago_model_shard(&m->shape, &m->registry, (const char *const *)config->mesh.rules.items,
                               config->mesh.rules.count, model_rank, model_size));
@@ -46,7 +50,6 @@ static sago_status open_from(sago_loaded_model *m, sago_ckpt *ckpt, const sago_c
 sago_status sago_loaded_model_open(const char *path, const sago_config *config, sago_mesh *mesh,
                                    sago_loaded_model *out) {
     *out = (sago_loaded_model){.mesh = mesh,
-                               .bf16 = strcmp(config->train.precision, "bf16") == 0,
                                .prefix = strcmp(config->model.attention, "prefix") == 0,
                                .loss_chunk_tokens = config->train.loss_chunk};
     sago_ckpt *ckpt = NULL;

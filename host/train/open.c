@@ -3,7 +3,9 @@
 
 #include "file.h"
 #include "hf.h"
+#include "log.h"
 #include "ops.h"
+#include "precision.h"
 #include "run_dir.h"
 #include "steps.h"
 #include "str.h"
@@ -87,7 +89,7 @@ static sago_status open_model(sago_trainer *t) {
         .prefix = strcmp(config->model.attention, "prefix") == 0,
         .training = true,
         .recompute = config->train.recompute,
-        .bf16 = strcmp(config->train.precision, "bf16") == 0,
+        .bf16 = sago_precision_bf16(config, t->device),
         .loss_chunk_tokens = config->train.loss_chunk,
     };
     if (options.bf16 && t->device->stores_bf16) options.dtype = SAGO_BF16;
@@ -179,6 +181,22 @@ static sago_status state_shape(sago_config *config, const sago_ckpt *ckpt) {
     return shape_from_checkpoint(config, ckpt, &shape);
 }
 
+static void set_precision(sago_config *config, const char *name) {
+    char *copy = sago_strdup(name);
+    free(config->train.precision);
+    config->train.precision = copy;
+}
+
+/* Under auto a run goes on in what it began with: what its config.yaml says, or where someone set that back to auto, its
+ * checkpoint. */
+static void keep_precision(sago_config *before, sago_config *now, const sago_ckpt *ckpt) {
+    const char *began = json_string_value(json_object_get(sago_ckpt_meta(ckpt), "precision"));
+    if (began && strcmp(before->train.precision, "auto") == 0) set_precision(before, began);
+    if (strcmp(now->train.precision, "auto") != 0) return;
+    set_precision(now, before->train.precision);
+    sago_info("train.precision auto: %s, as this run began", now->train.precision);
+}
+
 /* A run that is continued keeps what its results depend on. A config.yaml that is gone comes back from the
  * checkpoint. */
 static sago_status check_continued(const sago_trainer *t, const sago_ckpt *ckpt) {
@@ -188,7 +206,10 @@ static sago_status check_continued(const sago_trainer *t, const sago_ckpt *ckpt)
     sago_status status = SAGO_OK;
     if (access(path, F_OK) != 0 && saved) status = sago_file_replace(path, saved, strlen(saved));
     if (status == SAGO_OK) status = sago_config_load(path, NULL, 0, &before);
-    if (before) status = state_shape(before, ckpt);
+    if (before) {
+        keep_precision(before, t->config, ckpt);
+        status = state_shape(before, ckpt);
+    }
     if (status == SAGO_OK) status = sago_config_check_resume(before, t->config);
     sago_config_free(before);
     free(path);
@@ -217,6 +238,15 @@ static sago_status open_device(sago_trainer *t) {
     return sago_device_open_local(config->device, threads, t->mesh->local_rank, &t->device);
 }
 
+/* One for all ranks, of which some may lack a GPU: what rank 0 kept or chose. The config then says it, and with it
+ * config.yaml and the checkpoints. */
+static sago_status agree_on_precision(sago_trainer *t) {
+    bool bf16 = t->mesh->rank == 0 && sago_precision_bf16(t->config, t->device);
+    SAGO_TRY(sago_broadcast(t->mesh, SAGO_WORLD_AXIS, &bf16, sizeof bf16, 0));
+    set_precision(t->config, sago_precision_name(bf16));
+    return SAGO_OK;
+}
+
 static sago_status open_all(sago_trainer *t, int64_t step, sago_ckpt *source) {
     sago_config *config = t->config;
     SAGO_TRY(open_tokenizer(t, source));
@@ -241,6 +271,7 @@ sago_status sago_trainer_open(sago_trainer *t) {
     sago_status status = sago_agree(t->mesh, choose_model(t, step, &source));
     if (status == SAGO_OK) status = sago_agree(t->mesh, open_device(t));
     if (status == SAGO_OK) status = sago_model_mesh_open(t->mesh, t->device, &t->model_mesh);
+    if (status == SAGO_OK) status = agree_on_precision(t);
     if (status == SAGO_OK) status = sago_agree(t->mesh, open_all(t, step, source));
     sago_ckpt_close(source);
     if (status == SAGO_OK) status = sago_mesh_use_device(t->mesh, t->device);

@@ -15,12 +15,15 @@ static json_t *make_meta(const sago_trainer *t) {
     sago_config_write(t->config, &config);
     json_t *losses = json_array();
     for (int i = 0; i < SAGO_SPIKE_WINDOW; i++) json_array_append_new(losses, json_real(t->spikes.losses[i]));
-    json_t *meta = json_pack("{s:o, s:s, s:I, s:I, s:I, s:o, s:I, s:I, s:o}", "model",
-                             sago_model_shape_to_json(&t->shape), "config", sago_str_text(&config), "step",
-                             (json_int_t)t->step, "seed", (json_int_t)t->config->run.seed,
+    json_t *meta = json_pack("{s:o, s:s, s:s, s:I, s:I, s:I, s:o, s:I, s:I, s:o}", "model",
+                             sago_model_shape_to_json(&t->shape), "config", sago_str_text(&config),
+                             "precision", t->config->train.precision, "step", (json_int_t)t->step, "seed", (json_int_t)t->config->run.seed,
                              "moment_age_offset", (json_int_t)t->moment_age_offset, "recent_losses", losses,
                              "losses_seen", (json_int_t)t->spikes.seen, "skipped_in_a_row",
                              (json_int_t)t->skipped_in_a_row, "cursor", sago_data_cursor(t->data));
+    /* What the weights were trained with; score and generate know it from here. */
+    if (sago_model_decoder_only(&t->shape))
+        json_object_set_new(meta, "attention", json_string(t->config->model.attention));
     sago_hf_carry_meta(t->origin, meta);
     sago_str_free(&config);
     return meta;

@@ -142,7 +142,7 @@ static void wrong_types_and_ranges(void **state) {
         {"train: {dropout: 0.1 0.2}", "0.1 0.2 is given"},
         {"train: {recompute: yes}", "yes is given, true or false is needed"},
         {"train: {recompute: 'true'}", "the text \"true\" is given"},
-        {"train: {precision: fp16}", "fp16 is given, one of fp32, bf16 is needed"},
+        {"train: {precision: fp16}", "fp16 is given, one of auto, fp32, bf16 is needed"},
         {"train: {precision: fp}", "fp is given"},
         {"train: {precision: fp32|bf16}", "is given, one of"},
         {"data: {order: ''}", "is given, one of sampled, sequential is needed"},

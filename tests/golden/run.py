@@ -8,6 +8,7 @@ import array, json, math, os, struct, subprocess, sys, tempfile
 
 sago, mpirun = sys.argv[1:3]
 device = ["--set", "device=" + sys.argv[3]] if len(sys.argv) > 3 else []
+if device and sys.argv[3].startswith("cuda"): device += ["--set", "train.precision=fp32"]  # of itself a GPU takes bf16
 here, work = os.path.dirname(os.path.abspath(__file__)), tempfile.mkdtemp()
 env = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
 

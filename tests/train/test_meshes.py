@@ -126,6 +126,27 @@ def case_same_answers(family):
     assert scores[0] == scores[1] and len(scores[0]) == 12
 
 
+def case_from_text_to_instructions():
+    """A small U-PaLM: causal language modelling, UL2R, instructions on 2x2; what it answers is the same on every mesh."""
+    write(f"{work}/text/a.txt", "".join(f"The {a} stands by the {b}, and the {c} is older than both. " * 2 + "\n" for a in words for b in words for c in words[:4]))
+    def stage(name, member, init, attention, steps, length, rate):
+        text = CONFIG.format(work=work, model=MODELS["palm"].replace("prefix", attention)).replace("{name: words, format: jsonl, path: " + work + "/tasks, share: 1}", member)
+        text = text.replace("input_length: 60", f"input_length: {length}").replace("target_length: 21", f"target_length: {length}").replace("micro_batch: 2", "micro_batch: 2, recompute: true")
+        configs[name] = write(f"{work}/{name}.yaml", text)
+        return train(name, f"run-{name}", "2x2" if name == "tuned" else "2x1", run__steps=steps, optimizer__learning_rate=rate, **({"model.init": f"{work}/run-{init}"} if init else {}))
+    stage("pretrained", f"{{name: text, format: text, path: {work}/text, objective: causal-lm}}", "", "causal", 30, 40, 0.01)
+    stage("ul2r", f"{{name: text, format: text, path: {work}/text, objective: ul2r}}", "pretrained", "prefix", 20, 64, 0.003)
+    run = f"{work}/" + stage("tuned", f"{{name: words, format: jsonl, path: {work}/tasks, share: 1}}", "ul2r", "prefix", 40, 40, 0.01)
+    for name in ("pretrained", "ul2r", "tuned"):
+        found = [l for l, _ in losses(f"run-{name}")]
+        assert sum(found[-5:]) < sum(found[:5]), (name, found)
+    answers = []
+    for mesh in ("1x1", "4x1", "1x2"):
+        sago("eval", run, "--output", f"{work}/tuned-{mesh}", "--quiet", "--set", f"mesh.model={mesh[2]}", "--set", "threads=1", mesh=mesh)
+        answers.append([json.loads(l)["outputs"] for l in open(f"{work}/tuned-{mesh}/predictions.jsonl")])
+    assert answers[0] == answers[1] == answers[2] and len(answers[0]) == 12
+
+
 def case_what_does_not_divide():
     for family, key, says in (("t5", "model.n_heads=3", "3 heads do not divide by mesh.model=2"),
                               ("palm", "model.d_ff=63", "63 does not divide by mesh.model=2"),
@@ -145,5 +166,6 @@ case_any_to_any("t5", [(a, b) for a in every for b in every if a != b] if ALL el
 case_same_answers("palm")
 case_same_answers("t5")
 case_what_does_not_divide()
+case_from_text_to_instructions()
 shutil.rmtree(work)
 print("meshes agree")

@@ -312,6 +312,35 @@ def case_bf16_follows_fp32():
     assert abs(losses("half6")[6][1] - losses("half")[6][1]) < 0.01 * losses("half")[6][1]
 
 
+def case_precision_is_chosen_once():
+    def said_precision(run): return [l.split(": ")[1] for l in open(f"{work}/{run}/config.yaml") if l.split(":")[0].strip() == "precision"]
+    few = {"run__steps": 2, "train__global_batch": 2, "data__pack_window": 4, "checkpoint__every": 2}
+    more = dict(few, run__steps=4)
+    for device, why in (("cpu", "stores no bf16"), ("sim", "is there to compare results exactly")):
+        said = train("auto-" + device, device=device, **few)
+        assert f"train.precision auto: fp32, since the device {device} {why}" in said, said
+        train("fp32-" + device, device=device, train__precision="fp32", **few)
+        assert weights("auto-" + device) == weights("fp32-" + device)
+        assert said_precision("auto-" + device) == ["fp32\n"]
+    meta = json.load(open(f"{work}/auto-cpu/checkpoints/step-000002/MANIFEST.json"))["meta"]
+    assert meta["precision"] == "fp32" and "precision: fp32" in meta["config"], meta
+    # What a run began with stays, whoever continues it; also where its config.yaml was set back.
+    train("half-whole", device="sim", train__precision="bf16", **more)
+    train("half-auto", device="sim", train__precision="bf16", **few)
+    kept = open(f"{work}/half-auto/config.yaml").read()
+    write(f"{work}/half-auto/config.yaml", kept.replace("precision: bf16", "precision: auto"))
+    said = train("half-auto", ranks=2, device="sim", code=2, train__precision="fp32", **more)
+    assert "train.precision: bf16 in the run, fp32 now" in said, said
+    said = train("half-auto", device="sim", **more)
+    assert "train.precision auto: bf16, as this run began" in said and said_precision("half-auto") == ["bf16\n"], said
+    assert weights("half-auto") == weights("half-whole") != weights("fp32-sim")
+    said = train("auto-cpu", code=2, device="cpu", train__precision="bf16", **more)
+    assert "train.precision: fp32 in the run, bf16 now" in said, said
+    p = subprocess.run(command("half-auto", ranks=2, device="cpu", **dict(few, run__steps=5)), capture_output=True, text=True, env=ENV)
+    if p.returncode: assert "train.precision: bf16 is not faster than fp32 on this processor" in p.stderr and "(device: cuda)" in p.stderr, p.stderr
+    assert said_precision("half-auto") == ["bf16\n"]  # also where the processor has bf16 products and goes on
+
+
 def rank_pid(run, rank):
     """The process of a rank of a run under mpirun."""
     while True:
