@@ -14,16 +14,16 @@
 #include "registry.h"
 #include "status.h"
 
-enum { SAGO_HF_MOST_FILES = 4096 };               /* of a model's weights */
+enum { SAGO_HF_MOST_FILES = 4096 };            /* of a model's weights */
 #define SAGO_HF_PART_BYTES INT64_C(5000000000) /* as in transformers */
 
 /**
  * Reads the model in model_dir and writes it as step 0 of the checkpoint folder ckpt_dir, whose meta holds
  * "model" (the shape), "source", "hf_config" (config.json as it was) and "hf_names" (second names of shared
- * matrices). F16 and BF16 become fp32. Tensors go from file to file in windows of 4 MiB, so that a model may be larger
- * than the memory, and each of its tensors too. Errors: SAGO_E_INPUT names file and key or tensor, and the element that is
- * not finite; SAGO_E_SHAPE names tensor, its shape and the one that config.json asks for; SAGO_E_BUSY when ckpt_dir holds
- * the steps of a run. A failure leaves ckpt_dir as it was.
+ * matrices). F16 and BF16 become fp32. Tensors go from file to file in windows of 4 MiB, so that a model may
+ * be larger than the memory, and each of its tensors too. Errors: SAGO_E_INPUT names file and key or tensor,
+ * and the element that is not finite; SAGO_E_SHAPE names tensor, its shape and the one that config.json asks
+ * for; SAGO_E_BUSY when ckpt_dir holds the steps of a run. A failure leaves ckpt_dir as it was.
  */
 sago_status sago_hf_import(const char *model_dir, const char *ckpt_dir) SAGO_MUST_CHECK;
 
@@ -31,16 +31,16 @@ sago_status sago_hf_import(const char *model_dir, const char *ckpt_dir) SAGO_MUS
  * Writes the newest checkpoint of path that verifies as config.json, generation_config.json,
  * model.safetensors (fp32), and spiece.model with tokenizer_config.json where it holds a SentencePiece model.
  * They get their names after all were written. SAGO_E_BUSY where out_dir holds a file of such a name with
- * other contents, or weights of another export, unless `replace`; SAGO_E_INPUT for a model that the format cannot say,
- * PaLM with rotary halves. Weights of more than SAGO_HF_PART_BYTES go into several files. Memory: 68 MiB (or a row, if
- * that is more), whatever the size of model and tensors.
+ * other contents, or weights of another export, unless `replace`; SAGO_E_INPUT for a model that the format
+ * cannot say, PaLM with rotary halves. Weights of more than SAGO_HF_PART_BYTES go into several files. Memory:
+ * 68 MiB (or a row, if that is more), whatever the size of model and tensors.
  */
 sago_status sago_hf_export(const char *path, const char *out_dir, bool replace) SAGO_MUST_CHECK;
 
 /**
  * The same with weights of more than part_bytes (> 0) as model-00001-of-0000N.safetensors ... and
- * model.safetensors.index.json: each part holds no more than that, or a single larger tensor. SAGO_E_USAGE when that
- * would be more than SAGO_HF_MOST_FILES.
+ * model.safetensors.index.json: each part holds no more than that, or a single larger tensor. SAGO_E_USAGE
+ * when that would be more than SAGO_HF_MOST_FILES.
  */
 sago_status sago_hf_export_parts(const char *path, const char *out_dir, int64_t part_bytes,
                                  bool replace) SAGO_MUST_CHECK;

@@ -105,7 +105,8 @@ static sago_status plan_parts(export *out, int64_t part_bytes) {
         out->parts[i] = out->n_parts - 1;
     }
     if (out->n_parts <= SAGO_HF_MOST_FILES) return SAGO_OK;
-    return sago_fail(SAGO_E_USAGE, "--shard-bytes %" PRId64 ": would make %d files of weights, and %d is the most",
+    return sago_fail(SAGO_E_USAGE,
+                     "--shard-bytes %" PRId64 ": would make %d files of weights, and %d is the most",
                      part_bytes, out->n_parts, SAGO_HF_MOST_FILES);
 }
 
@@ -166,8 +167,10 @@ static sago_status write_weights(export *out) {
         status = write_part(out, name, first, end);
         free(name);
     }
-    json_t *index = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
-    if (status == SAGO_OK && out->n_parts > 1) status = write_json(out, "model.safetensors.index.json", index);
+    json_t *index =
+        json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
+    if (status == SAGO_OK && out->n_parts > 1)
+        status = write_json(out, "model.safetensors.index.json", index);
     json_decref(index);
     return status;
 }
@@ -224,7 +227,8 @@ static sago_status write_all(export *out) {
     return write_tokenizer(out);
 }
 
-static sago_status export_all(export *out, const char *path, const char *out_dir, int64_t part_bytes, bool replace) {
+static sago_status export_all(export *out, const char *path, const char *out_dir, int64_t part_bytes,
+                              bool replace) {
     SAGO_TRY(sago_ckpt_open(path, true, &out->ckpt));
     SAGO_TRY(read_model(out));
     SAGO_TRY(list_entries(out));
@@ -234,8 +238,8 @@ static sago_status export_all(export *out, const char *path, const char *out_dir
     SAGO_TRY(sago_hf_folder_commit(&out->folder, replace));
     char *first = sago_hf_part_name(0, out->n_parts);
     if (out->n_parts == 1)
-        sago_info("%s: step %" PRId64 ", %d tensors, as %s/%s", sago_ckpt_dir(out->ckpt), sago_ckpt_step(out->ckpt),
-                  out->n_entries, out_dir, first);
+        sago_info("%s: step %" PRId64 ", %d tensors, as %s/%s", sago_ckpt_dir(out->ckpt),
+                  sago_ckpt_step(out->ckpt), out->n_entries, out_dir, first);
     else
         sago_info("%s: step %" PRId64 ", %d tensors in %d files, as %s/%s ...", sago_ckpt_dir(out->ckpt),
                   sago_ckpt_step(out->ckpt), out->n_entries, out->n_parts, out_dir, first);

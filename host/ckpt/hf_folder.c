@@ -18,8 +18,10 @@ char *sago_hf_part_name(int part, int n_parts) {
 /* Would a reader of models take a file of this name for weights? */
 static bool names_weights(const char *name) {
     int part, n_parts, end = 0;
-    if (strcmp(name, "model.safetensors") == 0 || strcmp(name, "model.safetensors.index.json") == 0) return true;
-    return sscanf(name, "model-%5d-of-%5d.safetensors%n", &part, &n_parts, &end) == 2 && end > 0 && !name[end];
+    if (strcmp(name, "model.safetensors") == 0 || strcmp(name, "model.safetensors.index.json") == 0)
+        return true;
+    return sscanf(name, "model-%5d-of-%5d.safetensors%n", &part, &n_parts, &end) == 2 && end > 0 &&
+           !name[end];
 }
 
 static void remove_leftovers(const char *dir, const sago_names *names) {
@@ -94,8 +96,8 @@ static sago_status check_free(const sago_hf_folder *folder, const sago_names *st
             return sago_fail(SAGO_E_BUSY, "%s: belongs to another model; give another folder, or --force",
                              folder->paths[i]);
     if (stale->count == 0) return SAGO_OK;
-    return sago_fail(SAGO_E_BUSY, "%s/%s: belongs to another export; give another folder, or --force", folder->dir,
-                     stale->names[0]);
+    return sago_fail(SAGO_E_BUSY, "%s/%s: belongs to another export; give another folder, or --force",
+                     folder->dir, stale->names[0]);
 }
 
 static sago_status remove_file(const char *path) {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * The folder that an export writes: every file is written beside its place, and all get their names at the end.
+ * The folder that an export writes: every file is written beside its place, and all get their names at the
+ * end.
  *
- * The file added first (config.json, which every program asks for before anything else) gets its name last, and where
- * other files are replaced it goes before they do: a folder that has it is whole.
+ * The file added first (config.json, which every program asks for before anything else) gets its name last,
+ * and where other files are replaced it goes before they do: a folder that has it is whole.
  */
 #ifndef SAGO_HF_FOLDER_H
 #define SAGO_HF_FOLDER_H
@@ -26,9 +27,9 @@ sago_status sago_hf_folder_open(const char *dir, sago_hf_folder *out) SAGO_MUST_
 const char *sago_hf_folder_add(sago_hf_folder *folder, const char *name);
 
 /**
- * Gives all files their names. Weights of another export (a single file, an index, parts of another number) go, since
- * a reader might take them for this one's. SAGO_E_BUSY, and nothing is changed, where there are such or a file of one of
- * the names has other contents, unless `replace`.
+ * Gives all files their names. Weights of another export (a single file, an index, parts of another number)
+ * go, since a reader might take them for this one's. SAGO_E_BUSY, and nothing is changed, where there are
+ * such or a file of one of the names has other contents, unless `replace`.
  */
 sago_status sago_hf_folder_commit(sago_hf_folder *folder, bool replace) SAGO_MUST_CHECK;
 

@@ -148,15 +148,16 @@ static sago_status check_second_name(const weights *w, const sago_model_shape *s
         return SAGO_OK;
     }
     if (!same_as)
-        return sago_fail(SAGO_E_INPUT, "%s: tensor %s belongs to no model of this config.json", path, t->name);
+        return sago_fail(SAGO_E_INPUT, "%s: tensor %s belongs to no model of this config.json", path,
+                         t->name);
     sago_safetensors *first_file = NULL;
     const sago_safetensor *first = find_param(w, same_as, shape, &first_file);
     bool same = false;
     SAGO_TRY(compare(file, t, first_file, first, &same));
     if (first_file != file) sago_safetensors_rest(first_file);
     if (!same)
-        return sago_fail(SAGO_E_INPUT, "%s: tensor %s differs from the embedding, whose second name it is", path,
-                         t->name);
+        return sago_fail(SAGO_E_INPUT, "%s: tensor %s differs from the embedding, whose second name it is",
+                         path, t->name);
     json_array_append_new(second_names, json_string(t->name));
     return SAGO_OK;
 }
@@ -230,7 +231,8 @@ static sago_status check_finite(const tensor_source *from, int64_t first, const 
     return SAGO_OK;
 }
 
-/* What the writer asks for, block by block: it fails, and nothing is committed, at the first value that is not finite. */
+/* What the writer asks for, block by block: it fails, and nothing is committed, at the first value that is
+ * not finite. */
 static sago_status read_source(const void *context, void *to_host, int64_t first, int64_t count) {
     const tensor_source *from = context;
     if (from->in->awake && from->in->awake != from->file) sago_safetensors_rest(from->in->awake);

@@ -170,7 +170,8 @@ static sago_status read_header(sago_safetensors *file, size_t size) {
     char *text = sago_alloc((size_t)header_bytes);
     sago_status status = read_at(file, sizeof header_bytes, (size_t)header_bytes, text);
     if (status == SAGO_OK)
-        status = parse_header(file, text, (size_t)header_bytes, size - sizeof header_bytes - (size_t)header_bytes);
+        status =
+            parse_header(file, text, (size_t)header_bytes, size - sizeof header_bytes - (size_t)header_bytes);
     free(text);
     return status;
 }
@@ -265,21 +266,22 @@ static float half_to_float(uint16_t half) {
     return value;
 }
 
-sago_status sago_safetensors_read(sago_safetensors *file, const sago_safetensor *t, int64_t first, size_t count,
-                                  void *out) {
+sago_status sago_safetensors_read(sago_safetensors *file, const sago_safetensor *t, int64_t first,
+                                  size_t count, void *out) {
     return read_at(file, t->at + first, count, out);
 }
 
 sago_status sago_safetensors_check_float(const sago_safetensors *file, const sago_safetensor *t) {
-    if (strcmp(t->dtype, "F32") == 0 || strcmp(t->dtype, "BF16") == 0 || strcmp(t->dtype, "F16") == 0) return SAGO_OK;
-    return sago_fail(SAGO_E_INPUT, "%s: tensor %s is %s; weights are read from F32, F16 and BF16", file->path, t->name,
-                     t->dtype);
+    if (strcmp(t->dtype, "F32") == 0 || strcmp(t->dtype, "BF16") == 0 || strcmp(t->dtype, "F16") == 0)
+        return SAGO_OK;
+    return sago_fail(SAGO_E_INPUT, "%s: tensor %s is %s; weights are read from F32, F16 and BF16", file->path,
+                     t->name, t->dtype);
 }
 
-/* Halves are read into the second half of out and widened from the front: value i ends at byte 4 (i + 1), and the half
- * that is needed next begins at 2 count + 2 (i + 1), which is no earlier. */
-sago_status sago_safetensors_read_f32(sago_safetensors *file, const sago_safetensor *t, int64_t first, int64_t count,
-                                      float *out) {
+/* Halves are read into the second half of out and widened from the front: value i ends at byte 4 (i + 1), and
+ * the half that is needed next begins at 2 count + 2 (i + 1), which is no earlier. */
+sago_status sago_safetensors_read_f32(sago_safetensors *file, const sago_safetensor *t, int64_t first,
+                                      int64_t count, float *out) {
     SAGO_TRY(sago_safetensors_check_float(file, t));
     size_t n = (size_t)count;
     if (strcmp(t->dtype, "F32") == 0) return read_at(file, t->at + 4 * first, 4 * n, out);

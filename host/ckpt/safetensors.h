@@ -5,8 +5,8 @@
  * Source: https://huggingface.co/docs/safetensors
  *
  * The reader trusts nothing: header length and offsets are bounded by the file, sizes follow from dtype and
- * shape without overflow, tensors neither overlap nor leave gaps, no name comes twice. Only the header is held in memory:
- * elements are read where they are asked for, so that a file may be larger than it.
+ * shape without overflow, tensors neither overlap nor leave gaps, no name comes twice. Only the header is
+ * held in memory: elements are read where they are asked for, so that a file may be larger than it.
  */
 #ifndef SAGO_SAFETENSORS_H
 #define SAGO_SAFETENSORS_H
@@ -37,7 +37,8 @@ sago_status sago_safetensors_parse(const char *name, const void *bytes, size_t s
                                    sago_safetensors **out) SAGO_MUST_CHECK;
 void sago_safetensors_close(sago_safetensors *file);
 
-/** Gives the file's descriptor back until the next read, for models of more files than a process may have open. */
+/** Gives the file's descriptor back until the next read, for models of more files than a process may have
+ * open. */
 void sago_safetensors_rest(sago_safetensors *file);
 
 const char *sago_safetensors_path(const sago_safetensors *file);
@@ -46,13 +47,14 @@ const sago_safetensor *sago_safetensors_at(const sago_safetensors *file,
                                            int index); /* in the order of their bytes */
 const sago_safetensor *sago_safetensors_find(const sago_safetensors *file, const char *name); /* NULL: none */
 
-/** Bytes [first, first + count) of a tensor as they lie in the file. SAGO_E_IO when they cannot be read; SAGO_E_INPUT
- * when the file is no longer what was opened. */
-sago_status sago_safetensors_read(sago_safetensors *file, const sago_safetensor *tensor, int64_t first, size_t count,
-                                  void *out) SAGO_MUST_CHECK;
+/** Bytes [first, first + count) of a tensor as they lie in the file. SAGO_E_IO when they cannot be read;
+ * SAGO_E_INPUT when the file is no longer what was opened. */
+sago_status sago_safetensors_read(sago_safetensors *file, const sago_safetensor *tensor, int64_t first,
+                                  size_t count, void *out) SAGO_MUST_CHECK;
 
 /** SAGO_E_INPUT for a tensor of another dtype than F32, F16 and BF16. */
-sago_status sago_safetensors_check_float(const sago_safetensors *file, const sago_safetensor *tensor) SAGO_MUST_CHECK;
+sago_status sago_safetensors_check_float(const sago_safetensors *file,
+                                         const sago_safetensor *tensor) SAGO_MUST_CHECK;
 
 /** out[i] = element first + i as fp32, exactly, i < count; errors of both above. Memory: out alone. */
 sago_status sago_safetensors_read_f32(sago_safetensors *file, const sago_safetensor *tensor, int64_t first,

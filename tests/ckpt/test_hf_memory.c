@@ -24,10 +24,10 @@ typedef struct entry {
 
 static void list_model(int64_t vocab, entry list[TENSORS]) {
     static const entry layer[LAYER_TENSORS] = {
-        {"input_layernorm", D_MODEL, 0},          {"self_attn.q_proj", D_MODEL, D_MODEL},
-        {"self_attn.k_proj", D_MODEL, D_MODEL},   {"self_attn.v_proj", D_MODEL, D_MODEL},
-        {"self_attn.o_proj", D_MODEL, D_MODEL},   {"mlp.gate_proj", D_FF, D_MODEL},
-        {"mlp.up_proj", D_FF, D_MODEL},           {"mlp.down_proj", D_MODEL, D_FF}};
+        {"input_layernorm", D_MODEL, 0},        {"self_attn.q_proj", D_MODEL, D_MODEL},
+        {"self_attn.k_proj", D_MODEL, D_MODEL}, {"self_attn.v_proj", D_MODEL, D_MODEL},
+        {"self_attn.o_proj", D_MODEL, D_MODEL}, {"mlp.gate_proj", D_FF, D_MODEL},
+        {"mlp.up_proj", D_FF, D_MODEL},         {"mlp.down_proj", D_MODEL, D_FF}};
     list[0] = (entry){"model.embed_tokens.weight", vocab, D_MODEL};
     for (int i = 0; i < LAYERS * LAYER_TENSORS; i++) {
         list[1 + i] = layer[i % LAYER_TENSORS];
@@ -63,9 +63,10 @@ static char *make_model(const char *name, int64_t vocab, bool bf16, uint16_t spo
     entry list[TENSORS];
     list_model(vocab, list);
     char *dir = sago_format("%s/%s", test_folder, name), *path = sago_path_join(dir, "model.safetensors");
-    char *config = sago_format("{\"model_type\":\"cohere\",\"vocab_size\":%lld,\"hidden_size\":%d,\"num_attention_heads\":"
-                               "4,\"intermediate_size\":%d,\"num_hidden_layers\":%d}",
-                               (long long)vocab, D_MODEL, D_FF, LAYERS);
+    char *config = sago_format(
+        "{\"model_type\":\"cohere\",\"vocab_size\":%lld,\"hidden_size\":%d,\"num_attention_heads\":"
+        "4,\"intermediate_size\":%d,\"num_hidden_layers\":%d}",
+        (long long)vocab, D_MODEL, D_FF, LAYERS);
     assert_ok(sago_dir_make(dir));
     write_text(dir, "config.json", config);
     int element = bf16 ? 2 : 4;
@@ -142,14 +143,14 @@ typedef struct task {
 } task;
 
 static int run_task(const task *t) {
-    sago_status status =
-        t->is_import ? sago_hf_import(t->from, t->to) : sago_hf_export_parts(t->from, t->to, t->part_bytes, false);
+    sago_status status = t->is_import ? sago_hf_import(t->from, t->to)
+                                      : sago_hf_export_parts(t->from, t->to, t->part_bytes, false);
     if (status != SAGO_OK) fprintf(stderr, "%s\n", sago_message());
     return (int)status;
 }
 
-/* Runs it in a child that may have so many bytes of address space (mappings of files count) more than now, and so many
- * files open; 0: no limit. An allocation of more must fail there, or the limit is none. */
+/* Runs it in a child that may have so many bytes of address space (mappings of files count) more than now,
+ * and so many files open; 0: no limit. An allocation of more must fail there, or the limit is none. */
 static void run_limited(const task *t, size_t bytes, rlim_t files) {
     fflush(NULL);
     pid_t child = fork();
@@ -160,7 +161,8 @@ static void run_limited(const task *t, size_t bytes, rlim_t files) {
         FILE *statm = fopen("/proc/self/statm", "r");
         if (!statm || fscanf(statm, "%lld", &pages) != 1) _exit(101);
         fclose(statm);
-        struct rlimit space = {(rlim_t)(pages * sysconf(_SC_PAGESIZE)) + bytes, RLIM_INFINITY}, open = {files, files};
+        struct rlimit space = {(rlim_t)(pages * sysconf(_SC_PAGESIZE)) + bytes, RLIM_INFINITY},
+                      open = {files, files};
         if (bytes && setrlimit(RLIMIT_AS, &space) != 0) _exit(102);
         if (files && setrlimit(RLIMIT_NOFILE, &open) != 0) _exit(103);
         void *volatile more = bytes ? malloc(bytes + 1) : NULL;
@@ -194,7 +196,8 @@ static void larger_than_the_memory(void **unused) {
             sago_names names;
             assert_ok(sago_dir_list(out, &names));
             for (size_t i = 0; i < names.count; i++)
-                if (sago_starts_with(names.names[i], "model-")) assert_values(out, names.names[i], list, seen);
+                if (sago_starts_with(names.names[i], "model-"))
+                    assert_values(out, names.names[i], list, seen);
             sago_names_free(&names);
         }
         assert_each_once(seen);
@@ -224,7 +227,8 @@ static void assert_same_bytes(const char *dir_a, const char *a, const char *dir_
     free(right);
 }
 
-/* The parts, their index and the limit, as transformers' documentation has them. Returns how many there are. */
+/* The parts, their index and the limit, as transformers' documentation has them. Returns how many there are.
+ */
 static int assert_parts(const char *dir, const entry list[TENSORS], int64_t part_bytes) {
     char *path = sago_path_join(dir, "model.safetensors.index.json");
     json_t *index;
@@ -237,15 +241,17 @@ static int assert_parts(const char *dir, const entry list[TENSORS], int64_t part
     for (int i = 0; i < TENSORS; i++) {
         int part, n;
         total += 4 * count_of(&list[i]);
-        assert_int_equal(sscanf(json_string_value(json_object_get(map, list[i].name)), "model-%d-of-%d.safetensors", &part,
-                                &n),
+        assert_int_equal(sscanf(json_string_value(json_object_get(map, list[i].name)),
+                                "model-%d-of-%d.safetensors", &part, &n),
                          2);
         assert_true(n_parts == 0 || n == n_parts);
         n_parts = n;
     }
-    assert_int_equal(json_integer_value(json_object_get(json_object_get(index, "metadata"), "total_size")), total);
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(index, "metadata"), "total_size")),
+                     total);
     for (int part = 1; part <= n_parts; part++) {
-        char *name = sago_format("model-%05d-of-%05d.safetensors", part, n_parts), *file = sago_path_join(dir, name);
+        char *name = sago_format("model-%05d-of-%05d.safetensors", part, n_parts),
+             *file = sago_path_join(dir, name);
         sago_safetensors *opened;
         int64_t bytes = 0;
         assert_values(dir, name, list, seen);
@@ -295,7 +301,8 @@ static void in_several_files(void **unused) {
         }
         /* Few enough descriptors that not every part can be open at once. */
         run_limited(&(task){out, again, true, 0}, 0, 12);
-        assert_same_bytes(ckpt, "step-000000/shard-00000-of-00001.h5", again, "step-000000/shard-00000-of-00001.h5");
+        assert_same_bytes(ckpt, "step-000000/shard-00000-of-00001.h5", again,
+                          "step-000000/shard-00000-of-00001.h5");
         free(out), free(again);
     }
     free(dir), free(ckpt);
@@ -327,7 +334,8 @@ static void other_exports_go(void **unused) {
     assert_ok(sago_hf_import(dir, ckpt));
     assert_ok(sago_hf_export(ckpt, out, false));
     assert_ok(sago_hf_export(ckpt, out, false)); /* the same again changes nothing */
-    assert_fails(sago_hf_export_parts(ckpt, out, 1, false), SAGO_E_BUSY, "model.safetensors: belongs to another export");
+    assert_fails(sago_hf_export_parts(ckpt, out, 1, false), SAGO_E_BUSY,
+                 "model.safetensors: belongs to another export");
     assert_int_equal(count_weights(out), 1);
     assert_true(has(out, "config.json"));
     write_text(out, "notes-model-00001-of-00002.txt", "mine");
@@ -343,7 +351,8 @@ static void other_exports_go(void **unused) {
     pid_t dead = fork();
     if (dead == 0) _exit(0);
     assert_int_equal(waitpid(dead, NULL, 0), dead);
-    char *left = sago_format("model-00007-of-00099.safetensors.tmp-%ld", (long)dead), *path = sago_path_join(out, left);
+    char *left = sago_format("model-00007-of-00099.safetensors.tmp-%ld", (long)dead),
+         *path = sago_path_join(out, left);
     write_text(out, left, "half of a part");
     assert_int_equal(utime(path, &(struct utimbuf){1000000000, 1000000000}), 0);
     assert_ok(sago_hf_export(ckpt, out, true));
@@ -351,19 +360,23 @@ static void other_exports_go(void **unused) {
     int seen[TENSORS] = {0};
     assert_values(out, "model.safetensors", list, seen);
     assert_each_once(seen);
-    assert_true(has(out, "notes-model-00001-of-00002.txt") && has(out, "model-card.md") && has(out, "config.json"));
+    assert_true(has(out, "notes-model-00001-of-00002.txt") && has(out, "model-card.md") &&
+                has(out, "config.json"));
     free(left), free(path), free(dir), free(ckpt), free(out);
 }
 
-/* Where one file cannot get its name there is no config.json to load the others by, and nothing under another name. */
+/* Where one file cannot get its name there is no config.json to load the others by, and nothing under another
+ * name. */
 static void half_an_export(void **unused) {
     (void)unused;
     char *dir = make_model("half", SMALL_VOCAB, false, 0), *ckpt = sago_format("%s.ckpt", dir),
-         *out = sago_format("%s.out", dir), *in_the_way = sago_format("%s/model-00018-of-00018.safetensors", out);
+         *out = sago_format("%s.out", dir),
+         *in_the_way = sago_format("%s/model-00018-of-00018.safetensors", out);
     assert_ok(sago_hf_import(dir, ckpt));
     assert_ok(sago_hf_export(ckpt, out, false));
     assert_ok(sago_dir_make(in_the_way));
-    assert_fails(sago_hf_export_parts(ckpt, out, 1, true), SAGO_E_IO, "model-00018-of-00018.safetensors: cannot replace");
+    assert_fails(sago_hf_export_parts(ckpt, out, 1, true), SAGO_E_IO,
+                 "model-00018-of-00018.safetensors: cannot replace");
     assert_false(has(out, "config.json") || has(out, "model.safetensors"));
     sago_names names;
     assert_ok(sago_dir_list(out, &names));
@@ -391,7 +404,8 @@ static void not_finite(void **unused) {
                  {0x7FC0, true, "tensor model.norm.weight: element 63 is not a number"},
                  {0xFF80, true, "tensor model.norm.weight: element 63 is infinite"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        char *bad = make_model("bad", SMALL_VOCAB, cases[i].bf16, cases[i].bits), *ckpt = sago_format("%s.ckpt", bad);
+        char *bad = make_model("bad", SMALL_VOCAB, cases[i].bf16, cases[i].bits),
+             *ckpt = sago_format("%s.ckpt", bad);
         assert_fails(sago_hf_import(bad, ckpt), SAGO_E_INPUT, cases[i].says);
         assert_false(sago_is_dir(ckpt));
         /* Over a model that is there, it stays, and alone. */
@@ -410,7 +424,7 @@ static void not_finite(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(in_several_files), cmocka_unit_test(other_exports_go),
-                                       cmocka_unit_test(half_an_export),
-                                       cmocka_unit_test(not_finite), cmocka_unit_test(larger_than_the_memory)};
+                                       cmocka_unit_test(half_an_export), cmocka_unit_test(not_finite),
+                                       cmocka_unit_test(larger_than_the_memory)};
     return cmocka_run_group_tests(tests, make_test_folder, remove_test_folder);
 }

@@ -131,7 +131,8 @@ static void files_rest(void **unused) {
     sago_safetensors_rest(opened);
     sago_str_putc(&file, 'x');
     test_write("rest", file.data, file.length);
-    assert_fails(sago_safetensors_read(opened, t, 0, 4, bytes), SAGO_E_INPUT, "rest: changed while it was read");
+    assert_fails(sago_safetensors_read(opened, t, 0, 4, bytes), SAGO_E_INPUT,
+                 "rest: changed while it was read");
     sago_safetensors_rest(opened);
     assert_int_equal(remove(path), 0);
     assert_fails(sago_safetensors_read(opened, t, 0, 4, bytes), SAGO_E_IO, "rest: cannot open");
@@ -208,7 +209,8 @@ static void headers_read_back(void **unused) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(hostile_headers), cmocka_unit_test(hostile_lengths), cmocka_unit_test(files_rest),
-                                       cmocka_unit_test(conversions), cmocka_unit_test(headers_read_back)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(hostile_headers), cmocka_unit_test(hostile_lengths),
+                                       cmocka_unit_test(files_rest), cmocka_unit_test(conversions),
+                                       cmocka_unit_test(headers_read_back)};
     return cmocka_run_group_tests(tests, make_test_folder, remove_test_folder);
 }
