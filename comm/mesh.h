@@ -79,7 +79,7 @@ void sago_mesh_close(sago_mesh *mesh); /* NULL is fine; waits for nobody */
  * background checkpoint writer). At most SAGO_MESH_CHANNELS views are open at a time. Local, but every rank
  * opens the same ones in the same order. Its waits are no exposed communication. Closed by sago_mesh_close.
  */
-enum { SAGO_MESH_CHANNELS = 4 };
+enum { SAGO_MESH_CHANNELS = 6 }; /* the run, its model, its checkpoints, and a thread of each device that stages sums */
 sago_status sago_mesh_channel(const sago_mesh *mesh, sago_mesh **out) SAGO_MUST_CHECK;
 /**
  * The same for the thread that calls the mesh too: an order of its own for collectives on one axis, of which different

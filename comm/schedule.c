@@ -104,6 +104,8 @@ void comm_unit_begin(comm_unit *unit) {
     unit->index = job->next_unit;
     unit->round = 0;
     unit->n_requests = unit->n_open = 0;
+    /* MPI promises tags up to 32767. */
+    _Static_assert(TAG_JOBS + SAGO_MESH_CHANNELS * 64 * 64 <= 32767, "tags of channels");
     unit->tag = TAG_JOBS + (job->channel * 64 + (int)(job->sequence % 64)) * 64 + (int)(unit->index % 64);
     if (job->kind == COMM_GATHER) {
         while (job->source == job->root || job->source_offset == job->sizes[job->source]) {

@@ -102,6 +102,14 @@ def case_two_ranks_and_micro_batches_agree():
     assert lines("two")[0]["rows_by_data_rank"] == [2, 2]
 
 
+def case_two_ranks_share_a_model():
+    train("alone", run__steps=6)
+    train("shared", ranks=2, mesh__model=2, run__steps=6, train__micro_batch=3)
+    for (s, l, g), (t, m, h) in zip(losses("alone"), losses("shared")):
+        assert s == t and abs(l - m) < 1e-4 * l and abs(g - h) < 2e-3 * g, (s, l, m, g, h)
+    assert len(losses("shared")) == 6 and lines("shared")[0]["rows_by_data_rank"] == [4]
+
+
 def case_sigterm_saves():
     train("whole2", run__steps=60)
     p = subprocess.Popen(command("stopped", run__steps=60), stderr=subprocess.PIPE, text=True, env=ENV)
