@@ -39,7 +39,7 @@ static sago_status open_from(sago_loaded_model *m, sago_ckpt *ckpt, const sago_c
     int threads = config->threads > 0 ? (int)config->threads : sago_mesh_cores(m->mesh);
     SAGO_TRY(sago_device_open_local(config->device, threads, m->mesh->local_rank, &m->device));
     SAGO_TRY(sago_model_mesh_open(m->mesh, m->device, &m->model_mesh));
-    m->bf16 = sago_precision_bf16(config, m->device);
+    SAGO_TRY(sago_precision_agree(config, m->device, m->mesh, &m->bf16));
     SAGO_TRY(sago_model_declare(&m->shape, &m->registry));
     SAGO_TRY(sago_model_shard(&m->shape, &m->registry, (const char *const *)config->mesh.rules.items,
                               config->mesh.rules.count, model_rank, model_size));

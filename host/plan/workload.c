@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "workload.h"
 
+#include "precision.h"
+
 #include <string.h>
 
 sago_status sago_workload_registry(const sago_workload *work, int64_t model, sago_registry *out) {
@@ -34,8 +36,9 @@ sago_status sago_workload_open(const sago_config *config, const sago_hardware *h
     *out = (sago_workload){.config = config,
                            .rows = config->train.global_batch,
                            .inputs = config->data.input_length,
-                           .targets = config->data.target_length,
-                           .bf16 = strcmp(config->train.precision, "bf16") == 0};
+                           .targets = config->data.target_length};
+    const sago_device device = {.name = hardware->name, .stores_bf16 = hardware->stores_bf16};
+    out->bf16 = sago_precision_bf16(config, &device);
     out->dtype = out->bf16 && hardware->stores_bf16 ? SAGO_BF16 : SAGO_F32;
     if (config->model.vocab_size <= 0 || config->model.d_model <= 0)
         return sago_fail(SAGO_E_CONFIG,

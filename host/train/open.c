@@ -238,11 +238,10 @@ static sago_status open_device(sago_trainer *t) {
     return sago_device_open_local(config->device, threads, t->mesh->local_rank, &t->device);
 }
 
-/* One for all ranks, of which some may lack a GPU: what rank 0 kept or chose. The config then says it, and with it
- * config.yaml and the checkpoints. */
+/* What rank 0 kept or chose; the config then says it, and with it config.yaml and the checkpoints. */
 static sago_status agree_on_precision(sago_trainer *t) {
-    bool bf16 = t->mesh->rank == 0 && sago_precision_bf16(t->config, t->device);
-    SAGO_TRY(sago_broadcast(t->mesh, SAGO_WORLD_AXIS, &bf16, sizeof bf16, 0));
+    bool bf16;
+    SAGO_TRY(sago_precision_agree(t->config, t->device, t->mesh, &bf16));
     set_precision(t->config, sago_precision_name(bf16));
     return SAGO_OK;
 }
