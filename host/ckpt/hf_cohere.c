@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * PaLM's shape as the Cohere models (Command-R, Aya) have it: parallel block, LayerNorm without an offset, SwiGLU, rotary
- * positions of neighbouring pairs, grouped key/value heads, one matrix for embedding and output, a logit scale.
+ * PaLM's shape as the Cohere models (Command-R, Aya) have it: parallel block, LayerNorm without an offset,
+ * SwiGLU, rotary positions of neighbouring pairs, grouped key/value heads, one matrix for embedding and
+ * output, a logit scale.
  */
 #include "hf_family.h"
 
@@ -62,10 +63,11 @@ static sago_status refuse_variants(const json_t *config, const char *path) {
     for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
         const json_t *value = json_object_get(config, flags[i].key);
         if (value && !(flags[i].is ? json_is_true(value) : json_is_false(value)))
-            return sago_fail(SAGO_E_INPUT, "%s: \"%s\" must be %s; sago has no such layers", path, flags[i].key,
-                             flags[i].is ? "true" : "false");
+            return sago_fail(SAGO_E_INPUT, "%s: \"%s\" must be %s; sago has no such layers", path,
+                             flags[i].key, flags[i].is ? "true" : "false");
     }
-    const json_t *act = json_object_get(config, "hidden_act"), *scaling = json_object_get(config, "rope_scaling");
+    const json_t *act = json_object_get(config, "hidden_act"),
+                 *scaling = json_object_get(config, "rope_scaling");
     if (act && (!json_is_string(act) || strcmp(json_string_value(act), "silu") != 0))
         return sago_fail(SAGO_E_INPUT, "%s: \"hidden_act\" is not \"silu\"; sago has no such layers", path);
     if (scaling && !json_is_null(scaling))
@@ -88,9 +90,10 @@ static sago_status read_rope(const json_t *config, const char *path, double *the
     const json_t *parameters = json_object_get(config, "rope_parameters");
     const char *type = json_string_value(json_object_get(parameters, "rope_type"));
     if (type && strcmp(type, "default") != 0)
-        return sago_fail(SAGO_E_INPUT, "%s: \"rope_type\" is \"%s\"; sago reads models of type \"default\"", path, type);
-    return read_number(json_object_get(parameters, "rope_theta") ? parameters : config, path, "rope_theta", 10000,
-                       theta);
+        return sago_fail(SAGO_E_INPUT, "%s: \"rope_type\" is \"%s\"; sago reads models of type \"default\"",
+                         path, type);
+    return read_number(json_object_get(parameters, "rope_theta") ? parameters : config, path, "rope_theta",
+                       10000, theta);
 }
 
 sago_status sago_hf_cohere_read(const json_t *config, const char *path, sago_model_shape *out) {
@@ -114,7 +117,8 @@ sago_status sago_hf_cohere_read(const json_t *config, const char *path, sago_mod
     out->logit_scale = (float)logit_scale;
     const json_t *eos = json_object_get(config, "eos_token_id");
     if (json_is_integer(eos) && json_integer_value(eos) != 1)
-        sago_info("%s: \"eos_token_id\" is %lld; sago ends answers with id 1, which suits a model that it finetunes",
+        sago_info("%s: \"eos_token_id\" is %lld; sago ends answers with id 1, which suits a model that it "
+                  "finetunes",
                   path, (long long)json_integer_value(eos));
     return SAGO_OK;
 }
@@ -122,14 +126,14 @@ sago_status sago_hf_cohere_read(const json_t *config, const char *path, sago_mod
 /* --- config.json out
  * -------------------------------------------------------------------------------------------- */
 
-/* The double that the model had: a float's shortest decimal form, unless what was imported is that float already. */
+/* The double that the model had: a float's shortest decimal form, unless what was imported is that float
+ * already. */
 static void set_float(json_t *config, const char *key, float value) {
     const json_t *before = json_object_get(config, key);
     if (json_is_number(before) && (float)json_number_value(before) == value) return;
     char text[32];
     int digits = 1; /* nine are enough for every float */
-    do
-        snprintf(text, sizeof text, "%.*g", digits, (double)value);
+    do snprintf(text, sizeof text, "%.*g", digits, (double)value);
     while ((float)strtod(text, NULL) != value && digits++ < 9);
     json_object_set_new(config, key, json_real(strtod(text, NULL)));
 }
@@ -155,5 +159,6 @@ void sago_hf_cohere_write(const sago_model_shape *shape, json_t *config) {
     sago_hf_set_size(config, "num_hidden_layers", shape->decoder_layers);
     set_float(config, "layer_norm_eps", shape->norm_epsilon);
     set_float(config, "logit_scale", shape->logit_scale);
-    if (!json_object_get(config, "rope_parameters")) json_object_set_new(config, "rope_theta", json_real(shape->rope_theta));
+    if (!json_object_get(config, "rope_parameters"))
+        json_object_set_new(config, "rope_theta", json_real(shape->rope_theta));
 }

@@ -23,11 +23,13 @@ typedef struct ordered {
 
 static int by_length(const void *a, const void *b) {
     const ordered *x = a, *y = b;
-    if (x->length != y->length) return x->length < y->length ? 1 : -1; /* longest first: the slow ones show early */
+    if (x->length != y->length)
+        return x->length < y->length ? 1 : -1; /* longest first: the slow ones show early */
     return x->index < y->index ? -1 : x->index > y->index;
 }
 
-static ordered *sort_by_length(const sago_prompt prompts[], int64_t n, int64_t *longest_input, int64_t *longest_target) {
+static ordered *sort_by_length(const sago_prompt prompts[], int64_t n, int64_t *longest_input,
+                               int64_t *longest_target) {
     ordered *order = sago_alloc_zero((size_t)n, sizeof *order);
     *longest_input = *longest_target = 1;
     for (int64_t i = 0; i < n; i++) {
@@ -46,7 +48,8 @@ static void tell(const sago_predict_args *args, int64_t done, int64_t n) {
 
 sago_status sago_predict_generate(sago_loaded_model *m, const sago_prompt prompts[], int64_t n,
                                   const sago_predict_args *args, sago_prediction **out) {
-    int64_t longest, unused, total = n * args->samples, stride = args->prompt_stride ? args->prompt_stride : 1;
+    int64_t longest, unused, total = n * args->samples,
+                             stride = args->prompt_stride ? args->prompt_stride : 1;
     *out = sago_alloc_zero((size_t)total, sizeof **out);
     if (n == 0) return SAGO_OK;
     ordered *order = sort_by_length(prompts, n, &longest, &unused);
@@ -70,9 +73,12 @@ sago_status sago_predict_generate(sago_loaded_model *m, const sago_prompt prompt
             memcpy(inputs + r * width, prompts[p].inputs, (size_t)prompts[p].n_inputs * sizeof *inputs);
             keys[r] = sago_mix((uint64_t)(args->first_prompt + p * stride), (uint64_t)sample);
         }
-        sago_generate_args generate = {
-            .max_new_tokens = args->max_new_tokens, .eos_id = SAGO_EOS_ID, .sample = args->sample, .row_keys = keys};
-        status = sago_model_generate(m->model, m->weights.values, inputs, count, width, &generate, ids, lengths, logprobs);
+        sago_generate_args generate = {.max_new_tokens = args->max_new_tokens,
+                                       .eos_id = SAGO_EOS_ID,
+                                       .sample = args->sample,
+                                       .row_keys = keys};
+        status = sago_model_generate(m->model, m->weights.values, inputs, count, width, &generate, ids,
+                                     lengths, logprobs);
         for (int64_t r = 0; r < count && status == SAGO_OK; r++) {
             int64_t p = order[(first + r) / args->samples].index, sample = (first + r) % args->samples;
             sago_prediction *one = &(*out)[p * args->samples + sample];
@@ -102,8 +108,8 @@ sago_status sago_predict_generate(sago_loaded_model *m, const sago_prompt prompt
 /* A batch of one example a row with room for the longest of all; see batch.h. */
 typedef struct score_batch {
     sago_batch batch;
-    bool one;               /* a decoder alone: inputs and targets in one row */
-    int32_t *memory;        /* of all the batch's integers */
+    bool one;                      /* a decoder alone: inputs and targets in one row */
+    int32_t *memory;               /* of all the batch's integers */
     int64_t rows, inputs, targets; /* the most that there is room for */
 } score_batch;
 
@@ -192,10 +198,11 @@ static void fill_batch(score_batch *b, const sago_prompt prompts[], const ordere
 static sago_status check_prompts(bool one, const sago_prompt prompts[], int64_t n) {
     for (int64_t i = 0; one && i < n; i++)
         if (prompts[i].n_inputs == 0 && prompts[i].n_targets > 0)
-            return sago_fail(SAGO_E_INPUT,
-                             "score: prompt %lld has no inputs; a decoder alone predicts its first target from the "
-                             "last of them",
-                             (long long)i + 1);
+            return sago_fail(
+                SAGO_E_INPUT,
+                "score: prompt %lld has no inputs; a decoder alone predicts its first target from the "
+                "last of them",
+                (long long)i + 1);
     return SAGO_OK;
 }
 

@@ -3,8 +3,8 @@
 
 #include <math.h>
 
-sago_status sago_attention_declare(sago_attention *layer, const sago_declaration *into, const char *prefix, int bias,
-                                   bool bidirectional, bool cross) {
+sago_status sago_attention_declare(sago_attention *layer, const sago_declaration *into, const char *prefix,
+                                   int bias, bool bidirectional, bool cross) {
     const sago_model_shape *shape = into->shape;
     sago_registry *registry = into->registry;
     int block = into->block, ranks = into->model_size;
@@ -65,17 +65,18 @@ sago_attention_args sago_attention_arguments(const sago_attention *layer, const 
                                              const sago_ranges *ranges, int64_t tokens, int64_t key_tokens) {
     sago_dropout dropout = sago_pass_dropout(pass, layer->probabilities_site, layer->all_heads * tokens);
     dropout.first = layer->first_head * tokens * key_tokens;
-    return (sago_attention_args){
-        .scale = layer->scale,
-        .lo = ranges->lo,
-        .hi = ranges->hi,
-        .bias = layer->bias < 0 ? (sago_tensor){0} : sago_pass_value(pass, layer->bias),
-        .bias_bidirectional = layer->bias_bidirectional,
-        .bias_max_distance = layer->bias_max_distance,
-        .dropout = dropout};
+    return (sago_attention_args){.scale = layer->scale,
+                                 .lo = ranges->lo,
+                                 .hi = ranges->hi,
+                                 .bias =
+                                     layer->bias < 0 ? (sago_tensor){0} : sago_pass_value(pass, layer->bias),
+                                 .bias_bidirectional = layer->bias_bidirectional,
+                                 .bias_max_distance = layer->bias_max_distance,
+                                 .dropout = dropout};
 }
 
-/* The two views of queries, keys, values and outputs: [B, S, heads*E] for products, [B, S, heads, E] for attention.
+/* The two views of queries, keys, values and outputs: [B, S, heads*E] for products, [B, S, heads, E] for
+ * attention.
  */
 static sago_tensor wide(const sago_attention *layer, const sago_pass *pass, void *data, sago_tensor like,
                         int64_t heads) {
@@ -83,32 +84,31 @@ static sago_tensor wide(const sago_attention *layer, const sago_pass *pass, void
 }
 
 static sago_tensor by_head(const sago_attention *layer, sago_tensor wide) {
-    return sago_tensor_4d(wide.data, wide.dtype, wide.shape[0], wide.shape[1], wide.shape[2] / layer->head_dim,
-                          layer->head_dim);
+    return sago_tensor_4d(wide.data, wide.dtype, wide.shape[0], wide.shape[1],
+                          wide.shape[2] / layer->head_dim, layer->head_dim);
 }
 
 static sago_tensor lse_of(const sago_attention *layer, const sago_attention_saved *saved, sago_tensor n) {
     return sago_tensor_3d(saved->lse, SAGO_F32, n.shape[0], layer->heads, n.shape[1]);
 }
 
-static sago_status turn(const sago_attention *layer, const sago_pass *pass, sago_tensor t, sago_tensor positions,
-                        bool inverse) {
+static sago_status turn(const sago_attention *layer, const sago_pass *pass, sago_tensor t,
+                        sago_tensor positions, bool inverse) {
     if (layer->rope_theta == 0) return SAGO_OK;
-    const sago_rope_args args = {
-        .theta = layer->rope_theta,
-        .style = layer->rope_interleaved ? SAGO_ROPE_INTERLEAVED : SAGO_ROPE_HALVES,
-        .inverse = inverse};
+    const sago_rope_args args = {.theta = layer->rope_theta,
+                                 .style = layer->rope_interleaved ? SAGO_ROPE_INTERLEAVED : SAGO_ROPE_HALVES,
+                                 .inverse = inverse};
     return pass->device->ops->rope(pass->device, by_head(layer, t), by_head(layer, t), positions, &args);
 }
 
-sago_status sago_attention_queries(const sago_attention *layer, const sago_pass *pass, sago_tensor q, sago_tensor n,
-                                   sago_tensor positions) {
+sago_status sago_attention_queries(const sago_attention *layer, const sago_pass *pass, sago_tensor q,
+                                   sago_tensor n, sago_tensor positions) {
     SAGO_TRY(sago_linear_forward(pass, q, n, layer->query, 0));
     return turn(layer, pass, q, positions, false);
 }
 
-sago_status sago_attention_keys(const sago_attention *layer, const sago_pass *pass, sago_tensor k, sago_tensor v,
-                                sago_tensor n, sago_tensor positions) {
+sago_status sago_attention_keys(const sago_attention *layer, const sago_pass *pass, sago_tensor k,
+                                sago_tensor v, sago_tensor n, sago_tensor positions) {
     SAGO_TRY(sago_linear_forward(pass, k, n, layer->key, 0));
     SAGO_TRY(sago_linear_forward(pass, v, n, layer->value, 0));
     return turn(layer, pass, k, positions, false);
@@ -128,7 +128,8 @@ sago_status sago_attention_forward(const sago_attention *layer, const sago_pass 
                 v = wide(layer, pass, saved->v, source, layer->kv_heads);
     SAGO_TRY(sago_attention_queries(layer, pass, q, n, inputs->positions));
     SAGO_TRY(sago_attention_keys(layer, pass, k, v, source, inputs->positions));
-    const sago_attention_args args = sago_attention_arguments(layer, pass, &inputs->ranges, n.shape[1], source.shape[1]);
+    const sago_attention_args args =
+        sago_attention_arguments(layer, pass, &inputs->ranges, n.shape[1], source.shape[1]);
     return pass->device->ops->attention_forward(
         pass->device, by_head(layer, sago_attention_output(layer, pass, saved, n)), lse_of(layer, saved, n),
         by_head(layer, q), by_head(layer, k), by_head(layer, v), &args);
@@ -144,11 +145,13 @@ sago_status sago_attention_backward(const sago_attention *layer, const sago_pass
     o.data = saved->o, v.data = saved->v;
     d_o.data = work->d_o, d_q.data = work->d_q, d_k.data = work->d_k, d_v.data = work->d_v;
     SAGO_TRY(sago_linear_backward(pass, d_o, 0, d_out, o, layer->output));
-    const sago_attention_args args = sago_attention_arguments(layer, pass, &inputs->ranges, n.shape[1], source.shape[1]);
+    const sago_attention_args args =
+        sago_attention_arguments(layer, pass, &inputs->ranges, n.shape[1], source.shape[1]);
     sago_tensor d_bias = layer->bias < 0 ? (sago_tensor){0} : sago_pass_gradient(pass, layer->bias);
     SAGO_TRY(pass->device->ops->attention_backward(
-        pass->device, by_head(layer, d_q), by_head(layer, d_k), by_head(layer, d_v), d_bias, by_head(layer, d_o),
-        by_head(layer, o), lse_of(layer, saved, n), by_head(layer, q), by_head(layer, k), by_head(layer, v), &args));
+        pass->device, by_head(layer, d_q), by_head(layer, d_k), by_head(layer, d_v), d_bias,
+        by_head(layer, d_o), by_head(layer, o), lse_of(layer, saved, n), by_head(layer, q), by_head(layer, k),
+        by_head(layer, v), &args));
     SAGO_TRY(turn(layer, pass, d_q, inputs->positions, true));
     SAGO_TRY(turn(layer, pass, d_k, inputs->positions, true));
     sago_tensor d_source = inputs->memory.data ? d_memory : d_n;

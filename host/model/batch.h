@@ -26,16 +26,17 @@
 #include <stdint.h>
 
 typedef struct sago_batch {
-    int64_t n_rows;                        /* rows of this rank; rows without any example are allowed */
-    int64_t first_row;                     /* index of row 0 in the global batch */
-    int64_t global_rows;                   /* rows of the global batch over all ranks */
-    int64_t input_length, target_length;   /* Si, St */
-    int32_t *inputs, *input_segments;      /* [n_rows, Si] */
+    int64_t n_rows;                      /* rows of this rank; rows without any example are allowed */
+    int64_t first_row;                   /* index of row 0 in the global batch */
+    int64_t global_rows;                 /* rows of the global batch over all ranks */
+    int64_t input_length, target_length; /* Si, St */
+    int32_t *inputs, *input_segments;    /* [n_rows, Si] */
     int32_t *targets, *decoder_inputs, *target_segments; /* [n_rows, St] */
-    float *weights;                        /* [n_rows, St] */
-    int32_t *prefix;                       /* [n_rows, St]; decoder-only models, else NULL */
-    int64_t n_examples, n_input_tokens, n_target_tokens; /* of this rank; target tokens are those with weight */
-    int64_t global_target_tokens;          /* of all ranks */
+    float *weights;                                      /* [n_rows, St] */
+    int32_t *prefix;                                     /* [n_rows, St]; decoder-only models, else NULL */
+    int64_t n_examples, n_input_tokens,
+        n_target_tokens;          /* of this rank; target tokens are those with weight */
+    int64_t global_target_tokens; /* of all ranks */
 } sago_batch;
 
 #endif

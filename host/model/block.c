@@ -10,7 +10,8 @@
 static sago_status declare_attention(sago_block *block, const sago_declaration *into, sago_norm *norm,
                                      sago_attention *attention, const char *prefix, int bias, bool cross) {
     SAGO_TRY(sago_norm_declare(norm, into->registry, block->number, prefix, "norm", into->shape));
-    return sago_attention_declare(attention, into, prefix, bias, cross || block->kind == SAGO_BLOCK_ENCODER, cross);
+    return sago_attention_declare(attention, into, prefix, bias, cross || block->kind == SAGO_BLOCK_ENCODER,
+                                  cross);
 }
 
 sago_status sago_block_declare(sago_block *block, const sago_declaration *into, sago_block_kind kind,
@@ -19,7 +20,8 @@ sago_status sago_block_declare(sago_block *block, const sago_declaration *into, 
     char prefix[64];
     snprintf(prefix, sizeof prefix, "%s.%d", name, layer);
     if (kind == SAGO_BLOCK_PARALLEL) {
-        SAGO_TRY(sago_norm_declare(&block->self_norm, into->registry, into->block, prefix, "norm", into->shape));
+        SAGO_TRY(
+            sago_norm_declare(&block->self_norm, into->registry, into->block, prefix, "norm", into->shape));
         snprintf(prefix, sizeof prefix, "%s.%d.attention", name, layer);
         SAGO_TRY(sago_attention_declare(&block->self, into, prefix, bias, false, false));
         snprintf(prefix, sizeof prefix, "%s.%d.mlp", name, layer);
@@ -80,7 +82,8 @@ static sago_tensor at(void *data, sago_tensor like) {
 }
 
 /* What a norm made of own tokens, whole, for the products that read it: gathered anew in backward. */
-static sago_status gather(const sago_pass *pass, const sago_block_inputs *in, sago_tensor *whole, sago_tensor own) {
+static sago_status gather(const sago_pass *pass, const sago_block_inputs *in, sago_tensor *whole,
+                          sago_tensor own) {
     return sago_gather_tokens(pass, whole, own, in->rows, in->tokens, pass->gathered[0]);
 }
 
@@ -90,8 +93,8 @@ static sago_status leave(const sago_pass *pass, const sago_block_inputs *in, sag
 }
 
 /* The gradient of what was gathered, a partial sum, back through the norm: d_x += */
-static sago_status join(const sago_pass *pass, const sago_norm *norm, const sago_norm_saved *saved, sago_tensor d_x,
-                        sago_tensor d_n, sago_tensor x) {
+static sago_status join(const sago_pass *pass, const sago_norm *norm, const sago_norm_saved *saved,
+                        sago_tensor d_x, sago_tensor d_n, sago_tensor x) {
     SAGO_TRY(sago_sum_partial(pass, &d_n, d_n));
     return sago_norm_backward(norm, pass, saved, d_x, d_n, x);
 }
@@ -116,13 +119,23 @@ typedef struct sub_layer {
 } sub_layer;
 
 static sub_layer self_of(const sago_block *b, const sago_block_saved *saved, const sago_block_inputs *in) {
-    return (sub_layer){&b->self_norm, &saved->self_norm, saved->self_normed, &b->self, &saved->self, &in->self,
+    return (sub_layer){&b->self_norm,
+                       &saved->self_norm,
+                       saved->self_normed,
+                       &b->self,
+                       &saved->self,
+                       &in->self,
                        sago_block_site(b, SAGO_SITE_OUTPUT)};
 }
 
 static sub_layer cross_of(const sago_block *b, const sago_block_saved *saved, const sago_block_inputs *in) {
-    return (sub_layer){&b->cross_norm, &saved->cross_norm, saved->cross_normed, &b->cross, &saved->cross,
-                       &in->cross,     sago_block_site(b, SAGO_SITE_CROSS_OUTPUT)};
+    return (sub_layer){&b->cross_norm,
+                       &saved->cross_norm,
+                       saved->cross_normed,
+                       &b->cross,
+                       &saved->cross,
+                       &in->cross,
+                       sago_block_site(b, SAGO_SITE_CROSS_OUTPUT)};
 }
 
 /* out = x + dropout(attention(norm(x))); out.data NULL: only fills what is saved. */
@@ -133,17 +146,18 @@ static sago_status attend(const sago_pass *pass, const sub_layer *s, sago_tensor
     SAGO_TRY(gather(pass, in, &n, own));
     SAGO_TRY(sago_attention_forward(s->layer, pass, s->saved, n, s->inputs));
     if (!out.data) return SAGO_OK;
-    return sago_linear_residual(pass, out, x, sago_attention_output(s->layer, pass, s->saved, n), s->layer->output,
-                                s->site);
+    return sago_linear_residual(pass, out, x, sago_attention_output(s->layer, pass, s->saved, n),
+                                s->layer->output, s->site);
 }
 
 static sago_status attend_backward(const sago_pass *pass, const sub_layer *s, const sago_block_work *work,
-                                   const sago_attention_work *attention_work, sago_tensor d_x, sago_tensor d_memory,
-                                   sago_tensor x, const sago_block_inputs *in) {
+                                   const sago_attention_work *attention_work, sago_tensor d_x,
+                                   sago_tensor d_memory, sago_tensor x, const sago_block_inputs *in) {
     sago_tensor n, d_out, d_n = partial(pass, in, work, x.shape[2]);
     SAGO_TRY(leave(pass, in, &d_out, d_x, work->d_normed, s->site));
     SAGO_TRY(gather(pass, in, &n, at(s->normed, x)));
-    SAGO_TRY(sago_attention_backward(s->layer, pass, s->saved, attention_work, d_n, 0, d_memory, d_out, n, s->inputs));
+    SAGO_TRY(sago_attention_backward(s->layer, pass, s->saved, attention_work, d_n, 0, d_memory, d_out, n,
+                                     s->inputs));
     return join(pass, s->norm, s->norm_saved, d_x, d_n, x);
 }
 
@@ -167,12 +181,13 @@ static sago_status run_serial(const sago_block *b, const sago_pass *pass, const 
 }
 
 static sago_status back_serial(const sago_block *b, const sago_pass *pass, const sago_block_saved *saved,
-                               const sago_block_work *work, sago_tensor d_x, sago_tensor d_memory, sago_tensor x,
-                               const sago_block_inputs *in) {
+                               const sago_block_work *work, sago_tensor d_x, sago_tensor d_memory,
+                               sago_tensor x, const sago_block_inputs *in) {
     const sago_tensor none = {0};
     bool decoder = b->kind == SAGO_BLOCK_DECODER;
     const sub_layer self = self_of(b, saved, in), cross = cross_of(b, saved, in);
-    sago_tensor after_self = at(saved->after_self, x), after = decoder ? at(saved->after_cross, x) : after_self;
+    sago_tensor after_self = at(saved->after_self, x),
+                after = decoder ? at(saved->after_cross, x) : after_self;
     sago_tensor n, d_out, d_n = partial(pass, in, work, x.shape[2]);
     SAGO_TRY(leave(pass, in, &d_out, d_x, work->d_normed, sago_block_site(b, SAGO_SITE_MLP_OUTPUT)));
     SAGO_TRY(gather(pass, in, &n, at(saved->mlp_normed, x)));
@@ -206,7 +221,8 @@ static sago_status back_parallel(const sago_block *b, const sago_pass *pass, con
     SAGO_TRY(leave(pass, in, &d_out, d_x, work->d_sum, sago_block_site(b, SAGO_SITE_OUTPUT)));
     SAGO_TRY(gather(pass, in, &n, at(saved->self_normed, x)));
     SAGO_TRY(sago_mlp_backward(&b->mlp, pass, &saved->mlp, &work->mlp, d_n, 0, d_out, n));
-    SAGO_TRY(sago_attention_backward(&b->self, pass, &saved->self, &work->self, d_n, 1, none, d_out, n, &in->self));
+    SAGO_TRY(sago_attention_backward(&b->self, pass, &saved->self, &work->self, d_n, 1, none, d_out, n,
+                                     &in->self));
     return join(pass, &b->self_norm, &saved->self_norm, d_x, d_n, x);
 }
 
@@ -224,6 +240,7 @@ sago_status sago_block_backward(const sago_block *block, const sago_pass *pass, 
                                 sago_tensor x, const sago_block_inputs *inputs) {
     const sago_tensor none = {0}; /* without an output: that is all that backward needs */
     if (saved->recompute) SAGO_TRY(sago_block_forward(block, pass, saved, none, x, inputs));
-    return block->kind == SAGO_BLOCK_PARALLEL ? back_parallel(block, pass, saved, work, d_x, x, inputs)
-                                              : back_serial(block, pass, saved, work, d_x, d_memory, x, inputs);
+    return block->kind == SAGO_BLOCK_PARALLEL
+               ? back_parallel(block, pass, saved, work, d_x, x, inputs)
+               : back_serial(block, pass, saved, work, d_x, d_memory, x, inputs);
 }

@@ -4,8 +4,8 @@
  *
  * T5, one sub-layer after another: self-attention, cross-attention (decoder), MLP, each
  *     x <- x + dropout(sub-layer(norm(x)))
- * PaLM, both at once (Chowdhery et al. 2022, section 2): one norm, and one sum of two products that dropout sees:
- *     x <- x + dropout(attention(norm(x)) + MLP(norm(x)))
+ * PaLM, both at once (Chowdhery et al. 2022, section 2): one norm, and one sum of two products that dropout
+ * sees: x <- x + dropout(attention(norm(x)) + MLP(norm(x)))
  *
  * Recomputation lives here alone. A block that keeps all saves what its sub-layers' backward needs. A block
  * that recomputes shares that room with all others: forward leaves only the block's input, and backward first
@@ -56,7 +56,8 @@ typedef struct sago_block_inputs {
     sago_attention_inputs self, cross; /* cross.memory: the encoder's output; decoders of T5 */
 } sago_block_inputs;
 
-/** Declares the rows of layer `layer` of a stack called name ("encoder", "decoder"); bias: the stack's table, or -1. */
+/** Declares the rows of layer `layer` of a stack called name ("encoder", "decoder"); bias: the stack's table,
+ * or -1. */
 sago_status sago_block_declare(sago_block *block, const sago_declaration *into, sago_block_kind kind,
                                const char *name, int layer, int bias) SAGO_MUST_CHECK;
 void sago_block_plan(const sago_block *block, const sago_plan *plan, int64_t tokens, int64_t memory_tokens,

@@ -52,8 +52,8 @@ static sago_tensor elements(const sago_pass *pass, void *data, int64_t first, in
 /* --- what stands before the first step
  * --------------------------------------------------------------------------- */
 
-sago_status sago_decode_remember(const sago_network *network, const sago_pass *pass, const sago_decode *decode,
-                                 int64_t first_row, sago_tensor memory) {
+sago_status sago_decode_remember(const sago_network *network, const sago_pass *pass,
+                                 const sago_decode *decode, int64_t first_row, sago_tensor memory) {
     const sago_tensor none = {0};
     for (int i = 0; i < network->decoder.n_blocks; i++) {
         const sago_attention *cross = &network->decoder.blocks[i].cross;
@@ -72,7 +72,8 @@ sago_status sago_decode_remember(const sago_network *network, const sago_pass *p
 static sago_status finish(const sago_network *network, const sago_pass *pass, const sago_decode *decode,
                           int64_t first_row, int64_t rows) {
     int64_t d_model = network->decoder.blocks[0].d_model;
-    sago_tensor x = sago_tokens(pass, decode->x, rows, 1, d_model), out = sago_tokens(pass, decode->out, rows, 1, d_model);
+    sago_tensor x = sago_tokens(pass, decode->x, rows, 1, d_model),
+                out = sago_tokens(pass, decode->out, rows, 1, d_model);
     SAGO_TRY(sago_norm_forward(&network->decoder.final_norm, pass, &decode->final_norm, out, x));
     sago_tensor table = sago_pass_value(pass, network->output);
     sago_tensor logits =
@@ -82,8 +83,9 @@ static sago_status finish(const sago_network *network, const sago_pass *pass, co
 }
 
 /* Keys and values of B rows of `length` prompt tokens, from where attention left them. */
-static sago_status keep_prompt(const sago_network *network, const sago_pass *pass, const sago_decode *decode, int i,
-                               const sago_attention_saved *saved, int64_t first_row, int64_t rows, int64_t length) {
+static sago_status keep_prompt(const sago_network *network, const sago_pass *pass, const sago_decode *decode,
+                               int i, const sago_attention_saved *saved, int64_t first_row, int64_t rows,
+                               int64_t length) {
     const sago_ops *ops = pass->device->ops;
     int64_t width = self_width(network), count = length * width;
     for (int64_t row = 0; row < rows; row++) {
@@ -98,8 +100,8 @@ static sago_status keep_prompt(const sago_network *network, const sago_pass *pas
 }
 
 sago_status sago_decode_read(const sago_network *network, const sago_pass *pass, const sago_decode *decode,
-                             const sago_stack_saved *saved, int64_t first_row, sago_tensor ids, sago_tensor last,
-                             const sago_block_inputs *inputs) {
+                             const sago_stack_saved *saved, int64_t first_row, sago_tensor ids,
+                             sago_tensor last, const sago_block_inputs *inputs) {
     const sago_stack *stack = &network->decoder;
     int64_t rows = ids.shape[0], length = ids.shape[1], d_model = stack->blocks[0].d_model;
     sago_tensor x = sago_tokens(pass, saved->x[0], rows, length, d_model);
@@ -111,9 +113,9 @@ sago_status sago_decode_read(const sago_network *network, const sago_pass *pass,
         x = next;
     }
     /* A gather is an embedding whose table is the hidden states. */
-    SAGO_TRY(pass->device->ops->embedding_forward(pass->device, sago_tensor_2d(decode->x, pass->dtype, rows, d_model),
-                                                  sago_tensor_2d(x.data, pass->dtype, rows * length, d_model), last,
-                                                  1));
+    SAGO_TRY(pass->device->ops->embedding_forward(
+        pass->device, sago_tensor_2d(decode->x, pass->dtype, rows, d_model),
+        sago_tensor_2d(x.data, pass->dtype, rows * length, d_model), last, 1));
     return finish(network, pass, decode, first_row, rows);
 }
 
@@ -148,8 +150,10 @@ static sago_status attend(const sago_attention *layer, const sago_pass *pass, co
         sago_tensor place = step_part(decode, SAGO_STEP_POSITION, 1);
         SAGO_TRY(sago_attention_keys(layer, pass, sago_tokens(pass, saved->k, rows, 1, g * e),
                                      sago_tokens(pass, saved->v, rows, 1, g * e), n, at));
-        SAGO_TRY(ops->cache_append(pass->device, k, sago_tensor_4d(saved->k, pass->dtype, rows, 1, g, e), place));
-        SAGO_TRY(ops->cache_append(pass->device, v, sago_tensor_4d(saved->v, pass->dtype, rows, 1, g, e), place));
+        SAGO_TRY(
+            ops->cache_append(pass->device, k, sago_tensor_4d(saved->k, pass->dtype, rows, 1, g, e), place));
+        SAGO_TRY(
+            ops->cache_append(pass->device, v, sago_tensor_4d(saved->v, pass->dtype, rows, 1, g, e), place));
     }
     const sago_ranges ranges = {step_part(decode, SAGO_STEP_LO, 2), step_part(decode, cache->hi_part, 2)};
     sago_attention_args args = sago_attention_arguments(layer, pass, &ranges, 1, cache->tokens);
@@ -169,7 +173,8 @@ static sago_status step_block(const sago_block *block, const sago_pass *pass, co
     n.data = saved->self_normed;
     SAGO_TRY(sago_norm_forward(&block->self_norm, pass, &saved->self_norm, n, x));
     SAGO_TRY(attend(&block->self, pass, decode, &saved->self, n, &self));
-    sago_product products[2] = {{sago_attention_output(&block->self, pass, &saved->self, n), block->self.output}};
+    sago_product products[2] = {
+        {sago_attention_output(&block->self, pass, &saved->self, n), block->self.output}};
     if (block->kind == SAGO_BLOCK_PARALLEL) {
         SAGO_TRY(sago_mlp_forward(&block->mlp, pass, &saved->mlp, n));
         products[1] = (sago_product){sago_mlp_output(&block->mlp, pass, &saved->mlp, n), block->mlp.out};
@@ -184,8 +189,8 @@ static sago_status step_block(const sago_block *block, const sago_pass *pass, co
     n.data = saved->mlp_normed;
     SAGO_TRY(sago_norm_forward(&block->mlp_norm, pass, &saved->mlp_norm, n, x));
     SAGO_TRY(sago_mlp_forward(&block->mlp, pass, &saved->mlp, n));
-    return sago_linear_residual(pass, x, x, sago_mlp_output(&block->mlp, pass, &saved->mlp, n), block->mlp.out,
-                                sago_block_site(block, SAGO_SITE_MLP_OUTPUT));
+    return sago_linear_residual(pass, x, x, sago_mlp_output(&block->mlp, pass, &saved->mlp, n),
+                                block->mlp.out, sago_block_site(block, SAGO_SITE_MLP_OUTPUT));
 }
 
 sago_status sago_decode_step(const sago_network *network, const sago_pass *pass, const sago_decode *decode,
@@ -195,8 +200,8 @@ sago_status sago_decode_step(const sago_network *network, const sago_pass *pass,
     SAGO_TRY(ops->upload(pass->device, decode->step, decode->host_step,
                          (size_t)(rows * SAGO_STEP_COUNT) * sizeof *decode->step));
     sago_tensor x = sago_tokens(pass, decode->x, rows, 1, d_model);
-    SAGO_TRY(sago_embedding_forward(&network->embedding, pass, x, step_part(decode, SAGO_STEP_ID, 1).data, rows, 1,
-                                    network->decoder.input_site));
+    SAGO_TRY(sago_embedding_forward(&network->embedding, pass, x, step_part(decode, SAGO_STEP_ID, 1).data,
+                                    rows, 1, network->decoder.input_site));
     for (int i = 0; i < network->decoder.n_blocks; i++)
         SAGO_TRY(step_block(&network->decoder.blocks[i], pass, decode, &decode->caches[i], x, position));
     return finish(network, pass, decode, 0, rows);
@@ -208,12 +213,14 @@ sago_status sago_decode_logits(const sago_loss_head *head, const sago_pass *pass
     int64_t rows = decode->rows, own = head->own_ids;
     *logits = sago_tensor_2d(decode->logits, SAGO_F32, rows, head->vocab_size);
     if (pass->model_size <= 1) return SAGO_OK;
-    SAGO_TRY(sago_gather_equal(pass, sago_tensor_2d(decode->own_logits, SAGO_F32, rows, own), decode->slices));
+    SAGO_TRY(
+        sago_gather_equal(pass, sago_tensor_2d(decode->own_logits, SAGO_F32, rows, own), decode->slices));
     for (int rank = 0; rank < pass->model_size; rank++)
         for (int64_t row = 0; row < rows; row++)
-            SAGO_TRY(ops->copy(pass->device,
-                               sago_tensor_1d(decode->logits + row * head->vocab_size + rank * own, SAGO_F32, own),
-                               sago_tensor_1d(decode->slices + (rank * rows + row) * own, SAGO_F32, own)));
+            SAGO_TRY(
+                ops->copy(pass->device,
+                          sago_tensor_1d(decode->logits + row * head->vocab_size + rank * own, SAGO_F32, own),
+                          sago_tensor_1d(decode->slices + (rank * rows + row) * own, SAGO_F32, own)));
     return SAGO_OK;
 }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Decoding with a KV cache: keys and values of the tokens so far are kept, and each step runs the decoder over one
- * token of every row. T5 computes those of the encoder's output once, and starts from id 0; a decoder alone reads its
- * prompt in one pass first, which leaves their keys and values in the cache and the first token's logits.
+ * Decoding with a KV cache: keys and values of the tokens so far are kept, and each step runs the decoder
+ * over one token of every row. T5 computes those of the encoder's output once, and starts from id 0; a
+ * decoder alone reads its prompt in one pass first, which leaves their keys and values in the cache and the
+ * first token's logits.
  */
 #ifndef SAGO_DECODE_H
 #define SAGO_DECODE_H
@@ -16,15 +17,15 @@ typedef struct sago_decode_cache {
 } sago_decode_cache;
 
 typedef struct sago_decode {
-    int64_t rows, inputs, tokens; /* of the present call; buffers hold the most that was planned. tokens: with those of
-                                     the prompt where the decoder reads it */
+    int64_t rows, inputs, tokens; /* of the present call; buffers hold the most that was planned. tokens: with
+                                     those of the prompt where the decoder reads it */
     sago_decode_cache *caches;    /* one a decoder block */
     sago_block_saved block;
     sago_norm_saved final_norm;
-    void *x, *out;            /* [rows, D] */
-    float *logits, *logprobs; /* [rows, V], [rows] */
+    void *x, *out;              /* [rows, D] */
+    float *logits, *logprobs;   /* [rows, V], [rows] */
     float *own_logits, *slices; /* [rows, own V], [ranks, rows, own V]; where ranks share the model */
-    int32_t *chosen;          /* [rows] */
+    int32_t *chosen;            /* [rows] */
     /* What the host tells the device before each step, one upload: [STEP_COUNT][rows]. */
     int32_t *step, *host_step;
     int32_t *host_chosen;
@@ -45,20 +46,23 @@ void sago_decode_plan(const sago_network *network, const sago_plan *plan, int64_
                       int64_t tokens, const sago_loss_head *head, sago_decode *decode);
 void sago_decode_plan_host(const sago_plan *host, int64_t rows, sago_decode *decode);
 
-/** T5: fills the cross caches of rows [first_row, first_row + B) from the encoder's output memory[B, inputs, D]. */
-sago_status sago_decode_remember(const sago_network *network, const sago_pass *pass, const sago_decode *decode,
-                                 int64_t first_row, sago_tensor memory) SAGO_MUST_CHECK;
+/** T5: fills the cross caches of rows [first_row, first_row + B) from the encoder's output memory[B, inputs,
+ * D]. */
+sago_status sago_decode_remember(const sago_network *network, const sago_pass *pass,
+                                 const sago_decode *decode, int64_t first_row,
+                                 sago_tensor memory) SAGO_MUST_CHECK;
 
 /**
- * A decoder alone: reads the prompts ids[B, inputs] (device, -1 where padding) of rows [first_row, first_row + B), whose
- * last tokens stand at last[B] (device; places of the B * inputs), fills the caches and leaves the logits of those rows.
+ * A decoder alone: reads the prompts ids[B, inputs] (device, -1 where padding) of rows [first_row, first_row
+ * + B), whose last tokens stand at last[B] (device; places of the B * inputs), fills the caches and leaves
+ * the logits of those rows.
  */
 sago_status sago_decode_read(const sago_network *network, const sago_pass *pass, const sago_decode *decode,
-                             const sago_stack_saved *saved, int64_t first_row, sago_tensor ids, sago_tensor last,
-                             const sago_block_inputs *inputs) SAGO_MUST_CHECK;
+                             const sago_stack_saved *saved, int64_t first_row, sago_tensor ids,
+                             sago_tensor last, const sago_block_inputs *inputs) SAGO_MUST_CHECK;
 
-/** One step of all rows from host_step: uploads it, runs the decoder, and leaves the logits [rows, V]. position: that
- * of all rows in T5's decoder. */
+/** One step of all rows from host_step: uploads it, runs the decoder, and leaves the logits [rows, V].
+ * position: that of all rows in T5's decoder. */
 sago_status sago_decode_step(const sago_network *network, const sago_pass *pass, const sago_decode *decode,
                              int64_t position) SAGO_MUST_CHECK;
 

@@ -13,9 +13,10 @@ static sago_tensor flat(sago_tensor t) {
     return sago_tensor_2d(t.data, t.dtype, t.shape[0] * t.shape[1], t.shape[2]);
 }
 
-/* The rows that other ranks have are zeros here; the sum over ranks, in f32, adds nothing but zeros to each. */
-static sago_status look_up(const sago_embedding *layer, const sago_pass *pass, const sago_tensor *y, sago_tensor ids,
-                           int64_t rows, int64_t tokens) {
+/* The rows that other ranks have are zeros here; the sum over ranks, in f32, adds nothing but zeros to each.
+ */
+static sago_status look_up(const sago_embedding *layer, const sago_pass *pass, const sago_tensor *y,
+                           sago_tensor ids, int64_t rows, int64_t tokens) {
     const sago_ops *ops = pass->device->ops;
     sago_tensor table = sago_pass_value(pass, layer->table);
     if (pass->model_size <= 1) return ops->embedding_forward(pass->device, flat(*y), table, ids, 1);

@@ -3,8 +3,8 @@
  * Token embedding: y = dropout(table[ids]). One table for the inputs of both stacks and, when tied, for the
  * logits. Padding has id -1 and gives zeros, so that it costs and adds nothing on the way back.
  *
- * Where ranks share the model each holds some rows of the table, and ids count from its first one, -1 for those of
- * others: every rank looks up what it has, and the sum over ranks is the embedding.
+ * Where ranks share the model each holds some rows of the table, and ids count from its first one, -1 for
+ * those of others: every rank looks up what it has, and the sum over ranks is the embedding.
  */
 #ifndef SAGO_EMBEDDING_H
 #define SAGO_EMBEDDING_H

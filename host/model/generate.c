@@ -47,7 +47,8 @@ static int32_t length_of(const sago_generate_args *args, const int32_t *inputs, 
 }
 
 /* Lengths of all rows, and how long the caches of prompts are. */
-static sago_status measure_inputs(generation *run, const int32_t *inputs, int64_t n_rows, int64_t input_length) {
+static sago_status measure_inputs(generation *run, const int32_t *inputs, int64_t n_rows,
+                                  int64_t input_length) {
     sago_model *model = run->model;
     int64_t longest = 0;
     for (int64_t row = 0; row < n_rows; row++) {
@@ -56,9 +57,10 @@ static sago_status measure_inputs(generation *run, const int32_t *inputs, int64_
             return sago_fail(SAGO_E_SHAPE, "generate: row %lld has %d inputs of at most %lld", (long long)row,
                              length, (long long)input_length);
         if (length == 0 && model->network.decoder_only)
-            return sago_fail(SAGO_E_INPUT,
-                             "generate: row %lld has no inputs; a decoder alone goes on from the last of them",
-                             (long long)row);
+            return sago_fail(
+                SAGO_E_INPUT,
+                "generate: row %lld has no inputs; a decoder alone goes on from the last of them",
+                (long long)row);
         run->slots[row] = (slot){.row = row, .input_length = length};
         if (length > longest) longest = length;
     }
@@ -68,8 +70,8 @@ static sago_status measure_inputs(generation *run, const int32_t *inputs, int64_
 }
 
 /* Rows [first, first + rows) of the prompts, as the stack that reads them wants them. */
-static sago_status stage_prompts(const generation *run, const int32_t *inputs, int64_t input_length, int64_t first,
-                                 int64_t rows, sago_micro_inputs *host) {
+static sago_status stage_prompts(const generation *run, const int32_t *inputs, int64_t input_length,
+                                 int64_t first, int64_t rows, sago_micro_inputs *host) {
     const sago_model *model = run->model;
     bool one = model->network.decoder_only;
     int64_t width = model->decode.inputs;
@@ -82,9 +84,9 @@ static sago_status stage_prompts(const generation *run, const int32_t *inputs, i
             int64_t at = row * width + i;
             int32_t id = used ? inputs[(first + row) * input_length + i] : -1;
             if (used && (id < 0 || id >= model->shape.vocab_size))
-                return sago_fail(SAGO_E_INPUT,
-                                 "generate: row %lld, position %lld: id %d is not in the vocabulary of %lld",
-                                 (long long)(first + row), (long long)i, id, (long long)model->shape.vocab_size);
+                return sago_fail(
+                    SAGO_E_INPUT, "generate: row %lld, position %lld: id %d is not in the vocabulary of %lld",
+                    (long long)(first + row), (long long)i, id, (long long)model->shape.vocab_size);
             ids[at] = used ? sago_model_own_id(model, id) : -1;
             segments[at] = used;
             if (one) host->prefix[at] = used, host->positions[at] = used ? (int32_t)i : -1;
@@ -111,9 +113,10 @@ static sago_status read_inputs(generation *run, const int32_t *inputs, int64_t n
         sago_block_inputs attended;
         if (one) {
             SAGO_TRY(sago_model_decoder_inputs(model, rows, decode->inputs, &attended));
-            SAGO_TRY(sago_decode_read(network, &run->pass, decode, &model->decoder, first,
-                                      sago_tensor_2d(model->inputs.target_ids, SAGO_I32, rows, decode->inputs),
-                                      sago_tensor_1d(model->inputs.places, SAGO_I32, rows), &attended));
+            SAGO_TRY(
+                sago_decode_read(network, &run->pass, decode, &model->decoder, first,
+                                 sago_tensor_2d(model->inputs.target_ids, SAGO_I32, rows, decode->inputs),
+                                 sago_tensor_1d(model->inputs.places, SAGO_I32, rows), &attended));
         } else {
             sago_tensor memory;
             SAGO_TRY(sago_model_encode(model, &run->pass, rows, decode->inputs, &attended, &memory));
@@ -123,8 +126,8 @@ static sago_status read_inputs(generation *run, const int32_t *inputs, int64_t n
     return SAGO_OK;
 }
 
-/* What the device needs to know before the step of new token number `token`; ids of slots hold those before them. A
- * decoder alone has its prompt in the cache, and the token before stands right behind it. */
+/* What the device needs to know before the step of new token number `token`; ids of slots hold those before
+ * them. A decoder alone has its prompt in the cache, and the token before stands right behind it. */
 static void tell(generation *run, const int32_t *ids, int64_t token) {
     sago_decode *decode = &run->model->decode;
     bool one = run->model->network.decoder_only;

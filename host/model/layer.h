@@ -35,9 +35,10 @@ typedef struct sago_pass {
     /* Ranks that share the model (parallel.h); the rest is unset where there is one. */
     sago_mesh *mesh;
     int model_rank, model_size;
-    bool cut_tokens;     /* the residual stream holds this rank's tokens alone */
-    void *gathered[2];   /* tokens x d_model each: what a sub-layer reads forward; its gradient's way in backward */
-    void *narrow;        /* own tokens x d_model; where activations are not f32 */
+    bool cut_tokens;   /* the residual stream holds this rank's tokens alone */
+    void *gathered[2]; /* tokens x d_model each: what a sub-layer reads forward; its gradient's way in
+                          backward */
+    void *narrow;      /* own tokens x d_model; where activations are not f32 */
 } sago_pass;
 
 /**

@@ -8,8 +8,8 @@
  *     objective = scale * sum over tokens of weight * (CE(z, target) + z_loss * lse^2)
  *     CE = lse - (1 - s) z_target - s mean(z), s the label smoothing
  *
- * Where ranks share the model each makes the logits of its slice of the vocabulary; one small all-gather of their
- * statistics a chunk gives every rank those of the whole, and the gradient of h is a partial sum.
+ * Where ranks share the model each makes the logits of its slice of the vocabulary; one small all-gather of
+ * their statistics a chunk gives every rank those of the whole, and the gradient of h is a partial sum.
  *
  * Tokens without weight are left out before the product, so padding costs nothing here.
  */
@@ -22,8 +22,8 @@
 typedef struct sago_loss_head {
     int output; /* [V, D] */
     float logit_scale;
-    int64_t vocab_size;          /* of the whole model */
-    int64_t first_id, own_ids;   /* the slice of the vocabulary whose logits this rank makes */
+    int64_t vocab_size;        /* of the whole model */
+    int64_t first_id, own_ids; /* the slice of the vocabulary whose logits this rank makes */
     int64_t d_model;
     int64_t chunk; /* most tokens whose logits exist at once */
 } sago_loss_head;

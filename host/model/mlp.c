@@ -18,8 +18,8 @@ sago_status sago_mlp_declare(sago_mlp *layer, const sago_declaration *into, cons
     const sago_axis in_axes[] = {SAGO_AXIS_MLP, SAGO_AXIS_EMBED},
                     out_axes[] = {SAGO_AXIS_EMBED, SAGO_AXIS_MLP};
     double in_deviation = 1 / sqrt((double)shape->d_model), out_deviation = 1 / sqrt((double)shape->d_ff);
-    SAGO_TRY(sago_layer_declare(registry, block, prefix, gated ? "gate" : "in", 2, in, in_axes, SAGO_INIT_NORMAL,
-                                in_deviation, &layer->in));
+    SAGO_TRY(sago_layer_declare(registry, block, prefix, gated ? "gate" : "in", 2, in, in_axes,
+                                SAGO_INIT_NORMAL, in_deviation, &layer->in));
     if (gated)
         SAGO_TRY(sago_layer_declare(registry, block, prefix, "linear", 2, in, in_axes, SAGO_INIT_NORMAL,
                                     in_deviation, &layer->linear));

@@ -87,7 +87,8 @@ static void plan(sago_model *model, sago_arena *arena) {
     }
     if (!network->decoder_only)
         sago_stack_plan(&network->encoder, &plan, inputs, 0, keep, &model->encoder_common, &model->encoder);
-    /* Decoding token by token needs the encoder and none of the decoder's other room, if there is an encoder. */
+    /* Decoding token by token needs the encoder and none of the decoder's other room, if there is an encoder.
+     */
     sago_overlap overlap = sago_overlap_begin(arena);
     plan_decoder(model, &plan, keep);
     if (!network->decoder_only) sago_overlap_next(&overlap, arena);
@@ -153,7 +154,8 @@ static sago_status check_options(const sago_model_options *options, const sago_d
 static void plan_tokens(sago_model *model) {
     const sago_model_options *options = &model->options;
     int64_t prompt = options->generate_rows > 0 ? options->generate_inputs : 0;
-    int64_t inputs = options->max_rows * options->input_length, targets = options->max_rows * options->target_length;
+    int64_t inputs = options->max_rows * options->input_length,
+            targets = options->max_rows * options->target_length;
     if (model->network.decoder_only) {
         model->encoder_tokens = 0;
         model->decoder_tokens = inputs + targets > prompt ? inputs + targets : prompt;
@@ -173,7 +175,8 @@ sago_status sago_model_open(const sago_model_shape *shape, const sago_registry *
     model->model_rank = mesh ? mesh->axis_rank[SAGO_MODEL_AXIS] : 0;
     model->model_size = mesh ? mesh->axis_size[SAGO_MODEL_AXIS] : 1;
     sago_registry declared = {0};
-    sago_status status = sago_network_declare(&model->network, shape, model->model_rank, model->model_size, &declared);
+    sago_status status =
+        sago_network_declare(&model->network, shape, model->model_rank, model->model_size, &declared);
     if (status == SAGO_OK)
         status = sago_model_shard(shape, &declared, NULL, 0, model->model_rank, model->model_size);
     if (status == SAGO_OK) status = check_registry(registry, &declared);

@@ -36,7 +36,7 @@ typedef struct sago_model_shape {
     float norm_epsilon;
     int64_t relative_buckets, relative_max_distance; /* T5; 0 for PaLM */
     double rope_theta;                               /* PaLM; 0 for T5 */
-    bool rope_interleaved; /* pairs (2i, 2i + 1), else (i, i + head_dim / 2) */
+    bool rope_interleaved;                           /* pairs (2i, 2i + 1), else (i, i + head_dim / 2) */
 } sago_model_shape;
 
 /** "relu", "gated-gelu", "swiglu". */
@@ -58,8 +58,8 @@ void sago_model_shape_complete(sago_model_shape *shape);
 
 /** shape_config.c: the shape that the model section states, completed; not checked. */
 sago_status sago_model_shape_from_config(const sago_config *config, sago_model_shape *out) SAGO_MUST_CHECK;
-/** The model section takes over the shape of a checkpoint (from: its path, for messages). SAGO_E_CONFIG names a
- * key that was stated otherwise. */
+/** The model section takes over the shape of a checkpoint (from: its path, for messages). SAGO_E_CONFIG names
+ * a key that was stated otherwise. */
 sago_status sago_model_shape_into_config(const sago_model_shape *shape, const char *from,
                                          sago_config *config) SAGO_MUST_CHECK;
 
@@ -69,10 +69,12 @@ sago_status sago_model_shape_check(const sago_model_shape *shape, int model_axis
 /** Declares all parameters. Names, shapes, formulas: docs/model.md. */
 sago_status sago_model_declare(const sago_model_shape *shape, sago_registry *registry) SAGO_MUST_CHECK;
 
-/** Cuts the declared rows over the ranks that share the model, as the layers need it: heads, kv, mlp and vocab. rules
- * (mesh.rules; n_rules 0: none) may say so, and SAGO_E_CONFIG names a parameter that they would cut otherwise. */
-sago_status sago_model_shard(const sago_model_shape *shape, sago_registry *registry, const char *const rules[],
-                             int n_rules, int model_rank, int model_size) SAGO_MUST_CHECK;
+/** Cuts the declared rows over the ranks that share the model, as the layers need it: heads, kv, mlp and
+ * vocab. rules (mesh.rules; n_rules 0: none) may say so, and SAGO_E_CONFIG names a parameter that they would
+ * cut otherwise. */
+sago_status sago_model_shard(const sago_model_shape *shape, sago_registry *registry,
+                             const char *const rules[], int n_rules, int model_rank,
+                             int model_size) SAGO_MUST_CHECK;
 
 typedef struct sago_model_options {
     int64_t max_rows;                    /* rows of a micro-batch */
@@ -88,19 +90,20 @@ typedef struct sago_model_options {
 
 typedef struct sago_model sago_model;
 /**
- * mesh: whose model axis shares the model; NULL: none does. Where it has several ranks it is a view that only the model
- * calls (sago_model_mesh_open), since ranks of another copy may have other numbers of micro-batches.
+ * mesh: whose model axis shares the model; NULL: none does. Where it has several ranks it is a view that only
+ * the model calls (sago_model_mesh_open), since ranks of another copy may have other numbers of
+ * micro-batches.
  */
 sago_status sago_model_open(const sago_model_shape *shape, const sago_registry *registry, sago_device *device,
                             sago_mesh *mesh, const sago_model_options *options,
                             sago_model **out) SAGO_MUST_CHECK;
 void sago_model_close(sago_model *model);
 
-/** A view of the mesh for models over this device, in whose memory their collectives work. Collective; closed before the
- * device is. */
+/** A view of the mesh for models over this device, in whose memory their collectives work. Collective; closed
+ * before the device is. */
 sago_status sago_model_mesh_open(sago_mesh *mesh, sago_device *device, sago_mesh **out) SAGO_MUST_CHECK;
 sago_status sago_model_mesh_close(sago_mesh *mesh) SAGO_MUST_CHECK; /* NULL is fine */
-size_t sago_model_bytes(const sago_model *model); /* device memory that open took */
+size_t sago_model_bytes(const sago_model *model);                   /* device memory that open took */
 
 typedef struct sago_loss_args {
     float dropout;
@@ -142,8 +145,8 @@ sago_status sago_model_generate(sago_model *model, const void *values, const int
                                 int64_t input_length, const sago_generate_args *args, int32_t *out,
                                 int32_t *lengths, double *logprobs) SAGO_MUST_CHECK;
 
-/** Forward and backward FLOPs of matrix products for a batch of these token counts; for MFU. A decoder alone has
- * decoder_pairs among inputs and targets together, and no others. */
+/** Forward and backward FLOPs of matrix products for a batch of these token counts; for MFU. A decoder alone
+ * has decoder_pairs among inputs and targets together, and no others. */
 double sago_model_flops(const sago_model_shape *shape, int64_t input_tokens, int64_t target_tokens,
                         double encoder_pairs, double decoder_pairs, double cross_pairs);
 

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static sago_status declare_stack(sago_stack *stack, sago_declaration into, sago_block_kind kind, const char *name,
-                                 int64_t n_layers) {
+static sago_status declare_stack(sago_stack *stack, sago_declaration into, sago_block_kind kind,
+                                 const char *name, int64_t n_layers) {
     const sago_model_shape *shape = into.shape;
     bool encoder = kind == SAGO_BLOCK_ENCODER;
     *stack = (sago_stack){.n_blocks = (int)n_layers,
@@ -29,13 +29,15 @@ static sago_status declare_stack(sago_stack *stack, sago_declaration into, sago_
 
 sago_status sago_network_declare(sago_network *network, const sago_model_shape *shape, int model_rank,
                                  int model_size, sago_registry *registry) {
-    *network = (sago_network){.decoder_only = sago_model_decoder_only(shape), .logit_scale = shape->logit_scale};
+    *network =
+        (sago_network){.decoder_only = sago_model_decoder_only(shape), .logit_scale = shape->logit_scale};
     SAGO_TRY(sago_model_shape_check(shape, model_size));
     sago_declaration into = {registry, shape, 1, model_rank, model_size};
-    SAGO_TRY(sago_embedding_declare(&network->embedding, registry, 0, "shared", shape->vocab_size, shape->d_model,
-                                    1));
+    SAGO_TRY(sago_embedding_declare(&network->embedding, registry, 0, "shared", shape->vocab_size,
+                                    shape->d_model, 1));
     if (!network->decoder_only)
-        SAGO_TRY(declare_stack(&network->encoder, into, SAGO_BLOCK_ENCODER, "encoder", shape->encoder_layers));
+        SAGO_TRY(
+            declare_stack(&network->encoder, into, SAGO_BLOCK_ENCODER, "encoder", shape->encoder_layers));
     into.block += (int)shape->encoder_layers;
     SAGO_TRY(declare_stack(&network->decoder, into,
                            network->decoder_only ? SAGO_BLOCK_PARALLEL : SAGO_BLOCK_DECODER, "decoder",
@@ -44,8 +46,8 @@ sago_status sago_network_declare(sago_network *network, const sago_model_shape *
     network->output = network->embedding.table;
     if (shape->tied_embeddings) return SAGO_OK;
     sago_embedding output;
-    SAGO_TRY(sago_embedding_declare(&output, registry, into.block, "output", shape->vocab_size, shape->d_model,
-                                    1 / sqrt((double)shape->d_model)));
+    SAGO_TRY(sago_embedding_declare(&output, registry, into.block, "output", shape->vocab_size,
+                                    shape->d_model, 1 / sqrt((double)shape->d_model)));
     network->output = output.table;
     return SAGO_OK;
 }
@@ -67,8 +69,8 @@ sago_status sago_model_declare(const sago_model_shape *shape, sago_registry *reg
 static const char *const own_rules[] = {"heads: model", "kv: model", "mlp: model", "vocab: model"};
 enum { N_OWN_RULES = sizeof own_rules / sizeof own_rules[0] };
 
-sago_status sago_model_shard(const sago_model_shape *shape, sago_registry *registry, const char *const rules[],
-                             int n_rules, int model_rank, int model_size) {
+sago_status sago_model_shard(const sago_model_shape *shape, sago_registry *registry,
+                             const char *const rules[], int n_rules, int model_rank, int model_size) {
     SAGO_TRY(sago_registry_shard(registry, own_rules, N_OWN_RULES, model_rank, model_size));
     if (n_rules == 0 || model_size == 1) return SAGO_OK;
     sago_registry asked = {0};
@@ -77,10 +79,11 @@ sago_status sago_model_shard(const sago_model_shape *shape, sago_registry *regis
     for (int i = 0; i < asked.n_params && status == SAGO_OK; i++) {
         const sago_param *wanted = &registry->params[i], *got = &asked.params[i];
         if (memcmp(wanted->local_shape, got->local_shape, sizeof got->local_shape) != 0)
-            status = sago_fail(SAGO_E_CONFIG,
-                               "mesh.rules: %s would be [%lld, %lld] on a rank; the layers cut heads, kv, mlp and "
-                               "vocab over model, and nothing else: leave the rules out",
-                               got->name, (long long)got->local_shape[0], (long long)got->local_shape[1]);
+            status =
+                sago_fail(SAGO_E_CONFIG,
+                          "mesh.rules: %s would be [%lld, %lld] on a rank; the layers cut heads, kv, mlp and "
+                          "vocab over model, and nothing else: leave the rules out",
+                          got->name, (long long)got->local_shape[0], (long long)got->local_shape[1]);
     }
     sago_registry_free(&asked);
     return status;

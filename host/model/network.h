@@ -35,7 +35,8 @@ typedef struct sago_network {
     float logit_scale;
 } sago_network;
 
-/** Declares all rows; the layers know their indices afterwards, and what of them is this rank's of model_size. Free with sago_network_free, also after a failure.
+/** Declares all rows; the layers know their indices afterwards, and what of them is this rank's of
+ * model_size. Free with sago_network_free, also after a failure.
  */
 sago_status sago_network_declare(sago_network *network, const sago_model_shape *shape, int model_rank,
                                  int model_size, sago_registry *registry) SAGO_MUST_CHECK;

@@ -20,7 +20,8 @@ void sago_own_tokens(const sago_pass *pass, int64_t n, int64_t *first, int64_t *
     *count = first_token(pass, n, pass->model_rank + 1) - *first;
 }
 
-sago_tensor sago_residual_tokens(const sago_pass *pass, void *data, int64_t rows, int64_t tokens, int64_t width) {
+sago_tensor sago_residual_tokens(const sago_pass *pass, void *data, int64_t rows, int64_t tokens,
+                                 int64_t width) {
     int64_t first, count;
     if (alone(pass) || !pass->cut_tokens) return sago_tokens(pass, data, rows, tokens, width);
     sago_own_tokens(pass, rows * tokens, &first, &count);
@@ -67,13 +68,15 @@ sago_status sago_sum_partial(const sago_pass *pass, sago_tensor *own, sago_tenso
     if (alone(pass)) return SAGO_OK;
     SAGO_TRY(sum_over_ranks(pass, own, partial));
     if (pass->dtype == SAGO_F32) return SAGO_OK;
-    sago_tensor narrow = sago_tensor_3d(pass->narrow, pass->dtype, own->shape[0], own->shape[1], own->shape[2]);
+    sago_tensor narrow =
+        sago_tensor_3d(pass->narrow, pass->dtype, own->shape[0], own->shape[1], own->shape[2]);
     SAGO_TRY(pass->device->ops->copy(pass->device, narrow, *own));
     *own = narrow;
     return SAGO_OK;
 }
 
-sago_dropout sago_residual_dropout(const sago_pass *pass, int site, sago_tensor own, int64_t rows, int64_t tokens) {
+sago_dropout sago_residual_dropout(const sago_pass *pass, int site, sago_tensor own, int64_t rows,
+                                   int64_t tokens) {
     sago_dropout dropout = sago_pass_dropout(pass, site, tokens);
     if (alone(pass) || !pass->cut_tokens) return dropout;
     /* Own tokens are one row here; they count on from where this rank's begin in the global batch. */

@@ -7,7 +7,8 @@ sago_status sago_products_residual(const sago_pass *pass, sago_tensor out, sago_
     bool in_place = pass->model_size <= 1 && pass->dropout_rate == 0 && out.data == residual.data;
     sago_tensor sum = sago_partial_sum(pass, in_place ? out.data : pass->product, rows, tokens, out.shape[2]);
     for (int i = 0; i < n; i++)
-        SAGO_TRY(sago_linear_forward(pass, sum, products[i].x, products[i].weight, in_place || i > 0 ? 1 : 0));
+        SAGO_TRY(
+            sago_linear_forward(pass, sum, products[i].x, products[i].weight, in_place || i > 0 ? 1 : 0));
     if (in_place) return SAGO_OK;
     SAGO_TRY(sago_sum_partial(pass, &sum, sum));
     const sago_dropout dropout = sago_residual_dropout(pass, site, out, rows, tokens);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * The end of every sub-layer: its output products are summed, over the ranks that share the model too, pass through
- * dropout and join the residual stream; and the way back.
+ * The end of every sub-layer: its output products are summed, over the ranks that share the model too, pass
+ * through dropout and join the residual stream; and the way back.
  */
 #ifndef SAGO_RESIDUAL_H
 #define SAGO_RESIDUAL_H
@@ -22,8 +22,8 @@ sago_status sago_linear_residual(const sago_pass *pass, sago_tensor out, sago_te
                                  int weight, int site) SAGO_MUST_CHECK;
 
 /**
- * The way back: *d [rows, tokens, D], whole, = dropout(d_out). room holds own tokens where there is dropout; *d lies in
- * room, in d_out itself, or in the second room for gathered tokens.
+ * The way back: *d [rows, tokens, D], whole, = dropout(d_out). room holds own tokens where there is dropout;
+ * *d lies in room, in d_out itself, or in the second room for gathered tokens.
  */
 sago_status sago_residual_gradient(const sago_pass *pass, sago_tensor *d, sago_tensor d_out, int64_t rows,
                                    int64_t tokens, void *room, int site) SAGO_MUST_CHECK;

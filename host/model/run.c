@@ -76,7 +76,8 @@ static sago_status stage(const sago_model *model, int32_t *to_ids, int32_t *to_s
 }
 
 static sago_status ranges_of(sago_model *model, int32_t *lo, int32_t *hi, sago_tensor queries,
-                             sago_tensor keys, sago_tensor prefix, sago_attention_mode mode, sago_ranges *out) {
+                             sago_tensor keys, sago_tensor prefix, sago_attention_mode mode,
+                             sago_ranges *out) {
     out->lo = sago_tensor_2d(lo, SAGO_I32, queries.shape[0], queries.shape[1]);
     out->hi = sago_tensor_2d(hi, SAGO_I32, queries.shape[0], queries.shape[1]);
     return model->device->ops->attention_ranges(model->device, out->lo, out->hi, queries, keys, prefix, mode);
@@ -94,18 +95,21 @@ sago_status sago_model_encode(sago_model *model, const sago_pass *pass, int64_t 
     return sago_gather_tokens(pass, out, own, rows, length, model->memory_room);
 }
 
-sago_status sago_model_decoder_inputs(sago_model *model, int64_t rows, int64_t length, sago_block_inputs *inputs) {
+sago_status sago_model_decoder_inputs(sago_model *model, int64_t rows, int64_t length,
+                                      sago_block_inputs *inputs) {
     const sago_micro_inputs *in = &model->inputs;
     sago_tensor segments = sago_tensor_2d(in->target_segments, SAGO_I32, rows, length);
     bool prefix = model->network.decoder_only && model->options.prefix;
     *inputs = (sago_block_inputs){.rows = rows, .tokens = length};
-    if (model->network.decoder_only) inputs->self.positions = sago_tensor_2d(in->positions, SAGO_I32, rows, length);
+    if (model->network.decoder_only)
+        inputs->self.positions = sago_tensor_2d(in->positions, SAGO_I32, rows, length);
     return ranges_of(model, model->decoder_lo, model->decoder_hi, segments, segments,
                      prefix ? sago_tensor_2d(in->prefix, SAGO_I32, rows, length) : (sago_tensor){0},
                      prefix ? SAGO_ATTEND_PREFIX : SAGO_ATTEND_CAUSAL, &inputs->self.ranges);
 }
 
-/* What a decoder alone needs besides: which tokens are inputs, and positions that restart with each example. */
+/* What a decoder alone needs besides: which tokens are inputs, and positions that restart with each example.
+ */
 static void stage_places(sago_micro_inputs *to, const int32_t *prefix, const int32_t *segments, int64_t rows,
                          int64_t length, int64_t used) {
     for (int64_t row = 0; row < rows; row++) {
@@ -164,9 +168,11 @@ static sago_status send_batch(sago_model *model, const sago_batch *batch, int64_
     sago_micro_inputs *to;
     SAGO_TRY(sago_model_stage(model, &to));
     if (encoder) {
-        const int32_t *inputs = batch->inputs + first_row * si, *segments = batch->input_segments + first_row * si;
+        const int32_t *inputs = batch->inputs + first_row * si,
+                      *segments = batch->input_segments + first_row * si;
         state->input_length = trim ? sago_model_round_length(used_length(segments, rows, si), si) : si;
-        SAGO_TRY(stage(model, to->input_ids, to->input_segments, inputs, segments, rows, si, state->input_length));
+        SAGO_TRY(
+            stage(model, to->input_ids, to->input_segments, inputs, segments, rows, si, state->input_length));
     } else {
         stage_places(to, batch->prefix + first_row * st, target_segments, rows, st, state->target_length);
     }
@@ -256,9 +262,10 @@ sago_status sago_model_loss(sago_model *model, const void *values, float *gradie
     SAGO_TRY(forward(model, &pass, batch, first_row, n_rows, &state));
 
     int64_t rows = n_rows, tokens = state.target_length, d = model->shape.d_model;
-    sago_tensor hidden, d_hidden = sago_partial_sum(&pass, model->d_hidden, rows, tokens, d), d_x = state.hidden;
-    sago_tensor d_memory = sago_partial_sum(&pass, network->decoder_only ? NULL : model->d_memory, rows,
-                                            state.input_length, d);
+    sago_tensor hidden, d_hidden = sago_partial_sum(&pass, model->d_hidden, rows, tokens, d),
+                        d_x = state.hidden;
+    sago_tensor d_memory =
+        sago_partial_sum(&pass, network->decoder_only ? NULL : model->d_memory, rows, state.input_length, d);
     d_x.data = model->d_x;
     SAGO_TRY(sago_gather_tokens(&pass, &hidden, state.hidden, rows, tokens, pass.gathered[0]));
     SAGO_TRY(sago_loss_run(&model->head, &pass, &model->loss, d_hidden, hidden, &state.tokens, args, sums));

@@ -105,7 +105,8 @@ static sago_status check_palm(const sago_model_shape *shape) {
         return sago_fail(SAGO_E_CONFIG, "model.activation: palm takes swiglu, not %s",
                          sago_activation_name(shape->activation));
     if (!shape->tied_embeddings)
-        return sago_fail(SAGO_E_CONFIG, "model.tied_embeddings: palm has one matrix for both; set it to true");
+        return sago_fail(SAGO_E_CONFIG,
+                         "model.tied_embeddings: palm has one matrix for both; set it to true");
     if (shape->head_dim % 2 != 0)
         return sago_fail(SAGO_E_SHAPE, "model.head_dim is %lld; rotary positions need an even one",
                          (long long)shape->head_dim);
@@ -123,8 +124,8 @@ sago_status sago_model_shape_check(const sago_model_shape *shape, int model_axis
     for (int i = 0; i < N_SIZES; i++) {
         int64_t value = *size_of((sago_model_shape *)(uintptr_t)shape, i);
         if (value < sizes[i].least[palm] || value > sizes[i].most[palm])
-            return sago_fail(SAGO_E_SHAPE, "model.%s is %lld; it must be from %lld to %lld for %s", sizes[i].key,
-                             (long long)value, (long long)sizes[i].least[palm],
+            return sago_fail(SAGO_E_SHAPE, "model.%s is %lld; it must be from %lld to %lld for %s",
+                             sizes[i].key, (long long)value, (long long)sizes[i].least[palm],
                              (long long)sizes[i].most[palm], shape->family);
     }
     if (!(shape->norm_epsilon >= 0 && shape->norm_epsilon < 1))
@@ -144,7 +145,8 @@ json_t *sago_model_shape_to_json(const sago_model_shape *shape) {
     json_t *json = json_object();
     json_object_set_new(json, "family", json_string(shape->family));
     for (int i = 0; i < N_SIZES; i++)
-        json_object_set_new(json, sizes[i].key, json_integer(*size_of((sago_model_shape *)(uintptr_t)shape, i)));
+        json_object_set_new(json, sizes[i].key,
+                            json_integer(*size_of((sago_model_shape *)(uintptr_t)shape, i)));
     json_object_set_new(json, "activation", json_string(sago_activation_name(shape->activation)));
     json_object_set_new(json, "tied_embeddings", json_boolean(shape->tied_embeddings));
     json_object_set_new(json, "norm_epsilon", json_real((double)shape->norm_epsilon));
@@ -181,7 +183,8 @@ sago_status sago_model_shape_from_json(const json_t *json, sago_model_shape *out
     }
     const char *activation = json_string_value(json_object_get(json, "activation"));
     if (!activation || !sago_activation_parse(activation, &out->activation))
-        return sago_fail(SAGO_E_INPUT, "model: \"activation\" is missing, or is neither gated-gelu, relu nor swiglu");
+        return sago_fail(SAGO_E_INPUT,
+                         "model: \"activation\" is missing, or is neither gated-gelu, relu nor swiglu");
     const json_t *tied = json_object_get(json, "tied_embeddings");
     if (!json_is_boolean(tied))
         return sago_fail(SAGO_E_INPUT, "model: \"tied_embeddings\" is missing, or is neither true nor false");

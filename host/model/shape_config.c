@@ -27,7 +27,8 @@ sago_status sago_model_shape_from_config(const sago_config *config, sago_model_s
     if (!sago_activation_parse(config->model.activation, &shape->activation))
         return sago_fail(SAGO_E_CONFIG, "model.activation: %s is not known", config->model.activation);
     if (sago_model_decoder_only(shape)) {
-        /* What only T5 has keeps its default in a configuration of PaLM, and what only PaLM has the other way. */
+        /* What only T5 has keeps its default in a configuration of PaLM, and what only PaLM has the other
+         * way. */
         shape->relative_buckets = shape->relative_max_distance = 0;
         shape->rope_theta = config->model.rope_theta;
         shape->rope_interleaved = strcmp(config->model.rope, "interleaved") == 0;
@@ -39,8 +40,8 @@ sago_status sago_model_shape_from_config(const sago_config *config, sago_model_s
 }
 
 static sago_status differs(const char *key, const char *stated, const char *found, const char *from) {
-    return sago_fail(SAGO_E_CONFIG, "%s: %s in the configuration, %s in %s; leave the key out or correct it", key,
-                     stated, found, from);
+    return sago_fail(SAGO_E_CONFIG, "%s: %s in the configuration, %s in %s; leave the key out or correct it",
+                     key, stated, found, from);
 }
 
 /* A number of the shape, and its key: stated or not, the configuration holds it afterwards. */
@@ -75,7 +76,8 @@ static sago_status adopt_number(const sago_config *config, number_pair p, const 
     snprintf(stated, sizeof stated, "%g", *p.stated);
     snprintf(found, sizeof found, "%g", p.found);
     bool same = (float)*p.stated == (float)p.found; /* shapes hold them as float */
-    if (sago_config_given(config, p.key) && *p.stated > 0 && !same) return differs(p.key, stated, found, from);
+    if (sago_config_given(config, p.key) && *p.stated > 0 && !same)
+        return differs(p.key, stated, found, from);
     if (!same) *p.stated = p.found;
     return SAGO_OK;
 }
@@ -88,7 +90,8 @@ static sago_status adopt_text(const sago_config *config, text_pair p, const char
     return SAGO_OK;
 }
 
-sago_status sago_model_shape_into_config(const sago_model_shape *shape, const char *from, sago_config *config) {
+sago_status sago_model_shape_into_config(const sago_model_shape *shape, const char *from,
+                                         sago_config *config) {
     bool palm = sago_model_decoder_only(shape);
     SAGO_TRY(adopt_text(config, (text_pair){"model.family", &config->model.family, shape->family}, from));
     const size_pair size[] = {
@@ -105,20 +108,21 @@ sago_status sago_model_shape_into_config(const sago_model_shape *shape, const ch
     };
     for (size_t i = 0; i < sizeof size / sizeof *size - (palm ? 2 : 0); i++)
         SAGO_TRY(adopt_size(config, size[i], from));
-    const number_pair number[] = {{"model.norm_epsilon", &config->model.norm_epsilon, (double)shape->norm_epsilon},
-                                  {"model.logit_scale", &config->model.logit_scale, (double)shape->logit_scale},
-                                  {"model.rope_theta", &config->model.rope_theta, shape->rope_theta}};
+    const number_pair number[] = {
+        {"model.norm_epsilon", &config->model.norm_epsilon, (double)shape->norm_epsilon},
+        {"model.logit_scale", &config->model.logit_scale, (double)shape->logit_scale},
+        {"model.rope_theta", &config->model.rope_theta, shape->rope_theta}};
     for (size_t i = 0; i < sizeof number / sizeof *number - (palm ? 0 : 1); i++)
         SAGO_TRY(adopt_number(config, number[i], from));
-    SAGO_TRY(adopt_text(config,
-                        (text_pair){"model.activation", &config->model.activation,
-                                    sago_activation_name(shape->activation)},
-                        from));
+    SAGO_TRY(adopt_text(
+        config,
+        (text_pair){"model.activation", &config->model.activation, sago_activation_name(shape->activation)},
+        from));
     if (palm)
-        SAGO_TRY(adopt_text(config,
-                            (text_pair){"model.rope", &config->model.rope,
-                                        shape->rope_interleaved ? "interleaved" : "half"},
-                            from));
+        SAGO_TRY(adopt_text(
+            config,
+            (text_pair){"model.rope", &config->model.rope, shape->rope_interleaved ? "interleaved" : "half"},
+            from));
     if (sago_config_given(config, "model.tied_embeddings") &&
         config->model.tied_embeddings != shape->tied_embeddings)
         return differs("model.tied_embeddings", config->model.tied_embeddings ? "true" : "false",

@@ -64,7 +64,8 @@ sago_status sago_stack_backward(const sago_stack *stack, const sago_embedding *e
     const sago_ops *ops = pass->device->ops;
     sago_tensor x = d_x;
     if (pass->dropout_rate > 0) {
-        const sago_dropout dropout = sago_residual_dropout(pass, stack->final_site, d_out, in->rows, in->tokens);
+        const sago_dropout dropout =
+            sago_residual_dropout(pass, stack->final_site, d_out, in->rows, in->tokens);
         SAGO_TRY(ops->dropout(pass->device, d_out, d_out, &dropout));
     }
     SAGO_TRY(ops->fill(pass->device, d_x, 0));

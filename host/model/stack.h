@@ -44,14 +44,14 @@ void sago_stack_saved_close(sago_stack_saved *saved);
 void sago_stack_plan(const sago_stack *stack, const sago_plan *plan, int64_t tokens, int64_t memory_tokens,
                      sago_keep keep, const sago_block_saved *common, sago_stack_saved *saved);
 
-/** *out, of the residual stream (parallel.h), = the stack over ids [rows * tokens] of inputs (on the device, -1 where
- * padding, or the id lies in another rank's slice of the vocabulary). */
+/** *out, of the residual stream (parallel.h), = the stack over ids [rows * tokens] of inputs (on the device,
+ * -1 where padding, or the id lies in another rank's slice of the vocabulary). */
 sago_status sago_stack_forward(const sago_stack *stack, const sago_embedding *embedding,
                                const sago_pass *pass, const sago_stack_saved *saved, int32_t *ids,
                                const sago_block_inputs *inputs, sago_tensor *out) SAGO_MUST_CHECK;
 
-/** d_out: gradient of out, used up. d_x: room for the residual's gradient, like d_out. d_memory +=. ids of the forward
- * pass. */
+/** d_out: gradient of out, used up. d_x: room for the residual's gradient, like d_out. d_memory +=. ids of
+ * the forward pass. */
 sago_status sago_stack_backward(const sago_stack *stack, const sago_embedding *embedding,
                                 const sago_pass *pass, const sago_stack_saved *saved,
                                 const sago_block_work *work, sago_tensor d_out, sago_tensor d_x,

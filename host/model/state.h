@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * The open model: its layers and all the memory that open took. Shared by model.c, run.c and generate.c alone.
+ * The open model: its layers and all the memory that open took. Shared by model.c, run.c and generate.c
+ * alone.
  */
 #ifndef SAGO_STATE_H
 #define SAGO_STATE_H
@@ -71,8 +72,8 @@ sago_status sago_model_send(sago_model *model, size_t bytes) SAGO_MUST_CHECK;
 sago_status sago_model_encode(sago_model *model, const sago_pass *pass, int64_t rows, int64_t length,
                               sago_block_inputs *inputs, sago_tensor *out) SAGO_MUST_CHECK;
 
-/** What the decoder attends among its own tokens that were sent [rows, length]: ranges, and positions of a decoder
- * alone. */
+/** What the decoder attends among its own tokens that were sent [rows, length]: ranges, and positions of a
+ * decoder alone. */
 sago_status sago_model_decoder_inputs(sago_model *model, int64_t rows, int64_t length,
                                       sago_block_inputs *inputs) SAGO_MUST_CHECK;
 

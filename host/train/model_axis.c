@@ -27,8 +27,8 @@ static bool held_by_all(const sago_model_axis *axis, const sago_param *p) {
 sago_status sago_model_axis_open(const sago_registry *registry, sago_mesh *mesh, sago_device *device,
                                  sago_model_axis **out) {
     sago_model_axis *axis = sago_alloc_zero(1, sizeof *axis);
-    *axis = (sago_model_axis){.registry = registry, .mesh = mesh, .device = device,
-                              .size = mesh->axis_size[SAGO_MODEL_AXIS]};
+    *axis = (sago_model_axis){
+        .registry = registry, .mesh = mesh, .device = device, .size = mesh->axis_size[SAGO_MODEL_AXIS]};
     for (int i = 0; i < registry->n_params; i++)
         if (held_by_all(axis, &registry->params[i])) axis->n_packed += count_of(&registry->params[i]);
     axis->counted = sago_alloc_zero((size_t)registry->n_params, sizeof *axis->counted);

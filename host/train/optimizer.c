@@ -29,9 +29,9 @@ struct sago_optimizer {
     sago_mesh *mesh;
     partial_sums statistics, updates; /* of parameters that are cut over the model axis */
     double *host_sums;                /* room for either, where the device's memory is not the host's */
-    sago_adafactor_slot *slots; /* of the parameters that learn */
-    const sago_param **params;  /* the slot's parameter */
-    double *multipliers;        /* the slot's learning-rate multiplier */
+    sago_adafactor_slot *slots;       /* of the parameters that learn */
+    const sago_param **params;        /* the slot's parameter */
+    double *multipliers;              /* the slot's learning-rate multiplier */
     int n_slots;
     state_tensor *tensors;
     int n_tensors;
@@ -71,15 +71,16 @@ static bool is_cut(const sago_param *p, int dim) {
     return p->local_shape[dim] != p->global_shape[dim];
 }
 
-/* One pass over the slots for each kind of sums: those that travel, together, and those that do not. A sum over columns
-   is partial where columns are cut. */
+/* One pass over the slots for each kind of sums: those that travel, together, and those that do not. A sum
+   over columns is partial where columns are cut. */
 static void lay_out_statistics(sago_optimizer *o, sago_arena *arena, bool travelling) {
     for (int i = 0; i < o->n_slots; i++) {
         const sago_param *p = o->params[i];
         sago_adafactor_slot *slot = &o->slots[i];
         bool cut = is_cut(p, 0) || is_cut(p, 1);
         if (slot->factored && is_cut(p, 1) == travelling) slot->row_sum = take_sums(arena, p->local_shape[0]);
-        if (slot->factored && is_cut(p, 0) == travelling) slot->column_sum = take_sums(arena, p->local_shape[1]);
+        if (slot->factored && is_cut(p, 0) == travelling)
+            slot->column_sum = take_sums(arena, p->local_shape[1]);
         if (cut == travelling) slot->value_square = take_sums(arena, 1);
     }
 }
@@ -97,7 +98,8 @@ static partial_sums between(const sago_optimizer *o, const sago_arena *arena, si
     return (partial_sums){(double *)(void *)((char *)o->memory + mark), (int64_t)(bytes / sizeof(double))};
 }
 
-/* Runs twice: to measure, then to hand out addresses. Sums are padded by the arena, and padding is summed too. */
+/* Runs twice: to measure, then to hand out addresses. Sums are padded by the arena, and padding is summed
+ * too. */
 static void lay_out(sago_optimizer *o, sago_arena *arena) {
     const sago_config *config = o->config;
     o->n_tensors = 0;
@@ -125,7 +127,8 @@ static void lay_out(sago_optimizer *o, sago_arena *arena) {
         } else {
             slot->moment = take_state(o, arena, "moment", p, p->n_dims, 0);
         }
-        if (config->optimizer.momentum > 0) slot->momentum = take_state(o, arena, "momentum", p, p->n_dims, 0);
+        if (config->optimizer.momentum > 0)
+            slot->momentum = take_state(o, arena, "momentum", p, p->n_dims, 0);
     }
 }
 
@@ -190,7 +193,8 @@ static sago_status join(sago_optimizer *o, const partial_sums *sums) {
     const sago_ops *ops = o->device->ops;
     size_t bytes = (size_t)sums->count * sizeof(double);
     if (sums->count == 0) return SAGO_OK;
-    if (!o->device->asynchronous) return sago_all_reduce_f64(o->mesh, SAGO_MODEL_AXIS, sums->first, sums->count);
+    if (!o->device->asynchronous)
+        return sago_all_reduce_f64(o->mesh, SAGO_MODEL_AXIS, sums->first, sums->count);
     SAGO_TRY(ops->download(o->device, o->host_sums, sums->first, bytes));
     SAGO_TRY(sago_all_reduce_f64(o->mesh, SAGO_MODEL_AXIS, o->host_sums, sums->count));
     return ops->upload(o->device, sums->first, o->host_sums, bytes);
@@ -206,8 +210,9 @@ sago_status sago_optimizer_step(sago_optimizer *o, const sago_weights *weights, 
         .parameter_scale = config->optimizer.parameter_scale,
         .minimum_scale = config->optimizer.minimum_scale,
         .momentum = config->optimizer.momentum,
-        .weight_decay = config->optimizer.weight_decay *
-                        (config->optimizer.weight_decay_by_rate ? pow(rate, config->optimizer.weight_decay_power) : 1),
+        .weight_decay =
+            config->optimizer.weight_decay *
+            (config->optimizer.weight_decay_by_rate ? pow(rate, config->optimizer.weight_decay_power) : 1),
     };
     for (int i = 0; i < o->n_slots; i++) {
         o->slots[i].value = sago_param_tensor(o->params[i], weights->dtype, weights->values);
