@@ -194,7 +194,6 @@ static void keep_precision(sago_config *before, sago_config *now, const sago_ckp
     if (began && strcmp(before->train.precision, "auto") == 0) set_precision(before, began);
     if (strcmp(now->train.precision, "auto") != 0) return;
     set_precision(now, before->train.precision);
-    sago_info("train.precision auto: %s, as this run began", now->train.precision);
 }
 
 /* A run that is continued keeps what its results depend on. A config.yaml that is gone comes back from the
@@ -206,11 +205,14 @@ static sago_status check_continued(const sago_trainer *t, const sago_ckpt *ckpt)
     sago_status status = SAGO_OK;
     if (access(path, F_OK) != 0 && saved) status = sago_file_replace(path, saved, strlen(saved));
     if (status == SAGO_OK) status = sago_config_load(path, NULL, 0, &before);
+    bool automatic = strcmp(t->config->train.precision, "auto") == 0;
     if (before) {
         keep_precision(before, t->config, ckpt);
         status = state_shape(before, ckpt);
     }
     if (status == SAGO_OK) status = sago_config_check_resume(before, t->config);
+    if (status == SAGO_OK && automatic)
+        sago_info("train.precision auto: %s, as this run began", t->config->train.precision);
     sago_config_free(before);
     free(path);
     return status;
