@@ -390,7 +390,8 @@ def case_the_slowest_rank_is_named():
 
 
 cases = {n[5:]: f for n, f in globals().items() if n.startswith("case_")}
-for name in sys.argv[3:] or cases:
+NAMED_ALONE = {"the_slowest_rank_is_named"}  # half a minute of pauses
+for name in sys.argv[3:] or [c for c in cases if c not in NAMED_ALONE]:
     started = time.time()
     cases[name]()
     print(f"{name}: {time.time() - started:.1f} s", flush=True)

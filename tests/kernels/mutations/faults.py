@@ -7,7 +7,7 @@ only: one of its tests. units: what is compiled, where it is not the file itself
 
 FAULTS = [
     # --- norms
-    dict(file="norm.cu", test="norms", short=True, why="a barrier between writing and reading shared sums removed",
+    dict(file="norm.cu", test="norms", why="a barrier between writing and reading shared sums removed",
          old="for (int s = 0; s < SUMS; s++) of_warp[s][warp] = x[s]; } __syncthreads();",
          new="for (int s = 0; s < SUMS; s++) of_warp[s][warp] = x[s]; }"),
     dict(file="norm.cu", test="norms", why="the end of a row is not guarded where it is read",
@@ -51,7 +51,7 @@ FAULTS = [
          old="shared->parts[s][threadIdx.x / WARP] = sums[s]; } __syncthreads();",
          new="shared->parts[s][threadIdx.x / WARP] = sums[s]; }"),
     # --- elementwise, dropout
-    dict(file="elementwise.cuh", units=["activation.cu"], test="dropout", short=True,
+    dict(file="elementwise.cuh", units=["activation.cu"], test="dropout",
          why="each group of a vector draws the same random words",
          old="counter + (uint64_t)four", new="counter"),
     dict(file="elementwise.cuh", units=["activation.cu"], test="activations", why="the last element of a tail is left out",
