@@ -11,8 +11,12 @@ void sago_adafactor_extent(const sago_adafactor_slot *slot, int64_t *rows, int64
     *rows = matrix ? sago_rows(slot->value) : 1;
 }
 
-double sago_adafactor_mean(const sago_adafactor_slot *slot) {
+double sago_adafactor_mean(const sago_adafactor_slot *slot, double beta2) {
     if (!slot->factored) return 1;
+    if (slot->mean_parts)
+        return (beta2 * slot->mean_parts[1] / slot->row_copies +
+                (1 - beta2) * slot->mean_parts[0] / (double)slot->global_columns) /
+               (double)slot->global_rows;
     int64_t rows, columns;
     sago_adafactor_extent(slot, &rows, &columns);
     bool by_columns = columns == slot->global_columns;
@@ -52,11 +56,12 @@ sago_status sago_adafactor_check(const char *operation, const sago_adafactor_slo
             return sago_fail(SAGO_E_SHAPE, "%s: a piece of %lld x %lld is larger than the whole, %lld x %lld",
                              name, (long long)rows, (long long)columns, (long long)s->global_rows,
                              (long long)s->global_columns);
-        if (s->factored && rows != s->global_rows && columns != s->global_columns)
-            return sago_fail(
-                SAGO_E_SHAPE,
-                "%s: a piece of %lld x %lld of %lld x %lld is cut both ways; cut rows or columns", name,
-                (long long)rows, (long long)columns, (long long)s->global_rows, (long long)s->global_columns);
+        bool both_ways = s->factored && rows != s->global_rows && columns != s->global_columns;
+        if (both_ways && !(s->mean_parts && s->row_copies >= 1))
+            return sago_fail(SAGO_E_INTERNAL,
+                             "%s: a piece of %lld x %lld of %lld x %lld is cut both ways and lacks mean_parts",
+                             name, (long long)rows, (long long)columns, (long long)s->global_rows,
+                             (long long)s->global_columns);
         bool whole = s->value_square != NULL && s->update_square != NULL &&
                      (s->factored ? s->row && s->column && s->row_sum && s->column_sum : s->moment != NULL) &&
                      (args->momentum == 0 || s->momentum != NULL);

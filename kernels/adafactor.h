@@ -16,10 +16,10 @@ void sago_adafactor_extent(const sago_adafactor_slot *slot, int64_t *rows, int64
 
 /**
  * Mean over all rows of the whole parameter's row moments. A piece that holds some of the rows sees the whole
- * columns' moments, and both means are the same number: the exponential average of the mean of s. 1 where not
- * factored.
+ * columns' moments, and both means are the same number: the exponential average of the mean of s. A piece that
+ * holds some of both has it from the slot's mean_parts. 1 where not factored.
  */
-double sago_adafactor_mean(const sago_adafactor_slot *slot);
+double sago_adafactor_mean(const sago_adafactor_slot *slot, double beta2);
 
 /** lr * max(RMS(p), minimum) / max(1, RMS(y) / threshold): what y is multiplied by. */
 double sago_adafactor_factor(const sago_adafactor_slot *slot, const sago_adafactor_args *args);

@@ -142,6 +142,11 @@ typedef struct sago_adafactor_slot {
     double *row_sum, *column_sum;    /* [rows], [columns]: sums of g^2 + 1e-30; only for factored ones */
     double *value_square;            /* [1]: sum of value^2 */
     double *update_square;           /* [1]: sum of y^2 before clipping */
+    double *mean_parts;              /* [2]: sum of g^2 + 1e-30, and of the row moments before this step. Only for a factored
+                                        piece that has neither whole rows nor whole columns: the mean of the row moments is
+                                        then (beta2 [1] / row_copies + (1 - beta2) [0] / global_columns) / global_rows.
+                                        NULL: whichever moments are whole have it */
+    int row_copies;                  /* pieces that hold the same rows, and whose [1] are added up too */
 } sago_adafactor_slot;
 
 typedef struct sago_adafactor_args {

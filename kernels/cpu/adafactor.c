@@ -168,6 +168,16 @@ static void sum_piece(const piece *p, int64_t columns, float scale) {
     }
 }
 
+/** Once the rows' sums of this step are known, and before they move the moments. */
+static void sum_mean_parts(const sago_adafactor_slot *slot, int64_t columns) {
+    int64_t rows = columns > 0 ? sago_tensor_count(slot->value) / columns : 0;
+    slot->mean_parts[0] = slot->mean_parts[1] = 0;
+    for (int64_t i = 0; i < rows; i++) {
+        slot->mean_parts[0] += slot->row_sum[i];
+        slot->mean_parts[1] += (double)slot->row[i];
+    }
+}
+
 sago_status SAGO_CPU(adafactor_statistics)(sago_device *device, sago_adafactor_slot slots[], int n,
                                            const sago_adafactor_args *args) {
     plan p;
@@ -193,6 +203,7 @@ sago_status SAGO_CPU(adafactor_statistics)(sago_device *device, sago_adafactor_s
                 const double *part = p.pieces[p.slots[s].first_piece + i].columns;
                 for (int64_t j = 0; j < p.slots[s].columns; j++) sum[j] += part[j];
             }
+            if (slots[s].mean_parts) sum_mean_parts(&slots[s], p.slots[s].columns);
         }
     }
     return SAGO_OK;
@@ -201,7 +212,7 @@ sago_status SAGO_CPU(adafactor_statistics)(sago_device *device, sago_adafactor_s
 /** What the pieces of a factored slot need of its moments. */
 static void share_moments(const plan *p, int64_t s, const sago_adafactor_slot *slot) {
     shared *sh = &p->slots[s];
-    sh->mean = sago_adafactor_mean(slot);
+    sh->mean = sago_adafactor_mean(slot, p->args->beta2);
     if (!slot->factored) return;
     for (int64_t j = 0; j < sh->columns; j++)
         sh->column[j] = (float)(p->scale / sqrt((double)slot->column[j]));

@@ -106,6 +106,19 @@ static __global__ void __launch_bounds__(ADAFACTOR_BLOCK, 2)
     if (threadIdx.x == 0) plan.tile_sums[blockIdx.x] = sum;
 }
 
+/** Of a piece without whole rows or columns: the sum of all s, and of the row moments before this step. */
+static __device__ __forceinline__ void sum_mean_parts(const adafactor_plan &plan, const adafactor_entry &e,
+                                                      double *parts) {
+    const float *partial = plan.partial + e.row_partial;
+    double squares = 0, moments = 0;
+    for (int64_t i = threadIdx.x; i < e.column_tiles * e.rows; i += ADAFACTOR_BLOCK)
+        squares += (double)partial[i];
+    for (int64_t i = threadIdx.x; i < e.rows; i += ADAFACTOR_BLOCK) moments += (double)e.row[i];
+    squares = block_sum(squares, parts);
+    moments = block_sum(moments, parts + WARPS);
+    if (threadIdx.x == 0) e.mean_parts[0] = squares, e.mean_parts[1] = moments;
+}
+
 /** Blocks of a parameter: one for value_square, then those of its rows, then those of its columns. */
 static __global__ void __launch_bounds__(ADAFACTOR_BLOCK) adafactor_sums_kernel(adafactor_plan plan, rule r) {
     SAGO_SHARED(sum_shared, shared);
@@ -116,6 +129,7 @@ static __global__ void __launch_bounds__(ADAFACTOR_BLOCK) adafactor_sums_kernel(
     if (block == 0) {
         double sum = sum_of_tiles(plan, e, shared->parts);
         if (threadIdx.x == 0) *e.value_square = sum;
+        if (e.mean_parts) sum_mean_parts(plan, e, shared->parts + WARPS);
         return;
     }
     if (block <= row_blocks) {

@@ -43,6 +43,8 @@ static adafactor_entry entry_of(const sago_adafactor_slot *slot, adafactor_plan 
     e.row = slot->row, e.column = slot->column, e.moment = slot->moment, e.momentum = slot->momentum;
     e.row_sum = slot->row_sum, e.column_sum = slot->column_sum;
     e.value_square = slot->value_square, e.update_square = slot->update_square;
+    e.mean_parts = slot->factored ? slot->mean_parts : NULL;
+    e.row_copies = slot->mean_parts ? slot->row_copies : 1;
     e.global_rows = (double)slot->global_rows, e.global_columns = (double)slot->global_columns;
     e.count = rows * columns;
     e.learning_rate = slot->learning_rate;

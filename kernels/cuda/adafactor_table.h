@@ -28,6 +28,7 @@ typedef struct adafactor_entry {
     const float *gradient;
     float *row, *column, *moment, *momentum;
     double *row_sum, *column_sum, *value_square, *update_square;
+    double *mean_parts; /* or NULL */
     int64_t rows, columns, count;
     double global_rows, global_columns;
     int64_t first_tile, n_tiles, column_tiles;
@@ -36,7 +37,7 @@ typedef struct adafactor_entry {
     int64_t row_partial,
         column_partial; /* offsets of [column_tiles, rows], [row tiles, columns] in the floats */
     float learning_rate;
-    int32_t factored;
+    int32_t factored, row_copies;
     int32_t mean_of_columns; /* the mean of moments is taken over columns, else over rows */
     int32_t vector;          /* groups of four elements begin at multiples of their size */
 } adafactor_entry;

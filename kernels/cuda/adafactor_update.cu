@@ -45,7 +45,10 @@ static __global__ void __launch_bounds__(ADAFACTOR_BLOCK)
     if (stands_still(r)) return;
     const adafactor_entry e = plan.entries[blockIdx.x];
     double mean = 1;
-    if (e.factored) {
+    if (e.mean_parts) {
+        mean = (r.beta2 * e.mean_parts[1] / e.row_copies + (1 - r.beta2) * e.mean_parts[0] / e.global_columns) /
+               e.global_rows;
+    } else if (e.factored) {
         const float *moments = e.mean_of_columns ? e.column : e.row;
         int64_t count = e.mean_of_columns ? e.columns : e.rows;
         double sum = 0;

@@ -91,7 +91,7 @@ static inline void split_parameter(sago_device *d, parameter *p, const float *va
 static inline void close_parameter(sago_device *d, parameter *p) {
     void *all[] = {p->slot.value.data,   p->slot.gradient.data, p->slot.row,      p->slot.column,
                    p->slot.moment,       p->slot.momentum,      p->slot.row_sum,  p->slot.column_sum,
-                   p->slot.value_square, p->slot.update_square, p->slot.remainder};
+                   p->slot.value_square, p->slot.update_square, p->slot.remainder, p->slot.mean_parts};
     for (int i = 0; i < LENGTH(all); i++)
         if (all[i]) d->ops->release(d, all[i]);
 }
