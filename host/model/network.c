@@ -7,8 +7,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A stack's table of position biases. All its layers read it, so it stands in block 0. */
+static sago_status declare_bias(const sago_declaration *into, const char *name, int *index) {
+    const sago_model_shape *shape = into->shape;
+    return sago_layer_declare(into->registry, 0, name, "relative_bias", 2,
+                              (const int64_t[]){shape->relative_buckets, shape->n_heads},
+                              (const sago_axis[]){SAGO_AXIS_BUCKETS, SAGO_AXIS_HEADS}, SAGO_INIT_NORMAL,
+                              1 / sqrt((double)shape->d_model), index);
+}
+
 static sago_status declare_stack(sago_stack *stack, sago_declaration into, sago_block_kind kind,
-                                 const char *name, int64_t n_layers) {
+                                 const char *name, int64_t n_layers, int bias) {
     const sago_model_shape *shape = into.shape;
     bool encoder = kind == SAGO_BLOCK_ENCODER;
     *stack = (sago_stack){.n_blocks = (int)n_layers,
@@ -16,12 +25,6 @@ static sago_status declare_stack(sago_stack *stack, sago_declaration into, sago_
                           .input_site = encoder ? SAGO_SITE_ENCODER_INPUT : SAGO_SITE_DECODER_INPUT,
                           .final_site = encoder ? SAGO_SITE_ENCODER_FINAL : SAGO_SITE_DECODER_FINAL};
     stack->blocks = sago_alloc_zero((size_t)n_layers, sizeof *stack->blocks);
-    int bias = -1;
-    if (kind != SAGO_BLOCK_PARALLEL)
-        SAGO_TRY(sago_layer_declare(into.registry, into.block, name, "relative_bias", 2,
-                                    (const int64_t[]){shape->relative_buckets, shape->n_heads},
-                                    (const sago_axis[]){SAGO_AXIS_BUCKETS, SAGO_AXIS_HEADS}, SAGO_INIT_NORMAL,
-                                    1 / sqrt((double)shape->d_model), &bias));
     for (int i = 0; i < stack->n_blocks; i++, into.block++)
         SAGO_TRY(sago_block_declare(&stack->blocks[i], &into, kind, name, i, bias));
     return sago_norm_declare(&stack->final_norm, into.registry, into.block - 1, name, "final_norm", shape);
@@ -35,13 +38,17 @@ sago_status sago_network_declare(sago_network *network, const sago_model_shape *
     sago_declaration into = {registry, shape, 1, model_rank, model_size};
     SAGO_TRY(sago_embedding_declare(&network->embedding, registry, 0, "shared", shape->vocab_size,
                                     shape->d_model, 1));
-    if (!network->decoder_only)
-        SAGO_TRY(
-            declare_stack(&network->encoder, into, SAGO_BLOCK_ENCODER, "encoder", shape->encoder_layers));
+    int encoder_bias = -1, decoder_bias = -1;
+    if (!network->decoder_only) {
+        SAGO_TRY(declare_bias(&into, "encoder", &encoder_bias));
+        SAGO_TRY(declare_bias(&into, "decoder", &decoder_bias));
+        SAGO_TRY(declare_stack(&network->encoder, into, SAGO_BLOCK_ENCODER, "encoder", shape->encoder_layers,
+                               encoder_bias));
+    }
     into.block += (int)shape->encoder_layers;
     SAGO_TRY(declare_stack(&network->decoder, into,
                            network->decoder_only ? SAGO_BLOCK_PARALLEL : SAGO_BLOCK_DECODER, "decoder",
-                           shape->decoder_layers));
+                           shape->decoder_layers, decoder_bias));
     into.block += (int)shape->decoder_layers;
     network->output = network->embedding.table;
     if (shape->tied_embeddings) return SAGO_OK;

@@ -51,6 +51,7 @@ int sago_registry_declare(sago_registry *registry, int block, const char *name, 
                           .global_shape = {1, 1},
                           .local_shape = {1, 1},
                           .replicated_over = 1,
+                          .model_dim = -1,
                           .init = init,
                           .init_deviation = deviation,
                           .block = block};
@@ -61,6 +62,13 @@ int sago_registry_declare(sago_registry *registry, int block, const char *name, 
     }
     registry->n_blocks = block + 1;
     return registry->n_params++;
+}
+
+/* Gives the parameter its place in the flat buffer; where the next one may stand. */
+static int64_t place(sago_param *param, int64_t at) {
+    int64_t count = param->local_shape[0] * param->local_shape[1];
+    param->offset = at;
+    return at + (count + ALIGN_ELEMENTS - 1) / ALIGN_ELEMENTS * ALIGN_ELEMENTS;
 }
 
 sago_status sago_registry_shard(sago_registry *registry, const char *const rules[], int n_rules,
@@ -75,6 +83,8 @@ sago_status sago_registry_shard(sago_registry *registry, const char *const rules
         for (int i = 0; i < 2; i++)
             param->local_shape[i] = param->global_shape[i], param->global_offset[i] = 0;
         param->replicated_over = dim < 0 ? model_size : 1;
+        param->model_dim = model_size > 1 ? dim : -1;
+        param->rows_are_cut = false;
         if (dim >= 0) {
             int64_t size = param->global_shape[dim];
             if (size % model_size != 0)
@@ -84,14 +94,33 @@ sago_status sago_registry_shard(sago_registry *registry, const char *const rules
             param->local_shape[dim] = size / model_size;
             param->global_offset[dim] = model_rank * (size / model_size);
         }
-        param->offset = at;
-        int64_t count = param->local_shape[0] * param->local_shape[1];
-        at += (count + ALIGN_ELEMENTS - 1) / ALIGN_ELEMENTS * ALIGN_ELEMENTS;
+        at = place(param, at);
         global += param->global_shape[0] * param->global_shape[1];
     }
     registry->n_elements = at;
     registry->n_global_elements = global;
     return SAGO_OK;
+}
+
+int64_t sago_first_row(int64_t rows, int rank, int ranks) {
+    return rows * rank / ranks;
+}
+
+void sago_registry_cut_rows(const sago_registry *whole, int rank, int ranks, sago_registry *out) {
+    int64_t at = 0;
+    *out = *whole;
+    out->room = out->n_params;
+    out->params = sago_alloc((size_t)out->n_params * sizeof *out->params);
+    for (int i = 0; i < out->n_params; i++) {
+        sago_param *param = &out->params[i];
+        *param = whole->params[i];
+        int64_t rows = param->local_shape[0], first = sago_first_row(rows, rank, ranks);
+        param->local_shape[0] = sago_first_row(rows, rank + 1, ranks) - first;
+        param->global_offset[0] += first;
+        param->rows_are_cut = ranks > 1;
+        at = place(param, at);
+    }
+    out->n_elements = at;
 }
 
 void sago_registry_free(sago_registry *registry) {

@@ -34,6 +34,8 @@ typedef struct sago_param {
     sago_axis axes[2];
     int64_t global_shape[2], local_shape[2], global_offset[2]; /* entry 1 is 1, 1, 0 for vectors */
     int replicated_over; /* ranks of the model axis that hold the same piece */
+    int model_dim;       /* the dim that is cut over the model axis, or -1 */
+    bool rows_are_cut;   /* over the data axis: sago_registry_cut_rows */
     sago_init_kind init;
     float init_deviation; /* standard deviation of SAGO_INIT_NORMAL */
     int block;            /* blocks number forward order; a block's gradients are ready together */
@@ -60,6 +62,16 @@ int sago_registry_declare(sago_registry *registry, int block, const char *name, 
  * none). */
 sago_status sago_registry_shard(sago_registry *registry, const char *const rules[], int n_rules,
                                 int model_rank, int model_size) SAGO_MUST_CHECK;
+
+/**
+ * *out = `whole` as one rank of a fully sharded data axis holds it: of each parameter's local piece, one at a time and in
+ * whole rows, those from rows * rank / ranks up to rows * (rank + 1) / ranks; some may have none. Rows of the registry
+ * keep their order and their blocks.
+ */
+void sago_registry_cut_rows(const sago_registry *whole, int rank, int ranks, sago_registry *out);
+
+/** The first of `rows` rows that this rank of a fully sharded data axis holds. */
+int64_t sago_first_row(int64_t rows, int rank, int ranks);
 
 void sago_registry_free(sago_registry *registry);
 

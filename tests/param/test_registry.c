@@ -96,6 +96,44 @@ static void rules_cut_one_dim(void **state) {
     sago_registry_free(&r);
 }
 
+/* Ranks of a fully sharded data axis have whole rows of what the model axis left, each element once; some have none. */
+static void rows_are_cut_once_more(void **state) {
+    (void)state;
+    enum { RANKS = 9 };
+    sago_registry r, held;
+    declare_all(&r);
+    const char *const embed = "embed: model";
+    assert_int_equal(sago_registry_shard(&r, &embed, 1, 1, 2), SAGO_OK);
+    int64_t next[5] = {0}, none = 0;
+    for (int rank = 0; rank < RANKS; rank++) {
+        sago_registry_cut_rows(&r, rank, RANKS, &held);
+        assert_int_equal(held.n_global_elements, r.n_global_elements);
+        int64_t end = 0;
+        for (int p = 0; p < held.n_params; p++) {
+            const sago_param *whole = &r.params[p], *own = &held.params[p];
+            assert_true(own->rows_are_cut && !whole->rows_are_cut);
+            assert_int_equal(own->block, whole->block);
+            assert_int_equal(own->local_shape[1], whole->local_shape[1]);
+            assert_int_equal(own->global_offset[1], whole->global_offset[1]);
+            assert_int_equal(own->global_offset[0], whole->global_offset[0] + next[p]);
+            assert_int_equal(sago_first_row(whole->local_shape[0], rank, RANKS), next[p]);
+            assert_true(own->offset % 16 == 0 && own->offset >= end);
+            end = own->offset + own->local_shape[0] * own->local_shape[1];
+            next[p] += own->local_shape[0];
+            none += own->local_shape[0] == 0;
+        }
+        assert_true(held.n_elements >= end);
+        sago_registry_free(&held);
+    }
+    for (int p = 0; p < r.n_params; p++) assert_int_equal(next[p], r.params[p].local_shape[0]);
+    assert_true(none > 0);
+    sago_registry_cut_rows(&r, 0, 1, &held); /* one rank has all, and nothing is cut */
+    assert_int_equal(held.n_elements, r.n_elements);
+    assert_false(held.params[0].rows_are_cut);
+    sago_registry_free(&held);
+    sago_registry_free(&r);
+}
+
 static void wrong_rules_are_named(void **state) {
     (void)state;
     sago_registry r;
@@ -200,7 +238,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(offsets_are_aligned_and_in_order),
         cmocka_unit_test(rules_cut_one_dim),
-        cmocka_unit_test(wrong_rules_are_named),
+        cmocka_unit_test(rows_are_cut_once_more), cmocka_unit_test(wrong_rules_are_named),
         cmocka_unit_test(bad_declarations_fail),
         cmocka_unit_test(layouts_never_change_the_weights),
         cmocka_unit_test(weights_have_their_deviation),
