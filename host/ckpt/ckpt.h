@@ -45,6 +45,7 @@ typedef struct sago_piece {
      */
     const sago_remote *remote;
     int64_t first_remote;
+    bool cut_over_data, cut_over_model; /* other ranks of that axis hold other elements, else the same ones */
 } sago_piece;
 
 /** Name of the side file that holds the model's tokenizer: a SentencePiece model, or the text "bytes". */

@@ -35,6 +35,8 @@ sago_param_pieces sago_param_pieces_make(sago_weights *weights, int room) {
                          .global_shape = {p->global_shape[0], p->global_shape[1]},
                          .offset = {p->global_offset[0], p->global_offset[1]},
                          .shape = {p->local_shape[0], p->local_shape[1]},
+                         .cut_over_data = p->rows_are_cut,
+                         .cut_over_model = p->model_dim >= 0,
                          .data = out.remote ? NULL : sago_param_tensor(p, SAGO_F32, weights->values).data,
                          .remote = out.remote,
                          .first_remote = p->offset};

@@ -70,6 +70,7 @@ static void test_parts_are_shared_among_those_that_hold_them(void **state) {
                                 .global_shape = {ROWS, COLUMNS},
                                 .offset = {0, HALF * (rank % 2)},
                                 .shape = {ROWS, HALF},
+                                .cut_over_model = true,
                                 .data = part},
                                {.name = "v", .dtype = SAGO_F32, .n_dims = 1, .global_shape = {3, 1}, .shape = {3, 1}, .data = vector}};
         int n = sago_share_out(pieces, 2, &mesh);
@@ -89,8 +90,37 @@ static void test_parts_are_shared_among_those_that_hold_them(void **state) {
     for (int i = 0; i < 3; i++) assert_int_equal(vector_seen[i], 1);
 }
 
+/* The same where the data axis is fully sharded: rows and halves of the matrix are one rank's each, and the halves of the
+   vector belong to the two ranks of a model axis. */
+static void test_what_one_rank_has_it_writes(void **state) {
+    (void)state;
+    float part[6 * 4], vector[3];
+    int matrix_seen[6][4] = {0}, vector_seen[3] = {0};
+    for (int rank = 0; rank < 4; rank++) {
+        int data = rank / 2, model = rank % 2;
+        const sago_mesh mesh = {.axis_rank = {data, model, rank}, .axis_size = {2, 2, 4}};
+        sago_piece pieces[] = {{.name = "m", .dtype = SAGO_F32, .n_dims = 2, .global_shape = {6, 4},
+                                .offset = {3 * data, 2 * model}, .shape = {3, 2}, .cut_over_data = true,
+                                .cut_over_model = true, .data = part},
+                               {.name = "v", .dtype = SAGO_F32, .n_dims = 1, .global_shape = {3, 1}, .offset = {data, 0},
+                                .shape = {1 + data, 1}, .cut_over_data = true, .data = vector}};
+        int n = sago_share_out(pieces, 2, &mesh);
+        for (int k = 0; k < n; k++)
+            for (int64_t i = 0; i < pieces[k].shape[0]; i++)
+                for (int64_t j = 0; j < pieces[k].shape[1]; j++) {
+                    if (pieces[k].n_dims == 2)
+                        matrix_seen[pieces[k].offset[0] + i][pieces[k].offset[1] + j]++;
+                    else
+                        vector_seen[pieces[k].offset[0] + i]++;
+                }
+    }
+    for (int i = 0; i < 24; i++) assert_int_equal(matrix_seen[i / 4][i % 4], 1);
+    for (int i = 0; i < 3; i++) assert_int_equal(vector_seen[i], 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_shares_cover_all_once),
-                                       cmocka_unit_test(test_parts_are_shared_among_those_that_hold_them)};
+                                       cmocka_unit_test(test_parts_are_shared_among_those_that_hold_them),
+                                       cmocka_unit_test(test_what_one_rank_has_it_writes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
