@@ -120,6 +120,8 @@ typedef struct sago_config {
 
     struct {
         int64_t data, model; /* 0: from the number of ranks */
+        char *data_axis;     /* replicated | sharded: what a rank of the data axis holds */
+        char *gathered;      /* drop | keep: of a sharded data axis, between micro-batches */
         int64_t timeout_seconds;
         int64_t bucket_bytes;
         sago_string_list rules;

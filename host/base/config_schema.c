@@ -239,6 +239,12 @@ const config_key config_keys[] = {
 
     INT("mesh.data", mesh.data, "0", 0, 1 << 20, CHANGES, "Ranks that share a batch. 0: all ranks."),
     INT("mesh.model", mesh.model, "0", 0, 1 << 20, CHANGES, "Ranks that share a model. 0: 1."),
+    CHOICE("mesh.data_axis", mesh.data_axis, "replicated", "replicated|sharded", CHANGES,
+           "What each of `mesh.data` ranks holds of parameters, gradients and optimizer state: all, or its share of whole "
+           "rows (FSDP, ZeRO-3), with parameters gathered a block ahead."),
+    CHOICE("mesh.gathered", mesh.gathered, "drop", "drop|keep", CHANGES,
+           "Of a sharded data axis: gathers a block's parameters for each pass over it, or once a step, which takes room for "
+           "all parameters and gradients and sends less where a step has several micro-batches."),
     INT("mesh.timeout_seconds", mesh.timeout_seconds, "40", 1, 86400, CHANGES,
         "A rank that is not heard of for so long ends the run on all ranks."),
     INT("mesh.bucket_bytes", mesh.bucket_bytes, "8388608", 1024, 1 << 30, CHANGES,

@@ -12,6 +12,8 @@
 /* The scores of the present weights, where `sago eval` would put those of a checkpoint of this step. */
 static sago_status evaluate(void *context, sago_trainer *t) {
     const sago_config *config = context;
+    sago_weights weights;
+    SAGO_TRY(sago_trainer_whole_weights(t, &weights));
     char *dir = sago_format("%s/eval/step-%06lld", config->run.dir, (long long)t->step);
     sago_loaded_model present = {
         .device = t->device,
@@ -20,7 +22,7 @@ static sago_status evaluate(void *context, sago_trainer *t) {
         .shape = t->shape,
         .registry = t->registry,
         .tokenizer = t->tokenizer,
-        .weights = t->weights,
+        .weights = weights,
         .bf16 = sago_precision_bf16(config, t->device),
         .prefix = strcmp(config->model.attention, "prefix") == 0,
         .loss_chunk_tokens = config->train.loss_chunk,
@@ -37,6 +39,7 @@ static sago_status evaluate(void *context, sago_trainer *t) {
     };
     sago_status status = sago_wrap(sago_eval_model(&args, &present), "eval.every");
     sago_model_close(present.model); /* all else is the trainer's */
+    sago_trainer_release_weights(t, &weights);
     free(dir);
     return status;
 }

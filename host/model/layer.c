@@ -12,12 +12,18 @@ sago_dropout sago_pass_dropout(const sago_pass *pass, int site, int64_t row_toke
                           .row_tokens = row_tokens};
 }
 
+sago_status sago_pass_enter(const sago_pass *pass, int block, sago_direction direction) {
+    return pass->fsdp ? sago_fsdp_enter(pass->fsdp, block, direction) : SAGO_OK;
+}
+
 sago_tensor sago_pass_value(const sago_pass *pass, int param) {
+    if (pass->fsdp) return sago_fsdp_value(pass->fsdp, param);
     /* Tensors have no const data pointer; operations only write their outputs, and values never are one. */
     return sago_param_tensor(&pass->registry->params[param], pass->dtype, (void *)(uintptr_t)pass->values);
 }
 
 sago_tensor sago_pass_gradient(const sago_pass *pass, int param) {
+    if (pass->fsdp) return sago_fsdp_gradient(pass->fsdp, param);
     return sago_param_tensor(&pass->registry->params[param], SAGO_F32, pass->gradients);
 }
 

@@ -14,6 +14,7 @@
 
 #include "arena.h"
 #include "device.h"
+#include "fsdp.h"
 #include "mesh.h"
 #include "model.h"
 #include "ops.h"
@@ -25,8 +26,9 @@ typedef struct sago_pass {
     sago_device *device;
     const sago_registry *registry;
     sago_dtype dtype; /* of activations, their gradients and values */
-    const void *values;
-    float *gradients;   /* NULL where there is no backward */
+    const void *values; /* flat, of the whole registry ... */
+    float *gradients;   /* ... likewise; NULL where there is no backward */
+    sago_fsdp *fsdp;    /* has both instead, a block at a time; NULL: they are flat */
     bool bf16;          /* matrix products of f32 round their inputs to it */
     float dropout_rate; /* 0: no dropout anywhere */
     uint64_t dropout_key;
@@ -62,6 +64,9 @@ enum {
 
 /** The masks of a site over a tensor of row_tokens tokens a row. */
 sago_dropout sago_pass_dropout(const sago_pass *pass, int site, int64_t row_tokens);
+
+/** The pass comes to a block: its values are wanted and, backward, its gradients (fsdp.h). */
+sago_status sago_pass_enter(const sago_pass *pass, int block, sago_direction direction) SAGO_MUST_CHECK;
 
 /** A parameter's value or gradient, by its row of the registry. */
 sago_tensor sago_pass_value(const sago_pass *pass, int param);

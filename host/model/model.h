@@ -113,12 +113,15 @@ typedef struct sago_loss_args {
     /** Called when the gradients of a block are final for this micro-batch, last block first; may be NULL. */
     sago_status (*block_done)(void *context, int block);
     void *context;
+    /** Where the ranks of the data axis share values and gradients (fsdp.h); NULL: none do. */
+    struct sago_fsdp *fsdp;
 } sago_loss_args;
 
 /**
  * Forward and backward of one micro-batch, rows [first_row, first_row + n_rows): gradients += scale *
  * d(objective), and *sums (device memory) += what its targets add up to. On an asynchronous device this only
- * hands work over; the batch may change on return.
+ * hands work over; the batch may change on return. With args->fsdp values and gradients are NULL, and every rank
+ * calls this equally often, with n_rows 0 where it has no more.
  */
 sago_status sago_model_loss(sago_model *model, const void *values, float *gradients, const sago_batch *batch,
                             int64_t first_row, int64_t n_rows, const sago_loss_args *args,

@@ -194,6 +194,7 @@ static sago_status forward(sago_model *model, const sago_pass *pass, const sago_
     /* Masks are drawn over whole rows, so only a pass without dropout may leave out the padding at their end.
      */
     SAGO_TRY(send_batch(model, batch, first_row, rows, pass->dropout_rate == 0, state));
+    SAGO_TRY(sago_pass_enter(pass, 0, SAGO_FORWARD));
     SAGO_TRY(sago_model_decoder_inputs(model, rows, state->target_length, &state->decoder));
     if (!network->decoder_only) {
         sago_attention_inputs *cross = &state->decoder.cross;
@@ -240,6 +241,17 @@ static sago_status finish(const sago_block_done *done, int block) {
     return done->call ? done->call(done->context, block) : SAGO_OK;
 }
 
+/* Nothing to compute here, but other ranks may wait for this one's share of each block. */
+static sago_status pass_by(const sago_model *model, const sago_pass *pass, const sago_block_done *done) {
+    int n = model->registry->n_blocks;
+    for (int block = 0; block < n; block++) SAGO_TRY(sago_pass_enter(pass, block, SAGO_FORWARD));
+    for (int block = n - 1; block > 0; block--) {
+        SAGO_TRY(sago_pass_enter(pass, block, SAGO_BACKWARD));
+        SAGO_TRY(finish(done, block));
+    }
+    return finish(done, 0);
+}
+
 sago_status sago_model_loss(sago_model *model, const void *values, float *gradients, const sago_batch *batch,
                             int64_t first_row, int64_t n_rows, const sago_loss_args *args,
                             sago_loss_sums *sums) {
@@ -249,12 +261,10 @@ sago_status sago_model_loss(sago_model *model, const void *values, float *gradie
     int last_block = network->decoder.first_block + network->decoder.n_blocks;
     if (!model->options.training) return sago_fail(SAGO_E_INTERNAL, "model: opened without training");
     SAGO_TRY(check_batch(model, batch, first_row, n_rows));
-    if (!has_targets(batch, first_row, n_rows)) {
-        for (int block = model->registry->n_blocks - 1; block >= 0; block--) SAGO_TRY(finish(&done, block));
-        return SAGO_OK;
-    }
     sago_pass pass = sago_model_pass(model, values);
     pass.gradients = gradients;
+    pass.fsdp = args->fsdp;
+    if (!has_targets(batch, first_row, n_rows)) return pass_by(model, &pass, &done);
     pass.dropout_rate = args->dropout;
     pass.dropout_key = args->dropout_key;
     pass.first_row = batch->first_row + first_row;
@@ -267,6 +277,8 @@ sago_status sago_model_loss(sago_model *model, const void *values, float *gradie
     sago_tensor d_memory =
         sago_partial_sum(&pass, network->decoder_only ? NULL : model->d_memory, rows, state.input_length, d);
     d_x.data = model->d_x;
+    if (last_block < model->registry->n_blocks) SAGO_TRY(sago_pass_enter(&pass, last_block, SAGO_FORWARD));
+    SAGO_TRY(sago_pass_enter(&pass, model->registry->n_blocks - 1, SAGO_BACKWARD));
     SAGO_TRY(sago_gather_tokens(&pass, &hidden, state.hidden, rows, tokens, pass.gathered[0]));
     SAGO_TRY(sago_loss_run(&model->head, &pass, &model->loss, d_hidden, hidden, &state.tokens, args, sums));
     SAGO_TRY(sago_sum_partial(&pass, &d_hidden, d_hidden));

@@ -43,6 +43,7 @@ sago_status sago_stack_forward(const sago_stack *stack, const sago_embedding *em
     sago_tensor x = sago_residual_tokens(pass, saved->x[0], in->rows, in->tokens, d_model);
     SAGO_TRY(sago_embedding_forward(embedding, pass, x, ids, in->rows, in->tokens, stack->input_site));
     for (int i = 0; i < stack->n_blocks; i++) {
+        SAGO_TRY(sago_pass_enter(pass, stack->first_block + i, SAGO_FORWARD));
         sago_tensor next = x;
         next.data = saved->x[i + 1];
         SAGO_TRY(sago_block_forward(&stack->blocks[i], pass, &saved->blocks[i], next, x, in));
@@ -69,9 +70,11 @@ sago_status sago_stack_backward(const sago_stack *stack, const sago_embedding *e
         SAGO_TRY(ops->dropout(pass->device, d_out, d_out, &dropout));
     }
     SAGO_TRY(ops->fill(pass->device, d_x, 0));
+    SAGO_TRY(sago_pass_enter(pass, stack->first_block + stack->n_blocks - 1, SAGO_BACKWARD));
     x.data = saved->x[stack->n_blocks];
     SAGO_TRY(sago_norm_backward(&stack->final_norm, pass, &saved->final_norm, d_x, d_out, x));
     for (int i = stack->n_blocks - 1; i >= 0; i--) {
+        SAGO_TRY(sago_pass_enter(pass, stack->first_block + i, SAGO_BACKWARD));
         x.data = saved->x[i];
         SAGO_TRY(sago_block_backward(&stack->blocks[i], pass, &saved->blocks[i], work, d_x, d_memory, x, in));
         if (done->call) SAGO_TRY(done->call(done->context, stack->first_block + i));

@@ -11,6 +11,7 @@ struct sago_model_axis {
     sago_mesh *mesh;
     sago_device *device;
     int size;
+    bool rows_are_cut; /* over the data axis */
     float *packed; /* gradients of the parameters that all hold, one after another; on the device */
     int64_t n_packed;
     sago_tensor *counted; /* whose squares this rank adds */
@@ -29,6 +30,7 @@ sago_status sago_model_axis_open(const sago_registry *registry, sago_mesh *mesh,
     sago_model_axis *axis = sago_alloc_zero(1, sizeof *axis);
     *axis = (sago_model_axis){
         .registry = registry, .mesh = mesh, .device = device, .size = mesh->axis_size[SAGO_MODEL_AXIS]};
+    axis->rows_are_cut = registry->n_params > 0 && registry->params[0].rows_are_cut;
     for (int i = 0; i < registry->n_params; i++)
         if (held_by_all(axis, &registry->params[i])) axis->n_packed += count_of(&registry->params[i]);
     axis->counted = sago_alloc_zero((size_t)registry->n_params, sizeof *axis->counted);
@@ -49,7 +51,7 @@ static sago_status move(sago_model_axis *axis, float *gradients, bool pack) {
     int64_t at = 0;
     for (int i = 0; i < axis->registry->n_params; i++) {
         const sago_param *p = &axis->registry->params[i];
-        if (!held_by_all(axis, p)) continue;
+        if (!held_by_all(axis, p) || count_of(p) == 0) continue;
         sago_tensor flat = sago_tensor_1d(gradients + p->offset, SAGO_F32, count_of(p)),
                     packed = sago_tensor_1d(axis->packed + at, SAGO_F32, count_of(p));
         SAGO_TRY(axis->device->ops->copy(axis->device, pack ? packed : flat, pack ? flat : packed));
@@ -69,7 +71,7 @@ sago_status sago_model_axis_sum(sago_model_axis *axis, float *gradients) {
 
 sago_status sago_model_axis_squares(sago_model_axis *axis, float *gradients, double *squares) {
     const sago_ops *ops = axis->device->ops;
-    if (axis->size == 1) {
+    if (axis->size == 1 && !axis->rows_are_cut) {
         sago_tensor all = sago_tensor_1d(gradients, SAGO_F32, axis->registry->n_elements);
         return ops->sum_squares(axis->device, squares, &all, 1);
     }
@@ -77,11 +79,12 @@ sago_status sago_model_axis_squares(sago_model_axis *axis, float *gradients, dou
     for (int i = 0; i < axis->registry->n_params; i++) {
         const sago_param *p = &axis->registry->params[i];
         if (held_by_all(axis, p) && axis->mesh->axis_rank[SAGO_MODEL_AXIS] > 0) continue;
+        if (count_of(p) == 0) continue;
         axis->counted[n++] = sago_tensor_1d(gradients + p->offset, SAGO_F32, count_of(p));
     }
     double own;
     SAGO_TRY(ops->sum_squares(axis->device, squares, axis->counted, n));
     SAGO_TRY(ops->download(axis->device, &own, squares, sizeof own));
-    SAGO_TRY(sago_all_reduce_f64(axis->mesh, SAGO_MODEL_AXIS, &own, 1));
+    SAGO_TRY(sago_all_reduce_f64(axis->mesh, axis->rows_are_cut ? SAGO_WORLD_AXIS : SAGO_MODEL_AXIS, &own, 1));
     return ops->upload(axis->device, squares, &own, sizeof own);
 }

@@ -82,6 +82,10 @@ static sago_status open_model(sago_trainer *t) {
     t->micro_rows = config->train.micro_batch > 0 && config->train.micro_batch < local_rows
                         ? config->train.micro_batch
                         : local_rows;
+    t->micro_batches = (local_rows + t->micro_rows - 1) / t->micro_rows;
+    bool sharded = ranks > 1 && strcmp(config->mesh.data_axis, "sharded") == 0;
+    sago_registry_cut_rows(&t->registry, sharded ? t->mesh->axis_rank[SAGO_DATA_AXIS] : 0, sharded ? (int)ranks : 1,
+                           &t->held);
     sago_model_options options = {
         .max_rows = t->micro_rows,
         .input_length = config->data.input_length,
@@ -99,15 +103,18 @@ static sago_status open_model(sago_trainer *t) {
                          "a run of its own, "
                          "or a device that stores bf16 (device: cuda), where a run begun in it goes on",
                          t->device->description);
-    size_t bytes = (size_t)t->registry.n_elements * sizeof(float);
-    SAGO_TRY(sago_weights_open(&t->registry, t->device, options.dtype, true, &t->weights));
+    size_t bytes = (size_t)t->held.n_elements * sizeof(float);
+    SAGO_TRY(sago_weights_open(&t->held, t->device, options.dtype, true, &t->weights));
     t->device->purpose = "gradients";
     SAGO_TRY(sago_wrap(ops->allocate(t->device, (void **)&t->gradients, bytes), "gradients"));
     SAGO_TRY(ops->allocate(t->device, (void **)&t->device_step, sizeof *t->device_step));
     SAGO_TRY(ops->allocate_host(t->device, (void **)&t->host_steps, 2 * sizeof *t->host_steps));
     SAGO_TRY(sago_model_open(&t->shape, &t->registry, t->device, t->model_mesh, &options, &t->model));
-    SAGO_TRY(sago_optimizer_open(config, &t->registry, t->mesh, t->device, &t->optimizer));
-    SAGO_TRY(sago_model_axis_open(&t->registry, t->mesh, t->device, &t->model_axis));
+    SAGO_TRY(sago_optimizer_open(config, &t->held, t->mesh, t->device, &t->optimizer));
+    SAGO_TRY(sago_model_axis_open(&t->held, t->mesh, t->device, &t->model_axis));
+    if (sharded)
+        return sago_fsdp_open(&t->registry, &t->held, t->mesh, t->device, options.dtype,
+                              strcmp(config->mesh.gathered, "keep") == 0, &t->fsdp);
     return sago_reducer_open(&t->registry, t->mesh, config->mesh.bucket_bytes, &t->reducer);
 }
 
@@ -262,6 +269,20 @@ static sago_status open_all(sago_trainer *t, int64_t step, sago_ckpt *source) {
     return sago_metrics_open(config->run.dir, t->step, &t->metrics);
 }
 
+sago_status sago_trainer_whole_weights(sago_trainer *t, sago_weights *whole) {
+    *whole = t->weights;
+    if (!t->fsdp) return SAGO_OK;
+    sago_status status = sago_weights_open(&t->registry, t->device, t->weights.dtype, false, whole);
+    status = sago_agree(t->mesh, sago_wrap(status, "an evaluation gathers all parameters of a model rank"));
+    if (status == SAGO_OK) status = sago_fsdp_gather_all(t->fsdp, t->weights.values, whole->values);
+    if (status != SAGO_OK) sago_weights_close(whole);
+    return status;
+}
+
+void sago_trainer_release_weights(sago_trainer *t, sago_weights *whole) {
+    if (t->fsdp) sago_weights_close(whole);
+}
+
 sago_status sago_trainer_open(sago_trainer *t) {
     sago_ckpt *source = NULL;
     int64_t step;
@@ -286,6 +307,7 @@ static void come_to_rest(sago_trainer *t) {
     sago_error failure;
     sago_error_take(SAGO_E_INTERNAL, &failure);
     sago_reducer_close(t->reducer);
+    sago_fsdp_close(t->fsdp);
     if (sago_model_mesh_close(t->model_mesh) != SAGO_OK || sago_mesh_use_device(t->mesh, NULL) != SAGO_OK || t->device->ops->synchronize(t->device) != SAGO_OK)
         (void)sago_error_give(&failure);
 }
@@ -305,6 +327,7 @@ void sago_trainer_close(sago_trainer *t) {
         if (t->host_steps) t->device->ops->release_host(t->device, t->host_steps);
     }
     sago_registry_free(&t->registry);
+    sago_registry_free(&t->held);
     sago_device_close(t->device);
     if (t->metrics) fclose(t->metrics);
     free(t->checkpoints);

@@ -13,10 +13,11 @@ typedef struct state_tensor {
     char name[SAGO_PARAM_NAME_BYTES + 32];
     int n_dims;
     int64_t global_shape[2], offset[2], shape[2];
+    bool cut_over_data, cut_over_model;
     float *data;
 } state_tensor;
 
-/* Sums that lie one after another, of which every rank that shares the model has its part. */
+/* Sums that lie one after another, of which every rank of an axis has its part. */
 typedef struct partial_sums {
     double *first; /* on the device */
     int64_t count;
@@ -27,8 +28,8 @@ struct sago_optimizer {
     const sago_registry *registry;
     sago_device *device;
     sago_mesh *mesh;
-    partial_sums statistics, updates; /* of parameters that are cut over the model axis */
-    double *host_sums;                /* room for either, where the device's memory is not the host's */
+    partial_sums statistics[SAGO_WORLD_AXIS], updates[SAGO_WORLD_AXIS]; /* that travel on an axis */
+    double *host_sums;                /* room for any, where the device's memory is not the host's */
     sago_adafactor_slot *slots;       /* of the parameters that learn */
     const sago_param **params;        /* the slot's parameter */
     double *multipliers;              /* the slot's learning-rate multiplier */
@@ -57,6 +58,8 @@ static float *take_state(sago_optimizer *o, sago_arena *arena, const char *kind,
         t->global_shape[i] = param->global_shape[first_dim + i];
         t->offset[i] = param->global_offset[first_dim + i];
         t->shape[i] = param->local_shape[first_dim + i];
+        t->cut_over_data |= param->rows_are_cut && first_dim + i == 0;
+        t->cut_over_model |= param->model_dim == first_dim + i;
     }
     t->data = sago_arena_take(arena, (size_t)(t->shape[0] * t->shape[1]) * sizeof(float));
     return t->data;
@@ -66,40 +69,67 @@ static double *take_sums(sago_arena *arena, int64_t count) {
     return sago_arena_take(arena, (size_t)count * sizeof(double));
 }
 
-/* The parameter is cut along this dim, so sums along it are partial. */
-static bool is_cut(const sago_param *p, int dim) {
-    return p->local_shape[dim] != p->global_shape[dim];
+/*
+ * The axes that a sum travels on: those over which what it adds up is cut. Sums of one kind lie together, in this order, so
+ * that those of an axis are one run of numbers: model, both, data.
+ */
+typedef enum travel { ON_MODEL, ON_BOTH, ON_DATA, NOWHERE, N_TRAVELS } travel;
+
+static travel travel_of(bool data, bool model) {
+    return data && model ? ON_BOTH : data ? ON_DATA : model ? ON_MODEL : NOWHERE;
 }
 
-/* One pass over the slots for each kind of sums: those that travel, together, and those that do not. A sum
-   over columns is partial where columns are cut. */
-static void lay_out_statistics(sago_optimizer *o, sago_arena *arena, bool travelling) {
+/* Rows are summed over columns, columns over rows, squares over all. Rows may be cut over both axes. */
+static travel row_travel(const sago_param *p) {
+    return travel_of(false, p->model_dim == 1);
+}
+
+static travel column_travel(const sago_param *p) {
+    return travel_of(p->rows_are_cut, p->model_dim == 0);
+}
+
+static travel square_travel(const sago_param *p) {
+    return travel_of(p->rows_are_cut, p->model_dim >= 0);
+}
+
+static void lay_out_statistics(sago_optimizer *o, sago_arena *arena, travel now) {
     for (int i = 0; i < o->n_slots; i++) {
         const sago_param *p = o->params[i];
         sago_adafactor_slot *slot = &o->slots[i];
-        bool cut = is_cut(p, 0) || is_cut(p, 1);
-        if (slot->factored && is_cut(p, 1) == travelling) slot->row_sum = take_sums(arena, p->local_shape[0]);
-        if (slot->factored && is_cut(p, 0) == travelling)
-            slot->column_sum = take_sums(arena, p->local_shape[1]);
-        if (cut == travelling) slot->value_square = take_sums(arena, 1);
+        if (slot->factored && row_travel(p) == now) slot->row_sum = take_sums(arena, p->local_shape[0]);
+        if (slot->factored && column_travel(p) == now) slot->column_sum = take_sums(arena, p->local_shape[1]);
+        if (square_travel(p) == now) slot->value_square = take_sums(arena, 1);
+        /* No rank has a whole row or a whole column. */
+        if (slot->factored && p->rows_are_cut && p->model_dim == 1 && now == ON_BOTH) {
+            slot->mean_parts = take_sums(arena, 2);
+            slot->row_copies = o->mesh->axis_size[SAGO_MODEL_AXIS];
+        }
     }
 }
 
-static void lay_out_updates(sago_optimizer *o, sago_arena *arena, bool travelling) {
-    for (int i = 0; i < o->n_slots; i++) {
-        const sago_param *p = o->params[i];
-        if ((is_cut(p, 0) || is_cut(p, 1)) == travelling) o->slots[i].update_square = take_sums(arena, 1);
-    }
+static void lay_out_updates(sago_optimizer *o, sago_arena *arena, travel now) {
+    for (int i = 0; i < o->n_slots; i++)
+        if (square_travel(o->params[i]) == now) o->slots[i].update_square = take_sums(arena, 1);
 }
 
-static partial_sums between(const sago_optimizer *o, const sago_arena *arena, size_t mark) {
-    size_t bytes = sago_arena_mark(arena) - mark;
+static partial_sums between(const sago_optimizer *o, size_t first, size_t end) {
     if (!o->memory) return (partial_sums){0}; /* only measured */
-    return (partial_sums){(double *)(void *)((char *)o->memory + mark), (int64_t)(bytes / sizeof(double))};
+    return (partial_sums){(double *)(void *)((char *)o->memory + first), (int64_t)((end - first) / sizeof(double))};
 }
 
-/* Runs twice: to measure, then to hand out addresses. Sums are padded by the arena, and padding is summed
- * too. */
+/* All sums of one kind. They are padded by the arena, and padding is summed too. */
+static void lay_out_sums(sago_optimizer *o, sago_arena *arena,
+                         void (*lay)(sago_optimizer *, sago_arena *, travel), partial_sums sums[]) {
+    size_t at[N_TRAVELS];
+    for (travel now = ON_MODEL; now < N_TRAVELS; now++) {
+        at[now] = sago_arena_mark(arena);
+        lay(o, arena, now);
+    }
+    sums[SAGO_MODEL_AXIS] = between(o, at[ON_MODEL], at[ON_DATA]);
+    sums[SAGO_DATA_AXIS] = between(o, at[ON_BOTH], at[NOWHERE]);
+}
+
+/* Runs twice: to measure, then to hand out addresses. */
 static void lay_out(sago_optimizer *o, sago_arena *arena) {
     const sago_config *config = o->config;
     o->n_tensors = 0;
@@ -110,14 +140,8 @@ static void lay_out(sago_optimizer *o, sago_arena *arena) {
             config->optimizer.factored && p->n_dims == 2 && smaller >= config->optimizer.min_factored_dim;
         o->slots[i].global_rows = p->global_shape[0], o->slots[i].global_columns = p->global_shape[1];
     }
-    size_t mark = sago_arena_mark(arena);
-    lay_out_statistics(o, arena, true);
-    o->statistics = between(o, arena, mark);
-    mark = sago_arena_mark(arena);
-    lay_out_updates(o, arena, true);
-    o->updates = between(o, arena, mark);
-    lay_out_statistics(o, arena, false);
-    lay_out_updates(o, arena, false);
+    lay_out_sums(o, arena, lay_out_statistics, o->statistics);
+    lay_out_sums(o, arena, lay_out_updates, o->updates);
     for (int i = 0; i < o->n_slots; i++) {
         const sago_param *p = o->params[i];
         sago_adafactor_slot *slot = &o->slots[i];
@@ -171,7 +195,11 @@ sago_status sago_optimizer_open(const sago_config *config, const sago_registry *
     }
     sago_arena_over(&arena, o->memory, o->bytes);
     lay_out(o, &arena);
-    int64_t longest = o->statistics.count > o->updates.count ? o->statistics.count : o->updates.count;
+    int64_t longest = 0;
+    for (int axis = 0; axis < SAGO_WORLD_AXIS; axis++) {
+        if (o->statistics[axis].count > longest) longest = o->statistics[axis].count;
+        if (o->updates[axis].count > longest) longest = o->updates[axis].count;
+    }
     if (longest > 0 && device->asynchronous) o->host_sums = sago_alloc_zero((size_t)longest, sizeof(double));
     *out = o;
     return SAGO_OK;
@@ -188,16 +216,23 @@ void sago_optimizer_close(sago_optimizer *o) {
     free(o);
 }
 
-/* Adds the parts of all ranks that share the model. */
-static sago_status join(sago_optimizer *o, const partial_sums *sums) {
+/* Adds the parts of all ranks: first of those that share rows, then of those that hold other ones. */
+static sago_status join(sago_optimizer *o, const partial_sums all[]) {
+    static const sago_mesh_axis order[] = {SAGO_MODEL_AXIS, SAGO_DATA_AXIS};
     const sago_ops *ops = o->device->ops;
-    size_t bytes = (size_t)sums->count * sizeof(double);
-    if (sums->count == 0) return SAGO_OK;
-    if (!o->device->asynchronous)
-        return sago_all_reduce_f64(o->mesh, SAGO_MODEL_AXIS, sums->first, sums->count);
-    SAGO_TRY(ops->download(o->device, o->host_sums, sums->first, bytes));
-    SAGO_TRY(sago_all_reduce_f64(o->mesh, SAGO_MODEL_AXIS, o->host_sums, sums->count));
-    return ops->upload(o->device, sums->first, o->host_sums, bytes);
+    for (int i = 0; i < 2; i++) {
+        const partial_sums *sums = &all[order[i]];
+        size_t bytes = (size_t)sums->count * sizeof(double);
+        if (sums->count == 0) continue;
+        if (!o->device->asynchronous) {
+            SAGO_TRY(sago_all_reduce_f64(o->mesh, order[i], sums->first, sums->count));
+            continue;
+        }
+        SAGO_TRY(ops->download(o->device, o->host_sums, sums->first, bytes));
+        SAGO_TRY(sago_all_reduce_f64(o->mesh, order[i], o->host_sums, sums->count));
+        SAGO_TRY(ops->upload(o->device, sums->first, o->host_sums, bytes));
+    }
+    return SAGO_OK;
 }
 
 sago_status sago_optimizer_step(sago_optimizer *o, const sago_weights *weights, float *gradients, int64_t t,
@@ -222,9 +257,9 @@ sago_status sago_optimizer_step(sago_optimizer *o, const sago_weights *weights, 
     }
     const sago_ops *ops = o->device->ops;
     SAGO_TRY(ops->adafactor_statistics(o->device, o->slots, o->n_slots, &args));
-    SAGO_TRY(join(o, &o->statistics));
+    SAGO_TRY(join(o, o->statistics));
     SAGO_TRY(ops->adafactor_moments(o->device, o->slots, o->n_slots, &args));
-    SAGO_TRY(join(o, &o->updates));
+    SAGO_TRY(join(o, o->updates));
     return ops->adafactor_apply(o->device, o->slots, o->n_slots, &args);
 }
 
@@ -241,6 +276,8 @@ void sago_optimizer_pieces(const sago_optimizer *o, sago_piece *out) {
                               .global_shape = {t->global_shape[0], t->global_shape[1]},
                               .offset = {t->offset[0], t->offset[1]},
                               .shape = {t->shape[0], t->shape[1]},
+                              .cut_over_data = t->cut_over_data,
+                              .cut_over_model = t->cut_over_model,
                               .data = o->device->asynchronous ? NULL : t->data,
                               .remote = o->device->asynchronous ? &o->remote : NULL,
                               .first_remote = t->data - (float *)o->memory};

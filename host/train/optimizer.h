@@ -19,8 +19,8 @@
 
 typedef struct sago_optimizer sago_optimizer;
 
-/** Takes zeroed state. mesh: whose model axis adds up what each rank sees of a parameter that is cut over it, in two sums
- * a step; NULL where none is. Frozen parameters (a group of multiplier 0) have none. */
+/** Takes zeroed state. mesh: whose axes add up what each rank sees of a parameter that is cut over them, in two sums a step
+ * and axis; NULL where none is. Frozen parameters (a group of multiplier 0) have none. */
 sago_status sago_optimizer_open(const sago_config *config, const sago_registry *registry, sago_mesh *mesh,
                                 sago_device *device, sago_optimizer **out) SAGO_MUST_CHECK;
 void sago_optimizer_close(sago_optimizer *optimizer);

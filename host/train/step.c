@@ -48,9 +48,9 @@ static void count_pairs(const sago_batch *batch, double *encoder, double *decode
 /* The first block is final last: what the loss is not, its gradient is not either, on every rank. */
 static sago_status block_done(void *context, int block) {
     sago_trainer *t = context;
-    sago_tensor first = sago_tensor_1d(t->gradients, SAGO_F32, 1);
+    sago_tensor first = sago_tensor_1d(t->fsdp ? sago_fsdp_gradient(t->fsdp, 0).data : t->gradients, SAGO_F32, 1);
     if (block == 0) SAGO_TRY(t->device->ops->carry_nonfinite(t->device, first, &t->device_step->sums));
-    return sago_reducer_block_done(t->reducer, block);
+    return t->fsdp ? sago_fsdp_block_done(t->fsdp, block) : sago_reducer_block_done(t->reducer, block);
 }
 
 static sago_status run_micro_batches(sago_trainer *t, const sago_batch *batch) {
@@ -62,13 +62,18 @@ static sago_status run_micro_batches(sago_trainer *t, const sago_batch *batch) {
         .label_smoothing = (float)config->train.label_smoothing,
         .scale = batch->global_target_tokens > 0 ? 1.0 / (double)batch->global_target_tokens : 0,
         .context = t,
+        .fsdp = t->fsdp,
     };
-    for (int64_t first = 0; first < batch->n_rows; first += t->micro_rows) {
+    const void *values = t->fsdp ? NULL : t->weights.values;
+    float *gradients = t->fsdp ? NULL : t->gradients;
+    bool every = t->fsdp && strcmp(config->mesh.gathered, "drop") == 0;
+    int64_t own = (batch->n_rows + t->micro_rows - 1) / t->micro_rows, n = t->fsdp ? t->micro_batches : own;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t first = i < own ? i * t->micro_rows : batch->n_rows;
         int64_t rows = batch->n_rows - first < t->micro_rows ? batch->n_rows - first : t->micro_rows;
-        /* Gradients accumulate in one buffer: only the last micro-batch leaves a block final. */
-        args.block_done = first + rows == batch->n_rows ? block_done : NULL;
-        SAGO_TRY(sago_model_loss(t->model, t->weights.values, t->gradients, batch, first, rows, &args,
-                                 &t->device_step->sums));
+        /* Where gradients accumulate in one buffer, only the last micro-batch leaves a block final. */
+        args.block_done = every || i == n - 1 ? block_done : NULL;
+        SAGO_TRY(sago_model_loss(t->model, values, gradients, batch, first, rows, &args, &t->device_step->sums));
     }
     return SAGO_OK;
 }
@@ -97,17 +102,20 @@ sago_status sago_trainer_gradients(sago_trainer *t, sago_step_record *record, bo
     describe_batch(t, batch, record);
     record->data_wait_seconds = sago_data_wait_seconds(t->data);
 
-    sago_tensor gradients = sago_tensor_1d(t->gradients, SAGO_F32, t->registry.n_elements);
+    sago_tensor gradients = sago_tensor_1d(t->gradients, SAGO_F32, t->held.n_elements);
     sago_tensor sums = sago_tensor_1d(&on_device->sums, SAGO_F32, sizeof on_device->sums / sizeof(float));
     SAGO_TRY(ops->fill(t->device, gradients, 0));
     SAGO_TRY(ops->fill(t->device, sums, 0)); /* all bits 0 are 0 in double, too */
-    sago_reducer_begin(t->reducer, t->gradients);
+    if (t->fsdp)
+        SAGO_TRY(sago_fsdp_begin(t->fsdp, t->weights.values, t->gradients));
+    else
+        sago_reducer_begin(t->reducer, t->gradients);
     SAGO_TRY(run_micro_batches(t, batch));
-    SAGO_TRY(sago_reducer_finish(t->reducer));
+    SAGO_TRY(t->fsdp ? sago_fsdp_finish(t->fsdp) : sago_reducer_finish(t->reducer));
     SAGO_TRY(sago_model_axis_sum(t->model_axis, t->gradients));
     record->comm_wait_seconds = sago_mesh_exposed_seconds(t->mesh) + sago_mesh_exposed_seconds(t->model_mesh);
 
-    /* Summed gradients are the same bytes on every rank, and so is their norm: all decide alike. */
+    /* The norm of the summed gradient is the same bytes on every rank: all decide alike. */
     SAGO_TRY(sago_model_axis_squares(t->model_axis, t->gradients, &on_device->squares));
     SAGO_TRY(ops->step_control(t->device, &on_device->control, &on_device->squares, &on_device->sums,
                                t->config->optimizer.clip_norm));

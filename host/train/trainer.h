@@ -22,6 +22,7 @@
 #include "config.h"
 #include "data.h"
 #include "device.h"
+#include "fsdp.h"
 #include "mesh.h"
 #include "model.h"
 #include "model_axis.h"
@@ -56,17 +57,19 @@ typedef struct sago_trainer {
     sago_mesh *mesh;     /* the caller's */
     sago_mesh *model_mesh; /* its view for the model */
     sago_device *device;
-    sago_registry registry;
+    sago_registry registry; /* what the model computes with */
+    sago_registry held;     /* what this rank keeps of it: all, or its rows where the data axis is fully sharded */
     sago_model_shape shape;
     sago_model *model;
     sago_tokenizer *tokenizer; /* NULL when every source gives ids */
     sago_data *data;
     sago_optimizer *optimizer;
-    sago_reducer *reducer;
+    sago_reducer *reducer; /* sums gradients over the data axis ... */
+    sago_fsdp *fsdp;       /* ... and this one scatters them, where it is fully sharded; else NULL */
     sago_model_axis *model_axis;
     sago_ckpt_writer *writer;
     sago_weights weights;
-    float *gradients;             /* flat, on the device */
+    float *gradients;             /* flat like the weights, on the device */
     sago_step_state *device_step; /* on the device */
     sago_step_state *host_steps;  /* [2]: where the numbers of this step and the one before arrive */
     sago_step_record pending;     /* handed over, its numbers not looked at yet; number 0: none */
@@ -77,6 +80,7 @@ typedef struct sago_trainer {
     int64_t step;                 /* steps done */
     int64_t moment_age_offset;    /* t = step - offset: age of the second moments */
     int64_t micro_rows;           /* rows of a micro-batch */
+    int64_t micro_batches;        /* of a step on the rank that has most */
     int64_t skipped_in_a_row, rewinds;
     int64_t saved_step; /* last step handed to the writer */
     sago_spike_detector spikes;
@@ -105,6 +109,11 @@ sago_status sago_train(sago_config *config, sago_mesh *mesh, const sago_train_ho
 /** open.c: fills trainer from its config and mesh. */
 sago_status sago_trainer_open(sago_trainer *trainer) SAGO_MUST_CHECK;
 void sago_trainer_close(sago_trainer *trainer);
+
+/** The weights as an evaluation reads them: the trainer's own or, where the data axis is fully sharded, gathered into
+ * memory that sago_trainer_release_weights gives back. Collective; the same outcome on every rank. */
+sago_status sago_trainer_whole_weights(sago_trainer *trainer, sago_weights *whole) SAGO_MUST_CHECK;
+void sago_trainer_release_weights(sago_trainer *trainer, sago_weights *whole);
 
 /** state.c: what a checkpoint of a run holds. */
 sago_status sago_trainer_save(sago_trainer *trainer) SAGO_MUST_CHECK;

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One run on many meshes: the same weights, losses and answers, and checkpoints from any to any. test_meshes.py SAGO MPIRUN [all]
 
-A mesh DxM is D copies of the model, each over M ranks. `all` tries every pair of meshes and both families in full."""
+A mesh DxM is D copies of the model, each over M ranks; DxMs shares one copy's parameters out over the D ranks (FSDP), and DxMk
+keeps what it gathered for a step. `all` tries every pair of meshes and both families in full."""
 import json, os, shutil, subprocess, sys, tempfile
 
 SAGO, MPIRUN = sys.argv[1:3]
@@ -49,7 +50,7 @@ configs = {name: write(f"{work}/{name}.yaml", CONFIG.format(work=work, model=mod
 
 
 def sago(*words, mesh="1x1", fails=False):
-    ranks = eval(mesh.replace("x", "*"))
+    ranks = eval(mesh.rstrip("sk").replace("x", "*"))
     launch = [MPIRUN, "--oversubscribe", "-n", str(ranks)] if ranks > 1 else []
     p = subprocess.run([*launch, SAGO, *map(str, words)], capture_output=True, text=True, env=ENV, timeout=300)
     assert (p.returncode != 0) == fails, (words, mesh, p.returncode, p.stderr[-800:])
@@ -57,8 +58,9 @@ def sago(*words, mesh="1x1", fails=False):
 
 
 def train(family, run, mesh, **kv):
-    data, model = mesh.split("x")
-    kv = {"run.dir": f"{work}/{run}", "mesh.data": data, "mesh.model": model, "threads": 1, "device": "cpu", **{k.replace("__", "."): v for k, v in kv.items()}}
+    data, model = mesh.rstrip("sk").split("x")
+    kv = {"run.dir": f"{work}/{run}", "mesh.data": data, "mesh.model": model, "mesh.data_axis": "sharded" if mesh[-1] in "sk" else "replicated",
+          "mesh.gathered": "keep" if mesh[-1] == "k" else "drop", "threads": 1, "device": "cpu", **{k.replace("__", "."): v for k, v in kv.items()}}
     sago("train", configs[family], "--quiet", *[x for k, v in kv.items() for x in ("--set", f"{k}={v}")], mesh=mesh)
     return run
 
@@ -133,7 +135,7 @@ def case_from_text_to_instructions():
         text = CONFIG.format(work=work, model=MODELS["palm"].replace("prefix", attention)).replace("{name: words, format: jsonl, path: " + work + "/tasks, share: 1}", member)
         text = text.replace("input_length: 60", f"input_length: {length}").replace("target_length: 21", f"target_length: {length}").replace("micro_batch: 2", "micro_batch: 2, recompute: true")
         configs[name] = write(f"{work}/{name}.yaml", text)
-        return train(name, f"run-{name}", "2x2" if name == "tuned" else "2x1", run__steps=steps, optimizer__learning_rate=rate, **({"model.init": f"{work}/run-{init}"} if init else {}))
+        return train(name, f"run-{name}", "2x2s" if name == "tuned" else "2x1", run__steps=steps, optimizer__learning_rate=rate, **({"model.init": f"{work}/run-{init}"} if init else {}))
     stage("pretrained", f"{{name: text, format: text, path: {work}/text, objective: causal-lm}}", "", "causal", 30, 40, 0.01)
     stage("ul2r", f"{{name: text, format: text, path: {work}/text, objective: ul2r}}", "pretrained", "prefix", 20, 64, 0.003)
     run = f"{work}/" + stage("tuned", f"{{name: words, format: jsonl, path: {work}/tasks, share: 1}}", "ul2r", "prefix", 40, 40, 0.01)
@@ -156,13 +158,13 @@ def case_what_does_not_divide():
         assert says in said and len(lines) == 1, said
 
 
-case_same_numbers("palm", ["2x1", "1x2", "3x1", "1x4", "2x2"] if ALL else ["1x4", "2x2"])
-case_same_numbers("t5", ["2x1", "1x2", "3x1", "4x1", "2x2"] if ALL else ["2x2"])
-case_first_weights("palm", ["2x1", "1x4", "2x2"] if ALL else ["1x4"])
-case_first_weights("t5", ["2x1", "1x4", "2x2"] if ALL else ["2x2"])
-every = ["1x1", "2x1", "1x2", "2x2"]
-case_any_to_any("palm", [(a, b) for a in every for b in every if a != b] if ALL else [("2x2", "1x1"), ("1x1", "1x2"), ("1x2", "2x1")])
-case_any_to_any("t5", [(a, b) for a in every for b in every if a != b] if ALL else [("2x1", "2x2")])
+case_same_numbers("palm", ["2x1", "1x2", "3x1", "1x4", "2x2", "2x1s", "3x1s", "4x1k", "2x2k", "2x2s"] if ALL else ["1x4", "2x1k", "2x2s"])
+case_same_numbers("t5", ["2x1", "1x2", "3x1", "4x1", "2x2", "2x1k", "3x1s", "4x1s", "2x2s"] if ALL else ["2x2", "3x1s"])
+case_first_weights("palm", ["2x1", "1x4", "2x2", "3x1s", "2x2s"] if ALL else ["1x4"])
+case_first_weights("t5", ["2x1", "1x4", "2x2", "3x1s", "2x2s"] if ALL else ["2x2s"])
+every = ["1x1", "2x1", "1x2", "2x2", "3x1s", "2x2s"]
+case_any_to_any("palm", [(a, b) for a in every for b in every if a != b] if ALL else [("2x2", "1x1"), ("1x1", "2x2s"), ("1x2", "2x1")])
+case_any_to_any("t5", [(a, b) for a in every for b in every if a != b] if ALL else [("3x1s", "2x2")])
 case_same_answers("palm")
 case_same_answers("t5")
 case_what_does_not_divide()

@@ -294,6 +294,11 @@ def case_evaluation_on_the_way():
     subprocess.run([SAGO, "eval", f"{work}/unwatched8", "--quiet"], check=True, env=ENV)
     answers = [open(f"{work}/{r}/eval/step-000008/predictions.jsonl").read() for r in ("watched1", "unwatched8")]
     assert answers[0] == answers[1] and answers[0].count("\n") == 12, answers
+    # Ranks that hold a share of the weights each gather them to be asked.
+    train("shared8", 2, run__steps=8, eval__every=8, mesh__data_axis="sharded", **extra)
+    subprocess.run([SAGO, "eval", f"{work}/shared8", "--quiet", "--output", f"{work}/shared-again"], check=True, env=ENV)
+    answers = [open(f"{work}/{r}/predictions.jsonl").read() for r in ("shared8/eval/step-000008", "shared-again")]
+    assert answers[0] == answers[1] and answers[0].count("\n") == 12, answers
     said = train("unasked", run__steps=6, eval__every=4)
     assert "not evaluated after step 4" in said and len(losses("unasked")) == 6, said
 
