@@ -38,8 +38,10 @@ static sago_status read_hardware(const sago_arguments *arguments, sago_hardware 
 static sago_status read_options(const sago_arguments *arguments, const sago_config *config,
                                 const sago_hardware *hardware, sago_plan_options *out) {
     const char *axis = sago_argument(arguments, "--data-axis");
-    *out = (sago_plan_options){.sharded = !axis || strcmp(axis, "sharded") == 0};
-    if (axis && !out->sharded && strcmp(axis, "replicated") != 0)
+    *out = (sago_plan_options){.data_axis = !axis                          ? SAGO_ANY_AXIS
+                                            : strcmp(axis, "sharded") == 0 ? SAGO_ONLY_SHARDED
+                                                                           : SAGO_ONLY_REPLICATED};
+    if (out->data_axis == SAGO_ONLY_REPLICATED && strcmp(axis, "replicated") != 0)
         return sago_fail(SAGO_E_USAGE, "plan: --data-axis %s: sharded or replicated is needed", axis);
     SAGO_TRY(sago_argument_int(arguments, "--gpus-per-node", hardware->devices_per_node, 1, 1024,
                                &out->devices_per_node));
@@ -112,7 +114,7 @@ const sago_command sago_command_plan = {
     .details = "Allocates nothing. Prints the memory of a device by kind, FLOPs, bytes sent on each axis of "
                "the mesh, time of "
                "a step by the model of docs/plan.md, MFU, tokens a second, days and device-hours: of the "
-               "mesh, micro-batch "
+               "mesh, data axis, micro-batch "
                "and recomputation that are configured, and of the fastest ones that fit, found by trying "
                "all. Rates come "
                "from configs/hardware (a100-40, a100-80, h100-80, h200, cpu) or a file of that form. "
@@ -124,7 +126,8 @@ const sago_command sago_command_plan = {
             {"--gpu", "NAME", "The devices: a built-in name or a .yaml file (default h100-80)", false},
             {"--nodes", "N", "Nodes (default: what mesh.data and mesh.model ask for)", false},
             {"--gpus-per-node", "N", "Devices of a node (default: the hardware's)", false},
-            {"--data-axis", "sharded|replicated", "What data ranks keep: shares or copies (default sharded)",
+            {"--data-axis", "sharded|replicated",
+             "Plans for this kind of data axis alone (default: the configured one, and in the search any)",
              false},
             {"--price", "P", "Of a device for an hour, in your currency", false},
             {"--json", NULL, "Prints one JSON object", false},

@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-enum { GATHER_BUFFERS = 2 };
+enum { SHARED_SLOTS = 3 }; /* of host/model/fsdp.c */
 
 const char *sago_memory_name(sago_memory_kind kind) {
     static const char *const names[] = {"parameters", "gradients", "optimizer", "activations",
@@ -76,71 +76,86 @@ static int64_t aligned(int64_t bytes) {
     return (bytes + SAGO_ARENA_ALIGN - 1) / SAGO_ARENA_ALIGN * SAGO_ARENA_ALIGN;
 }
 
-/* Second moments, momentum and partial sums of a piece of `rows` rows; of that, what a checkpoint holds. */
-static int64_t optimizer_of(const sago_config *config, const sago_param *p, int64_t rows, int64_t *saved) {
-    int64_t columns = p->local_shape[1], count = rows * columns, bytes = 0;
+/* Ranks that hold the same piece and save a part of it each. */
+static int64_t holders(const sago_layout *layout, bool cut_over_data, bool cut_over_model) {
+    return (cut_over_data ? 1 : layout->data) * (cut_over_model ? 1 : layout->model);
+}
+
+/* Second moments, momentum and partial sums of a piece; adds what of it a rank saves. */
+static int64_t optimizer_of(const sago_config *config, const sago_layout *layout, const sago_param *p,
+                            int64_t *saved) {
+    int64_t rows = p->local_shape[0], columns = p->local_shape[1], count = rows * columns, bytes = 0;
     int64_t smaller = p->global_shape[0] < p->global_shape[1] ? p->global_shape[0] : p->global_shape[1];
     bool factored =
         config->optimizer.factored && p->n_dims == 2 && smaller >= config->optimizer.min_factored_dim;
     const int64_t f32 = sizeof(float), f64 = sizeof(double);
-    *saved = (factored ? rows + columns : count) * f32;
-    if (factored)
+    if (factored) {
         bytes += aligned(rows * f32) + aligned(columns * f32) + aligned(rows * f64) + aligned(columns * f64);
-    else
-        bytes += aligned(count * f32);
-    if (config->optimizer.momentum > 0) {
-        bytes += aligned(count * f32);
-        *saved += count * f32;
+        /* No rank has a whole row or a whole column: two sums more. */
+        if (p->rows_are_cut && p->model_dim == 1) bytes += aligned(2 * f64);
+        *saved += rows * f32 / holders(layout, p->rows_are_cut, p->model_dim == 0);
+        *saved += columns * f32 / holders(layout, false, p->model_dim == 1);
     }
-    return bytes + 2 * aligned(f64);
+    int whole = (factored ? 0 : 1) + (config->optimizer.momentum > 0 ? 1 : 0);
+    *saved += whole * count * f32 / holders(layout, p->rows_are_cut, p->model_dim >= 0);
+    return bytes + whole * aligned(count * f32) + 2 * aligned(f64);
+}
+
+static void add_share(const sago_workload *work, const sago_layout *layout, const sago_param *whole,
+                      const sago_param *held, sago_shares *out) {
+    const int64_t f32 = sizeof(float);
+    int64_t elements = whole->local_shape[0] * whole->local_shape[1];
+    int64_t kept = held->local_shape[0] * held->local_shape[1];
+    sago_block_share *block = &out->blocks[whole->block];
+    block->params++;
+    block->elements += elements;
+    block->room += aligned(elements * f32) / f32;
+    block->held += kept;
+    if (layout->model > 1 && held->replicated_over > 1) out->packed_elements += kept;
+    if (!is_frozen(work->config, held->name))
+        out->optimizer_bytes += optimizer_of(work->config, layout, held, &out->checkpoint_bytes);
+    out->checkpoint_bytes += kept * f32 / holders(layout, held->rows_are_cut, held->model_dim >= 0);
 }
 
 sago_status sago_shares_open(const sago_workload *work, const sago_layout *layout, sago_shares *out) {
-    sago_registry registry;
+    sago_registry registry, held;
     *out = (sago_shares){0};
     sago_status status = sago_workload_registry(work, layout->model, &registry);
     if (status != SAGO_OK) {
         sago_registry_free(&registry);
         return status;
     }
+    /* The last rank has most rows of every parameter. */
+    int ranks = layout->sharing == SAGO_REPLICATED ? 1 : (int)layout->data;
+    sago_registry_cut_rows(&registry, ranks - 1, ranks, &held);
     out->n_blocks = registry.n_blocks;
-    out->elements = registry.n_elements;
-    out->block_elements = sago_alloc_zero((size_t)registry.n_blocks, sizeof *out->block_elements);
-    bool shared = layout->sharded && layout->data > 1;
-    int64_t held = 0, checkpoint = 0;
-    for (int i = 0; i < registry.n_params; i++) {
-        const sago_param *p = &registry.params[i];
-        /* Whole rows, so that the rank that has most of them rounds up. */
-        int64_t rows = shared ? (p->local_shape[0] + layout->data - 1) / layout->data : p->local_shape[0];
-        int64_t count = rows * p->local_shape[1], saved = 0;
-        out->block_elements[p->block] += p->local_shape[0] * p->local_shape[1];
-        held += aligned(count * (int64_t)sizeof(float)) / (int64_t)sizeof(float);
-        if (!is_frozen(work->config, p->name))
-            out->optimizer_bytes += optimizer_of(work->config, p, rows, &saved);
-        checkpoint += count * (int64_t)sizeof(float) + saved;
-    }
-    out->held_elements = held;
-    out->checkpoint_bytes = shared ? checkpoint : checkpoint / layout->data;
-    for (int64_t b = 0; b < out->n_blocks; b++)
-        if (out->block_elements[b] > out->largest) out->largest = out->block_elements[b];
+    out->held_elements = held.n_elements;
+    out->blocks = sago_alloc_zero((size_t)registry.n_blocks, sizeof *out->blocks);
+    for (int i = 0; i < registry.n_params; i++)
+        add_share(work, layout, &registry.params[i], &held.params[i], out);
+    sago_registry_free(&held);
     sago_registry_free(&registry);
     return SAGO_OK;
 }
 
 void sago_shares_close(sago_shares *shares) {
-    free(shares->block_elements);
+    free(shares->blocks);
     *shares = (sago_shares){0};
+}
+
+int64_t sago_slot_elements(const sago_layout *layout, const sago_shares *shares) {
+    int64_t all = 0, slots[SHARED_SLOTS] = {0};
+    if (layout->sharing == SAGO_REPLICATED) return 0;
+    for (int64_t b = 0; b < shares->n_blocks; b++) {
+        int64_t room = shares->blocks[b].room, *slot = &slots[b == 0 ? 0 : 1 + (b - 1) % 2];
+        all += room;
+        if (room > *slot) *slot = room;
+    }
+    return layout->sharing == SAGO_SHARDED_KEEP ? all : slots[0] + slots[1] + slots[2];
 }
 
 /* --- all of it
  * --------------------------------------------------------------------------------------------------- */
-
-static int64_t gathered_bytes(const sago_workload *work, const sago_layout *layout,
-                              const sago_shares *shares) {
-    if (!layout->sharded || layout->data == 1) return 0;
-    return GATHER_BUFFERS * shares->largest *
-           ((int64_t)sago_dtype_bytes(work->dtype) + (int64_t)sizeof(float));
-}
 
 /* Batches made ready, the two that are on their way, and the copy that a checkpoint is written from. */
 static int64_t host_bytes(const sago_workload *work, const sago_layout *layout, const sago_shares *shares) {
@@ -152,19 +167,20 @@ static int64_t host_bytes(const sago_workload *work, const sago_layout *layout, 
     return row * batches + (config->checkpoint.background ? shares->checkpoint_bytes : 0);
 }
 
-sago_status sago_memory_plan(const sago_workload *work, const sago_layout *layout,
-                             const sago_hardware *hardware, const sago_shares *shares, sago_memory *out) {
+void sago_memory_plan(const sago_workload *work, const sago_layout *layout, const sago_hardware *hardware,
+                      const sago_shares *shares, int64_t activation_bytes, sago_memory *out) {
+    const int64_t f32 = sizeof(float);
     const double gib = 1024.0 * 1024 * 1024;
     *out = (sago_memory){.room_bytes = (int64_t)(hardware->memory_gib * gib)};
     /* bf16 values have a remainder of as many bytes beside them: fp32 exactly. */
-    out->bytes[SAGO_MEMORY_PARAMETERS] = shares->held_elements * (int64_t)sizeof(float);
-    out->bytes[SAGO_MEMORY_GRADIENTS] = shares->held_elements * (int64_t)sizeof(float);
+    out->bytes[SAGO_MEMORY_PARAMETERS] = shares->held_elements * f32;
+    out->bytes[SAGO_MEMORY_GRADIENTS] = (shares->held_elements + shares->packed_elements) * f32;
     out->bytes[SAGO_MEMORY_OPTIMIZER] = shares->optimizer_bytes;
-    SAGO_TRY(sago_activation_bytes(work, layout, &out->bytes[SAGO_MEMORY_ACTIVATIONS]));
-    out->bytes[SAGO_MEMORY_GATHERED] = gathered_bytes(work, layout, shares);
+    out->bytes[SAGO_MEMORY_ACTIVATIONS] = activation_bytes;
+    out->bytes[SAGO_MEMORY_GATHERED] =
+        sago_slot_elements(layout, shares) * ((int64_t)sago_dtype_bytes(work->dtype) + f32);
     out->bytes[SAGO_MEMORY_WORKSPACE] = (int64_t)(hardware->reserved_gib * gib);
     out->bytes[SAGO_MEMORY_HOST] = host_bytes(work, layout, shares);
     for (int kind = 0; kind < SAGO_MEMORY_KINDS; kind++)
         if (kind != SAGO_MEMORY_HOST || hardware->memory_is_host) out->device_bytes += out->bytes[kind];
-    return SAGO_OK;
 }

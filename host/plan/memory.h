@@ -26,26 +26,39 @@ typedef struct sago_memory {
     int64_t room_bytes;   /* what the device has */
 } sago_memory;
 
-/** What a layout needs of the registry; one for all layouts with the same axes. */
+/** A block's parameters, cut over the model axis. */
+typedef struct sago_block_share {
+    int64_t params;   /* how many; each is gathered and scattered by itself */
+    int64_t elements; /* of them */
+    int64_t room;     /* with the gaps that make each begin on a cache line */
+    int64_t held;     /* of elements: what a rank keeps */
+} sago_block_share;
+
+/** What a layout needs of the registry; one for all layouts of the same axes that are sharded or are not. Of
+ * the rank that keeps most. */
 typedef struct sago_shares {
     int64_t n_blocks;
-    int64_t *block_elements;  /* of each block, cut over the model axis alone */
-    int64_t elements;         /* of all blocks */
-    int64_t largest;          /* of the largest block */
-    int64_t held_elements;    /* that a rank keeps: a share where the data axis is sharded */
+    sago_block_share *blocks;
+    int64_t held_elements;    /* that a rank keeps, with gaps: a share where the data axis is sharded */
+    int64_t packed_elements;  /* of them, whose gradients are summed over the model axis, whose ranks all hold
+                                 them */
     int64_t optimizer_bytes;  /* of what it keeps, as host/train lays it out */
-    int64_t checkpoint_bytes; /* parameters and optimizer state in fp32, a data rank's part */
+    int64_t checkpoint_bytes; /* parameters and optimizer state in fp32, a rank's part */
 } sago_shares;
 
 sago_status sago_shares_open(const sago_workload *work, const sago_layout *layout,
                              sago_shares *out) SAGO_MUST_CHECK;
 void sago_shares_close(sago_shares *shares);
 
-sago_status sago_memory_plan(const sago_workload *work, const sago_layout *layout,
-                             const sago_hardware *hardware, const sago_shares *shares,
-                             sago_memory *out) SAGO_MUST_CHECK;
+/** activation_bytes: sago_activation_bytes of the layout. */
+void sago_memory_plan(const sago_workload *work, const sago_layout *layout, const sago_hardware *hardware,
+                      const sago_shares *shares, int64_t activation_bytes, sago_memory *out);
 
-/** Device bytes that sago_model_open would take for the activations of this layout. */
+/** Elements of the slots that whole blocks are gathered into (host/model/fsdp.h); 0 where none are. */
+int64_t sago_slot_elements(const sago_layout *layout, const sago_shares *shares);
+
+/** Device bytes that sago_model_open would take for the activations of this layout: the same for every kind
+ * and length of its data axis. */
 sago_status sago_activation_bytes(const sago_workload *work, const sago_layout *layout,
                                   int64_t *out) SAGO_MUST_CHECK;
 

@@ -1,7 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plan.h"
 
+#include <string.h>
+
 enum { MOST_DRAWN = 1024 }; /* micro-batches of a timeline */
+
+static sago_sharing configured_sharing(const sago_planned *p, int64_t data) {
+    bool keep = strcmp(p->work.config->mesh.gathered, "keep") == 0;
+    if (p->options.data_axis == SAGO_ANY_AXIS) return sago_config_sharing(p->work.config, data);
+    if (p->options.data_axis == SAGO_ONLY_REPLICATED || data == 1) return SAGO_REPLICATED;
+    return keep ? SAGO_SHARDED_KEEP : SAGO_SHARDED_DROP;
+}
 
 /* The mesh that `sago train` would open over so many devices; a data axis of another length is the number of
  * devices'. */
@@ -15,35 +24,34 @@ static sago_status configured_layout(const sago_planned *p, sago_layout *out) {
     if (!sago_workload_can_cut(&p->work, model))
         return sago_fail(SAGO_E_SHAPE, "mesh.model: %lld does not divide model.vocab_size %lld",
                          (long long)model, (long long)p->work.shape.vocab_size);
-    *out = (sago_layout){.data = p->devices / model,
-                         .model = model,
-                         .sharded = p->options.sharded,
-                         .recompute = config->train.recompute};
+    *out = (sago_layout){.data = p->devices / model, .model = model, .recompute = config->train.recompute};
+    out->sharing = configured_sharing(p, out->data);
     int64_t rows = sago_layout_rows(&p->work, out);
     out->micro_batch =
         config->train.micro_batch > 0 && config->train.micro_batch < rows ? config->train.micro_batch : rows;
     return SAGO_OK;
 }
 
-sago_status sago_project(const sago_planned *p, const sago_layout *layout, const sago_shares *shares,
-                         sago_projection *out) {
+void sago_project(const sago_planned *p, const sago_layout *layout, const sago_shares *shares,
+                  int64_t activation_bytes, sago_projection *out) {
     *out = (sago_projection){.layout = *layout};
-    SAGO_TRY(sago_memory_plan(&p->work, layout, &p->hardware, shares, &out->memory));
+    sago_memory_plan(&p->work, layout, &p->hardware, shares, activation_bytes, &out->memory);
     sago_walk_step(&p->work, layout, &p->hardware, shares, &out->step, NULL);
     double devices = (double)(layout->data * layout->model);
     out->mfu =
         sago_step_flops(&p->work) / out->step.seconds / devices / sago_peak_flops(&p->work, &p->hardware);
     out->tokens_per_second =
         (double)p->work.rows * (double)(p->work.inputs + p->work.targets) / out->step.seconds;
-    return SAGO_OK;
 }
 
 static sago_status project_alone(const sago_planned *p, const sago_layout *layout, sago_projection *out) {
     sago_shares shares;
+    int64_t activations;
+    SAGO_TRY(sago_activation_bytes(&p->work, layout, &activations));
     SAGO_TRY(sago_shares_open(&p->work, layout, &shares));
-    sago_status status = sago_project(p, layout, &shares, out);
+    sago_project(p, layout, &shares, activations, out);
     sago_shares_close(&shares);
-    return status;
+    return SAGO_OK;
 }
 
 static sago_status other_activations(const sago_planned *p, sago_projection *out) {

@@ -9,10 +9,14 @@
 #include "json.h"
 #include "walk.h"
 
+/** Kinds of data axis that are planned for: the configuration's for its own layout and any in the search, or
+ * one alone. */
+typedef enum sago_axis_choice { SAGO_ANY_AXIS, SAGO_ONLY_REPLICATED, SAGO_ONLY_SHARDED } sago_axis_choice;
+
 typedef struct sago_plan_options {
     int64_t nodes, devices_per_node; /* devices_per_node 0: the hardware's */
-    bool sharded;                    /* kind of the data axis */
-    double price;                    /* of a device for an hour; 0: not asked */
+    sago_axis_choice data_axis;
+    double price; /* of a device for an hour; 0: not asked */
 } sago_plan_options;
 
 /** One layout of the workload. */
@@ -41,9 +45,9 @@ typedef struct sago_planned {
 sago_status sago_plan_open(const sago_config *config, const sago_hardware *hardware,
                            const sago_plan_options *options, sago_planned *out) SAGO_MUST_CHECK;
 
-/** One layout; shares of its axes. */
-sago_status sago_project(const sago_planned *planned, const sago_layout *layout, const sago_shares *shares,
-                         sago_projection *out) SAGO_MUST_CHECK;
+/** One layout; shares of its axes, activation_bytes as sago_activation_bytes has them. */
+void sago_project(const sago_planned *planned, const sago_layout *layout, const sago_shares *shares,
+                  int64_t activation_bytes, sago_projection *out);
 
 /** search.c: fills best, tried and fitting. */
 sago_status sago_plan_search(sago_planned *planned) SAGO_MUST_CHECK;

@@ -2,9 +2,13 @@
 #include "plan.h"
 
 static json_t *layout_json(const sago_layout *l) {
-    return json_pack("{s:I, s:I, s:s, s:I, s:b}", "data", (json_int_t)l->data, "model", (json_int_t)l->model,
-                     "data_axis", l->sharded ? "sharded" : "replicated", "micro_batch",
-                     (json_int_t)l->micro_batch, "recompute", l->recompute);
+    bool sharded = l->sharing != SAGO_REPLICATED;
+    json_t *out = json_pack("{s:I, s:I, s:s, s:I, s:b}", "data", (json_int_t)l->data, "model",
+                            (json_int_t)l->model, "data_axis", sharded ? "sharded" : "replicated",
+                            "micro_batch", (json_int_t)l->micro_batch, "recompute", l->recompute);
+    if (sharded)
+        json_object_set_new(out, "gathered", json_string(l->sharing == SAGO_SHARDED_KEEP ? "keep" : "drop"));
+    return out;
 }
 
 static json_t *memory_json(const sago_projection *x) {

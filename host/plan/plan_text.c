@@ -46,11 +46,16 @@ static void add_layout(const sago_layout *l, sago_str *out) {
                     (long long)l->data, (long long)l->model, (long long)l->micro_batch,
                     l->recompute ? "true" : "false");
     if (l->data == 1) return;
-    sago_str_printf(out, "  data axis     %s\n",
-                    l->sharded
-                        ? "sharded: a rank keeps a share of parameters, gradients and optimizer state, and "
-                          "gathers a block ahead (a projection: sago train keeps copies, --data-axis replicated)"
-                        : "replicated: every rank keeps all of its model slice, and sums gradients");
+    static const char *const kinds[] = {
+        [SAGO_REPLICATED] = "replicated: every rank keeps all of its model slice, and sums gradients",
+        [SAGO_SHARDED_DROP] =
+            "sharded: a rank keeps a share of parameters, gradients and optimizer state, and gathers a "
+            "block for each pass over it",
+        [SAGO_SHARDED_KEEP] =
+            "sharded: a rank keeps a share of parameters, gradients and optimizer state, and gathers a "
+            "block once a step",
+    };
+    sago_str_printf(out, "  data axis     %s\n", kinds[l->sharing]);
 }
 
 static void add_memory(const sago_planned *p, const sago_projection *x, sago_str *out) {
@@ -101,8 +106,21 @@ static void add_projection(const sago_planned *p, const sago_projection *x, sago
 }
 
 static bool same_layout(const sago_layout *a, const sago_layout *b) {
-    return a->data == b->data && a->model == b->model && a->micro_batch == b->micro_batch &&
-           a->recompute == b->recompute;
+    return a->data == b->data && a->model == b->model && a->sharing == b->sharing &&
+           a->micro_batch == b->micro_batch && a->recompute == b->recompute;
+}
+
+/* What makes the layout the configured one. */
+static void add_settings(const sago_layout *l, sago_str *out) {
+    sago_str_printf(out, "  --set mesh.data=%lld --set mesh.model=%lld", (long long)l->data,
+                    (long long)l->model);
+    if (l->data > 1)
+        sago_str_printf(out, " --set mesh.data_axis=%s",
+                        l->sharing == SAGO_REPLICATED ? "replicated" : "sharded");
+    if (l->sharing != SAGO_REPLICATED)
+        sago_str_printf(out, " --set mesh.gathered=%s", l->sharing == SAGO_SHARDED_KEEP ? "keep" : "drop");
+    sago_str_printf(out, " --set train.micro_batch=%lld --set train.recompute=%s\n",
+                    (long long)l->micro_batch, l->recompute ? "true" : "false");
 }
 
 static void add_assumptions(const sago_planned *p, sago_str *out) {
@@ -135,13 +153,8 @@ void sago_plan_text(const sago_planned *p, sago_str *out) {
     } else if (same_layout(&p->best.layout, &p->as_configured.layout)) {
         sago_str_puts(out, "  the one that is configured\n");
     } else {
-        const sago_layout *l = &p->best.layout;
         add_projection(p, &p->best, out);
-        sago_str_printf(out,
-                        "  --set mesh.data=%lld --set mesh.model=%lld --set train.micro_batch=%lld --set "
-                        "train.recompute=%s\n",
-                        (long long)l->data, (long long)l->model, (long long)l->micro_batch,
-                        l->recompute ? "true" : "false");
+        add_settings(&p->best.layout, out);
     }
     add_assumptions(p, out);
 }

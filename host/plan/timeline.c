@@ -9,10 +9,15 @@ enum { WIDTH = 1400, LEFT = 110, TOP = 64, LANE = 46, BAR = 30, LEGEND = 40 };
 static const struct {
     const char *name, *colour;
 } looks[] = {
-    [SAGO_EVENT_FORWARD] = {"forward", "#4c78a8"},     [SAGO_EVENT_AGAIN] = {"forward again", "#9ecae9"},
-    [SAGO_EVENT_BACKWARD] = {"backward", "#2f5d3a"},   [SAGO_EVENT_LOSS] = {"loss", "#b279a2"},
-    [SAGO_EVENT_OPTIMIZER] = {"optimizer", "#eeca3b"}, [SAGO_EVENT_GATHER] = {"gather", "#f58518"},
-    [SAGO_EVENT_SCATTER] = {"scatter", "#e45756"},     [SAGO_EVENT_SUM] = {"sum", "#a32a31"},
+    [SAGO_EVENT_FORWARD] = {"forward", "#4c78a8"},
+    [SAGO_EVENT_AGAIN] = {"forward again", "#9ecae9"},
+    [SAGO_EVENT_BACKWARD] = {"backward", "#2f5d3a"},
+    [SAGO_EVENT_LOSS] = {"loss", "#b279a2"},
+    [SAGO_EVENT_ADD] = {"gradients added", "#54a24b"},
+    [SAGO_EVENT_OPTIMIZER] = {"optimizer", "#eeca3b"},
+    [SAGO_EVENT_GATHER] = {"gather", "#f58518"},
+    [SAGO_EVENT_SCATTER] = {"scatter", "#e45756"},
+    [SAGO_EVENT_SUM] = {"sum", "#a32a31"},
 };
 
 static const char *const lanes[] = {"computing", "model axis", "data axis"};
@@ -85,7 +90,7 @@ static void add_legend(sago_str *out, double y) {
         sago_str_printf(out, "<rect x=\"%.0f\" y=\"%.0f\" width=\"12\" height=\"12\" fill=\"%s\"/>\n", x, y,
                         looks[kind].colour);
         add_text(out, x + 17, y + 10, "", looks[kind].name);
-        x += 120;
+        x += 132;
     }
 }
 

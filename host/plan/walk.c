@@ -7,8 +7,9 @@
 #include <stdlib.h>
 
 const char *sago_event_name(sago_event_kind kind) {
-    static const char *const names[] = {"forward",   "forward again", "backward",       "loss",
-                                        "optimizer", "gather",        "reduce-scatter", "sum"};
+    static const char *const names[] = {"forward", "forward again",   "backward",
+                                        "loss",    "gradients added", "optimizer",
+                                        "gather",  "reduce-scatter",  "sum"};
     return names[kind];
 }
 
@@ -25,24 +26,26 @@ typedef struct link_rate {
     int64_t ranks;
 } link_rate;
 
-enum { BUFFERS = 2 }; /* of gathered parameters; as many of gradients on their way */
+enum { NONE = -1 };
 
-typedef struct buffer {
-    int block;          /* whose parameters it holds or is about to; -1: none yet */
-    double there_at;    /* when they are there */
-    double needed_till; /* the end of the last visit that read them */
-} buffer;
+/* Where a block's values and gradients are while it is worked on, as host/model/fsdp.h has them. */
+typedef struct slot {
+    int block;        /* whose values it holds or is about to */
+    double there_at;  /* when they are there */
+    int travelling;   /* whose gradients are on their way */
+    double summed_at; /* when they are summed */
+} slot;
 
 typedef struct walk {
     const sago_workload *work;
     const sago_layout *layout;
+    const sago_hardware *hardware;
     const sago_shares *shares;
     link_rate model, data;
     double free_at[SAGO_QUEUES];
-    buffer buffers[BUFFERS];      /* of gathered parameters */
-    int current;                  /* the one that the present visit reads */
-    double scatter_ends[BUFFERS]; /* of the gradients before */
-    int64_t scatters;
+    slot *slots; /* [n_blocks], of which those in use */
+    int entered; /* the block of the present visit */
+    bool backward;
     double bucket; /* elements whose gradients are final and not yet on their way */
     int micro_batch;
     sago_step_time time;
@@ -79,9 +82,9 @@ static double sent_bytes(const link_rate *link, double bytes) {
  * ---------------------------------------------------------------------------------------------- */
 
 /* Computing in as many pieces as it has collectives; each stands in the way of what follows it. */
-static void compute(walk *w, const sago_pass_cost *cost, sago_event_kind kind, int block, double ready) {
+static void compute(walk *w, const sago_pass_cost *cost, sago_event_kind kind, int block) {
     int pieces = cost->scatters > 0 ? cost->scatters : 1;
-    double at = fmax(w->free_at[SAGO_QUEUE_COMPUTE], ready);
+    double at = w->free_at[SAGO_QUEUE_COMPUTE];
     double gather = collective_seconds(&w->model, cost->gather_bytes);
     double scatter = collective_seconds(&w->model, cost->scatter_bytes);
     for (int i = 0; i < pieces; i++) {
@@ -102,26 +105,107 @@ static void compute(walk *w, const sago_pass_cost *cost, sago_event_kind kind, i
                            cost->scatters * sent_bytes(&w->model, cost->scatter_bytes);
 }
 
+/* Gradients of what all ranks of the axis hold: norms, one key/value head. */
+static void sum_over_model_axis(walk *w) {
+    double bytes = (double)w->shares->packed_elements * (double)sizeof(float),
+           at = w->free_at[SAGO_QUEUE_COMPUTE];
+    if (bytes == 0) return;
+    w->free_at[SAGO_QUEUE_COMPUTE] =
+        run(w, SAGO_QUEUE_MODEL, SAGO_EVENT_SUM, NONE, at, 2 * collective_seconds(&w->model, bytes));
+    w->time.exposed_model += w->free_at[SAGO_QUEUE_COMPUTE] - at;
+    w->time.model_bytes += 2 * sent_bytes(&w->model, bytes);
+}
+
 /* --- the data axis
  * ----------------------------------------------------------------------------------------------- */
 
 static bool is_sharded(const walk *w) {
-    return w->layout->sharded && w->layout->data > 1;
+    return w->layout->sharing != SAGO_REPLICATED;
 }
 
-/* Asks for a block's parameters: in a buffer already, or into the one that the present visit does not read,
- * once the last visit that did has ended. Returns the buffer. */
-static int gather(walk *w, int block) {
-    for (int i = 0; i < BUFFERS; i++)
-        if (w->buffers[i].block == block) return i;
-    int other = (w->current + 1) % BUFFERS;
-    buffer *to = &w->buffers[other];
-    double bytes = (double)(w->shares->block_elements[block] * (int64_t)sago_dtype_bytes(w->work->dtype));
+static slot *slot_of(const walk *w, int block) {
+    bool own = w->layout->sharing == SAGO_SHARDED_KEEP || block == 0;
+    return &w->slots[own ? block : 1 + (block - 1) % 2];
+}
+
+/* Computing stands still until then. */
+static void wait_until(walk *w, double then) {
+    double waits = then - w->free_at[SAGO_QUEUE_COMPUTE];
+    if (waits <= 0) return;
+    w->time.exposed_data += waits;
+    w->free_at[SAGO_QUEUE_COMPUTE] = then;
+}
+
+/* Each of a block's parameters travels by itself. */
+static double block_seconds(const walk *w, int block, double element) {
+    const sago_block_share *b = &w->shares->blocks[block];
+    return collective_seconds(&w->data, (double)b->elements * element) +
+           (double)(b->params - 1) * w->data.latency;
+}
+
+/* Asks for a block's values. The last visit that read its slot is the one before the present one, and has
+ * ended. */
+static void gather(walk *w, int block) {
+    slot *to = slot_of(w, block);
+    double element = (double)sago_dtype_bytes(w->work->dtype);
+    if (to->block == block) return;
     to->block = block;
-    to->there_at = run(w, SAGO_QUEUE_DATA, SAGO_EVENT_GATHER, block, to->needed_till,
-                       collective_seconds(&w->data, bytes));
-    w->time.data_bytes += sent_bytes(&w->data, bytes);
-    return other;
+    to->there_at = run(w, SAGO_QUEUE_DATA, SAGO_EVENT_GATHER, block, w->free_at[SAGO_QUEUE_COMPUTE],
+                       block_seconds(w, block, element));
+    w->time.data_bytes += sent_bytes(&w->data, (double)w->shares->blocks[block].elements * element);
+}
+
+/* Passes over memory: of the values that are summed, a read and a read and a write. */
+static void touch(walk *w, int block, double elements, double passes) {
+    double seconds =
+        elements * passes * (double)sizeof(float) / (w->hardware->copy_gb_per_second.value * 1e9);
+    run(w, SAGO_QUEUE_COMPUTE, SAGO_EVENT_ADD, block, 0, seconds);
+    w->time.compute += seconds;
+}
+
+/* A slot's gradients have arrived, and are added to what the step has so far. */
+static void land(walk *w, slot *from) {
+    if (from->travelling == NONE) return;
+    wait_until(w, from->summed_at);
+    touch(w, from->travelling, (double)w->shares->blocks[from->travelling].held, 3);
+    from->travelling = NONE;
+}
+
+static void clear(walk *w, int block) {
+    touch(w, block, (double)w->shares->blocks[block].elements, 1);
+}
+
+/* sago_fsdp_enter */
+static void enter(walk *w, int block, bool backward) {
+    if (!is_sharded(w) || (w->entered == block && w->backward == backward)) return;
+    bool turning = backward && !w->backward;
+    int next = backward ? block - 1 : block + 1;
+    w->entered = block, w->backward = backward;
+    gather(w, block);
+    wait_until(w, slot_of(w, block)->there_at);
+    if (next > 0 && next < w->shares->n_blocks) gather(w, next);
+    if (!backward || w->layout->sharing == SAGO_SHARDED_KEEP) return;
+    if (turning) {
+        land(w, slot_of(w, 0));
+        clear(w, 0);
+    }
+    land(w, slot_of(w, block));
+    clear(w, block);
+}
+
+static void begin_step(walk *w) {
+    w->slots = sago_alloc_zero((size_t)w->shares->n_blocks, sizeof *w->slots);
+    w->entered = NONE;
+    for (int b = 0; b < w->shares->n_blocks; b++) {
+        w->slots[b].block = w->slots[b].travelling = NONE;
+        if (w->layout->sharing == SAGO_SHARDED_KEEP) clear(w, b);
+    }
+}
+
+static void finish_step(walk *w) {
+    for (int b = 0; b < w->shares->n_blocks; b++) land(w, &w->slots[b]);
+    wait_until(w, w->free_at[SAGO_QUEUE_DATA]);
+    free(w->slots);
 }
 
 static void send_bucket(walk *w, int block) {
@@ -134,84 +218,70 @@ static void send_bucket(walk *w, int block) {
 
 /* A block's gradients of this micro-batch are there. */
 static void reduce(walk *w, int block, bool last_micro_batch) {
+    double elements = (double)w->shares->blocks[block].elements;
     if (w->layout->data == 1) return;
-    double elements = (double)w->shares->block_elements[block];
+    if (w->layout->sharing != SAGO_SHARDED_DROP && !last_micro_batch) return;
     if (is_sharded(w)) {
-        double bytes = elements * (double)sizeof(float);
-        w->scatter_ends[w->scatters++ % BUFFERS] =
-            run(w, SAGO_QUEUE_DATA, SAGO_EVENT_SCATTER, block, w->free_at[SAGO_QUEUE_COMPUTE],
-                collective_seconds(&w->data, bytes));
-        w->time.data_bytes += sent_bytes(&w->data, bytes);
-    } else if (last_micro_batch) {
-        w->bucket += elements;
-        if (block == 0 || w->bucket * (double)sizeof(float) >= (double)w->work->config->mesh.bucket_bytes)
-            send_bucket(w, block);
+        slot *from = slot_of(w, block);
+        from->travelling = block;
+        from->summed_at = run(w, SAGO_QUEUE_DATA, SAGO_EVENT_SCATTER, block, w->free_at[SAGO_QUEUE_COMPUTE],
+                              block_seconds(w, block, (double)sizeof(float)));
+        w->time.data_bytes += sent_bytes(&w->data, elements * (double)sizeof(float));
+        return;
     }
+    w->bucket += elements;
+    if (block == 0 || w->bucket * (double)sizeof(float) >= (double)w->work->config->mesh.bucket_bytes)
+        send_bucket(w, block);
 }
 
 /* --- visits of blocks
  * -------------------------------------------------------------------------------------------- */
 
 typedef struct visit {
-    int block;     /* whose parameters must be there */
-    bool finishes; /* the block's gradients of this micro-batch are final after it */
+    int block;    /* to enter; NONE: the embedding's way back, which reads no values */
+    int finishes; /* whose gradients of this micro-batch are final after it, or NONE */
     sago_visit_kind kind;
     bool backward;
 } visit;
 
-/* The gradient of an embedding is rows added to: its parameters are not read. */
-static bool reads_parameters(const visit *v) {
-    return !(v->kind == SAGO_VISIT_EMBEDDING && v->backward);
-}
-
-static void visit_block(walk *w, const visit *v, const visit *next, const sago_block_cost costs[],
-                        bool last_micro) {
+static void visit_block(walk *w, const visit *v, const sago_block_cost costs[], bool last_micro) {
     const sago_block_cost *cost = &costs[v->kind];
-    double now = w->free_at[SAGO_QUEUE_COMPUTE], ready = now;
-    bool gathers = is_sharded(w);
-    if (gathers && reads_parameters(v)) {
-        w->current = gather(w, v->block);
-        ready = fmax(ready, w->buffers[w->current].there_at);
-    }
-    /* Where the gradients of two blocks are still on their way, there is no room for a third's. */
-    if (gathers && v->finishes && w->scatters >= BUFFERS)
-        ready = fmax(ready, w->scatter_ends[w->scatters % BUFFERS]);
-    w->time.exposed_data += ready - now;
-    if (gathers && next && reads_parameters(next)) gather(w, next->block);
+    int block = v->block == NONE ? 0 : v->block;
+    /* An untied output matrix is gathered forward and, in the same visit, used backward. */
+    if (v->kind == SAGO_VISIT_HEAD && v->finishes != NONE) enter(w, block, false);
+    if (v->block != NONE) enter(w, block, v->backward);
     if (v->kind == SAGO_VISIT_HEAD) {
-        compute(w, &cost->forward, SAGO_EVENT_LOSS, v->block, ready);
+        compute(w, &cost->forward, SAGO_EVENT_LOSS, block);
     } else if (v->backward) {
-        if (w->layout->recompute && v->kind != SAGO_VISIT_EMBEDDING)
-            compute(w, &cost->again, SAGO_EVENT_AGAIN, v->block, ready);
-        compute(w, &cost->backward, SAGO_EVENT_BACKWARD, v->block, ready);
+        if (w->layout->recompute && v->block != NONE) compute(w, &cost->again, SAGO_EVENT_AGAIN, block);
+        compute(w, &cost->backward, SAGO_EVENT_BACKWARD, block);
     } else {
-        compute(w, &cost->forward, SAGO_EVENT_FORWARD, v->block, ready);
+        compute(w, &cost->forward, SAGO_EVENT_FORWARD, block);
     }
-    if (reads_parameters(v)) w->buffers[w->current].needed_till = w->free_at[SAGO_QUEUE_COMPUTE];
-    if (v->finishes) reduce(w, v->block, last_micro);
+    if (v->finishes != NONE) reduce(w, v->finishes, last_micro);
 }
 
-/* Forward order of the registry's blocks, the loss, and back. */
+/* Forward order of the registry's blocks, the loss, and back. The loss enters the last block backward, tied
+ * or not. */
 static int list_visits(const sago_workload *work, visit *out) {
     int encoder = (int)work->shape.encoder_layers, layers = encoder + (int)work->shape.decoder_layers, n = 0;
     bool tied = work->shape.tied_embeddings;
     sago_visit_kind decoder = work->inputs > 0 ? SAGO_VISIT_DECODER : SAGO_VISIT_PARALLEL;
-    out[n++] = (visit){0, false, SAGO_VISIT_EMBEDDING, false};
+    out[n++] = (visit){0, NONE, SAGO_VISIT_EMBEDDING, false};
     for (int b = 1; b <= layers; b++)
-        out[n++] = (visit){b, false, b <= encoder ? SAGO_VISIT_ENCODER : decoder, false};
-    out[n++] = (visit){tied ? 0 : layers + 1, !tied, SAGO_VISIT_HEAD, true};
+        out[n++] = (visit){b, NONE, b <= encoder ? SAGO_VISIT_ENCODER : decoder, false};
+    out[n++] = (visit){tied ? layers : layers + 1, tied ? NONE : layers + 1, SAGO_VISIT_HEAD, true};
     for (int b = layers; b >= 1; b--)
-        out[n++] = (visit){b, true, b <= encoder ? SAGO_VISIT_ENCODER : decoder, true};
-    out[n++] = (visit){0, true, SAGO_VISIT_EMBEDDING, true};
+        out[n++] = (visit){b, b, b <= encoder ? SAGO_VISIT_ENCODER : decoder, true};
+    out[n++] = (visit){NONE, 0, SAGO_VISIT_EMBEDDING, true};
     return n;
 }
 
-static void walk_micro_batch(walk *w, const visit *visits, int n, const sago_hardware *hardware, int64_t rows,
-                             bool last) {
+static void walk_micro_batch(walk *w, const visit *visits, int n, int64_t rows, bool last) {
     sago_block_cost costs[SAGO_VISIT_KINDS];
     for (int kind = 0; kind < SAGO_VISIT_KINDS; kind++)
-        costs[kind] = sago_block_cost_of(w->work, w->layout, hardware, (sago_visit_kind)kind, rows);
-    for (int i = 0; i < n; i++) visit_block(w, &visits[i], i + 1 < n ? &visits[i + 1] : NULL, costs, last);
+        costs[kind] = sago_block_cost_of(w->work, w->layout, w->hardware, (sago_visit_kind)kind, rows);
+    for (int i = 0; i < n; i++) visit_block(w, &visits[i], costs, last);
 }
 
 /* A ring of ranks goes through the network where they do not all fit in a node; the rings of a node's devices
@@ -229,24 +299,25 @@ static void walk_rows(const sago_workload *work, const sago_layout *layout, cons
                       const sago_shares *shares, int64_t rows, sago_step_time *out, sago_timeline *timeline) {
     walk w = {.work = work,
               .layout = layout,
+              .hardware = hardware,
               .shares = shares,
               .model = link_of(hardware, layout->model, 1),
               .data = link_of(hardware, layout->data, layout->model),
-              .buffers = {{.block = -1}, {.block = -1}},
               .timeline = timeline};
     int64_t layers = work->shape.encoder_layers + work->shape.decoder_layers;
     visit *visits = sago_alloc((size_t)(2 * layers + 3) * sizeof *visits);
     int n = list_visits(work, visits);
+    begin_step(&w);
     for (; rows > 0; rows -= layout->micro_batch, w.micro_batch++)
-        walk_micro_batch(&w, visits, n, hardware, rows < layout->micro_batch ? rows : layout->micro_batch,
+        walk_micro_batch(&w, visits, n, rows < layout->micro_batch ? rows : layout->micro_batch,
                          rows <= layout->micro_batch);
     free(visits);
-    double computed = w.free_at[SAGO_QUEUE_COMPUTE], reduced = fmax(computed, w.free_at[SAGO_QUEUE_DATA]);
-    w.time.exposed_data += reduced - computed;
+    finish_step(&w);
+    sum_over_model_axis(&w);
     /* Norm and Adafactor's sums go over both axes, a few numbers a row and column each. */
     double sums = 2 * ((layout->model > 1 ? w.model.latency : 0) + (layout->data > 1 ? w.data.latency : 0));
     w.time.optimizer = sago_optimizer_seconds(work, hardware, shares->held_elements) + sums;
-    w.time.seconds = run(&w, SAGO_QUEUE_COMPUTE, SAGO_EVENT_OPTIMIZER, -1, reduced, w.time.optimizer);
+    w.time.seconds = run(&w, SAGO_QUEUE_COMPUTE, SAGO_EVENT_OPTIMIZER, NONE, 0, w.time.optimizer);
     *out = w.time;
 }
 

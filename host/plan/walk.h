@@ -17,10 +17,11 @@ typedef enum sago_event_kind {
     SAGO_EVENT_AGAIN, /* forward for backward */
     SAGO_EVENT_BACKWARD,
     SAGO_EVENT_LOSS,
+    SAGO_EVENT_ADD, /* a slot's gradients zeroed, or their sums added to the step's */
     SAGO_EVENT_OPTIMIZER,
     SAGO_EVENT_GATHER,  /* model axis: rows; data axis: a block's parameters */
     SAGO_EVENT_SCATTER, /* model axis: rows; data axis: a block's gradients, to the rank that keeps them */
-    SAGO_EVENT_SUM,     /* data axis: gradients to everyone */
+    SAGO_EVENT_SUM,     /* gradients to everyone */
     SAGO_EVENT_KINDS
 } sago_event_kind;
 const char *sago_event_name(sago_event_kind kind);

@@ -18,6 +18,11 @@ bool sago_workload_can_cut(const sago_workload *work, int64_t model) {
            work->shape.vocab_size % model == 0;
 }
 
+sago_sharing sago_config_sharing(const sago_config *config, int64_t data) {
+    if (data == 1 || strcmp(config->mesh.data_axis, "sharded") != 0) return SAGO_REPLICATED;
+    return strcmp(config->mesh.gathered, "keep") == 0 ? SAGO_SHARDED_KEEP : SAGO_SHARDED_DROP;
+}
+
 int64_t sago_layout_rows(const sago_workload *work, const sago_layout *layout) {
     return (work->rows + layout->data - 1) / layout->data;
 }

@@ -22,16 +22,28 @@ typedef struct sago_workload {
     bool bf16;               /* products are of bf16 */
 } sago_workload;
 
+/** What a rank of the data axis holds (mesh.data_axis, mesh.gathered): copies, or shares whose blocks are
+ * gathered for each pass over them or once a step. */
+typedef enum sago_sharing {
+    SAGO_REPLICATED,
+    SAGO_SHARDED_DROP,
+    SAGO_SHARDED_KEEP,
+    SAGO_SHARINGS
+} sago_sharing;
+
 typedef struct sago_layout {
-    int64_t data, model; /* ranks of the two axes */
-    bool sharded; /* the data axis holds shares of parameters, gradients and optimizer state, else copies */
-    int64_t micro_batch; /* rows that a rank computes at once; never 0, never more than its rows */
+    int64_t data, model;  /* ranks of the two axes */
+    sago_sharing sharing; /* SAGO_REPLICATED where the data axis is one rank */
+    int64_t micro_batch;  /* rows that a rank computes at once; never 0, never more than its rows */
     bool recompute;
 } sago_layout;
 
 /** The shape is that of the configuration's model section. Errors: SAGO_E_CONFIG, SAGO_E_SHAPE. */
 sago_status sago_workload_open(const sago_config *config, const sago_hardware *hardware,
                                sago_workload *out) SAGO_MUST_CHECK;
+
+/** What the configuration says of a data axis of so many ranks. */
+sago_sharing sago_config_sharing(const sago_config *config, int64_t data);
 
 /** Rows of the rank that has most of them. */
 int64_t sago_layout_rows(const sago_workload *work, const sago_layout *layout);

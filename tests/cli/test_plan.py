@@ -38,7 +38,19 @@ for part in ("128 nodes of 8", "540.36 billion parameters", "data axis     shard
 # The node count follows the mesh; copies of 540 billion parameters fit nowhere.
 assert "128 nodes of 8" in plan(big)
 text = plan(big, "--data-axis", "replicated")
-assert "replicated" in text and "does not fit" in text and "none: more devices" in text
+assert "replicated" in text and "sharded" not in text and "does not fit" in text and "none: more devices" in text
+
+# The kind of data axis is the configured one, or what --data-axis says; the search takes any, or that one alone.
+mesh = lambda which, *words: json.loads(plan(f"{CONFIGS}/flan-t5-base.yaml", "--nodes", "2", "--json", *words))[which]["mesh"]
+kinds = {words: mesh("as_configured", *words.split()) for words in (
+    "", "--data-axis sharded", "--set mesh.data_axis=sharded", "--set mesh.data_axis=sharded --data-axis replicated",
+    "--set mesh.data_axis=sharded --set mesh.gathered=keep")}
+assert [(m["data_axis"], m.get("gathered")) for m in kinds.values()] == [
+    ("replicated", None), ("sharded", "drop"), ("sharded", "drop"), ("replicated", None), ("sharded", "keep")], kinds
+for kind in ("replicated", "sharded"):
+    assert mesh("fastest_that_fits", "--data-axis", kind)["data_axis"] == kind
+one = json.loads(plan(f"{CONFIGS}/flan-t5-base.yaml", "--gpus-per-node", "1", "--json", "--set", "mesh.data_axis=sharded"))
+assert one["as_configured"]["mesh"]["data_axis"] == "replicated" and one["as_configured"]["memory_bytes"]["gathered"] == 0
 
 # What the suggestion says to set is then what is configured.
 small = f"{CONFIGS}/flan-t5-xl.yaml"
@@ -46,6 +58,10 @@ first = plan(small, "--gpu", "h200", "--set", "train.precision=bf16")
 assert "the one that is configured" not in first
 sets = next(line for line in first.splitlines() if line.strip().startswith("--set")).split()
 assert "the one that is configured" in plan(small, "--gpu", "h200", "--set", "train.precision=bf16", *sets)
+keeps = plan(f"{CONFIGS}/palm-8b.yaml", "--set", "mesh.gathered=drop")
+sets = next(line for line in keeps.splitlines() if line.strip().startswith("--set")).split()
+assert "mesh.data_axis=sharded" in sets and "mesh.gathered=keep" in sets
+assert "the one that is configured" in plan(f"{CONFIGS}/palm-8b.yaml", "--set", "mesh.gathered=drop", *sets)
 
 # --simulate draws every lane, and nothing outside of the picture.
 plan(small, "--nodes", "2", "--set", "mesh.model=2", "--set", "mesh.data=8", "--simulate", "--svg", f"{work}/step.svg")

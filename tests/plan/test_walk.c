@@ -18,7 +18,7 @@ static sago_config *config;
 static sago_hardware hardware;
 static sago_workload work;
 
-enum { RECOMPUTE = 1, REPLICATED = 2 };
+enum { RECOMPUTE = 1, REPLICATED = 2, KEEP = 4 };
 
 static void open_case(const char *preset, const char *rows) {
     char *path = sago_format("%s/configs/%s.yaml", root, preset),
@@ -33,7 +33,10 @@ static void open_case(const char *preset, const char *rows) {
 
 static sago_step_time walk(int64_t data, int64_t model, int64_t micro, int how, sago_timeline *timeline,
                            sago_shares *shares) {
-    const sago_layout layout = {data, model, !(how & REPLICATED), micro, (how & RECOMPUTE) != 0};
+    sago_sharing sharing = how & REPLICATED || data == 1 ? SAGO_REPLICATED
+                           : how & KEEP                  ? SAGO_SHARDED_KEEP
+                                                         : SAGO_SHARDED_DROP;
+    const sago_layout layout = {data, model, sharing, micro, (how & RECOMPUTE) != 0};
     sago_step_time out;
     sago_shares own = {0};
     assert_int_equal(sago_shares_open(&work, &layout, &own), SAGO_OK);
@@ -50,8 +53,9 @@ static void parts_make_the_whole(void **state) {
     static const struct {
         int64_t data, model, micro;
         int how;
-    } cases[] = {{1, 1, 1, 0},  {8, 1, 2, 0},           {4, 2, 3, RECOMPUTE},
-                 {64, 8, 1, 0}, {16, 4, 2, REPLICATED}, {3, 2, 5, RECOMPUTE | REPLICATED}};
+    } cases[] = {{1, 1, 1, 0},   {8, 1, 2, 0},           {4, 2, 3, RECOMPUTE},
+                 {64, 8, 1, 0},  {16, 4, 2, REPLICATED}, {3, 2, 5, RECOMPUTE | REPLICATED},
+                 {8, 1, 2, KEEP}};
     open_case("flan-t5-xxl", "64");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         sago_timeline timeline = {0};
@@ -75,7 +79,7 @@ static void parts_make_the_whole(void **state) {
 }
 
 static bool is_computing(const sago_event *e) {
-    return e->queue == SAGO_QUEUE_COMPUTE && e->kind != SAGO_EVENT_OPTIMIZER;
+    return e->queue == SAGO_QUEUE_COMPUTE && e->kind != SAGO_EVENT_OPTIMIZER && e->kind != SAGO_EVENT_ADD;
 }
 
 /* A block's parameters in memory, from the beginning of their gather to the end of the last computing with
@@ -85,9 +89,25 @@ typedef struct stay {
     double from, there, to;
 } stay;
 
-/* Sharded: no block computes before its parameters are there, and never are more than two blocks' in memory.
- */
-static void two_buffers(void **state) {
+static int list_stays(const sago_timeline *timeline, stay *stays) {
+    int n = 0;
+    for (int64_t i = 0; i < timeline->count; i++) {
+        const sago_event *e = &timeline->events[i];
+        if (e->queue == SAGO_QUEUE_DATA && e->kind == SAGO_EVENT_GATHER) {
+            stays[n++] = (stay){e->block, e->start, e->end, e->end};
+        } else if (is_computing(e) && e->block >= 0 && !(e->block == 0 && e->kind == SAGO_EVENT_BACKWARD)) {
+            int of = n - 1;
+            while (of >= 0 && stays[of].block != e->block) of--;
+            assert_true(of >= 0 && e->start >= stays[of].there - 1e-12);
+            stays[of].to = e->end;
+        }
+    }
+    return n;
+}
+
+/* Sharded: no block computes before its parameters are there. Block 0's stay, and never are more than two
+ * others' in memory; the last two of a pass are not gathered again for the next. */
+static void three_slots(void **state) {
     (void)state;
     open_case("flan-palm-8b", "2048");
     hardware.network_gb_per_second.value = 3; /* slow enough to be waited for */
@@ -95,50 +115,101 @@ static void two_buffers(void **state) {
     sago_step_time t = walk(64, 2, 4, 0, &timeline, NULL);
     assert_true(t.exposed_data > 0);
     stay *stays = calloc((size_t)timeline.count, sizeof *stays);
-    int n = 0;
-    for (int64_t i = 0; i < timeline.count; i++) {
-        const sago_event *e = &timeline.events[i];
-        if (e->queue == SAGO_QUEUE_DATA && e->kind == SAGO_EVENT_GATHER) {
-            stays[n++] = (stay){e->block, e->start, e->end, e->end};
-        } else if (is_computing(e) && !(e->block == 0 && e->kind == SAGO_EVENT_BACKWARD)) {
-            int of = n - 1;
-            while (of >= 0 && stays[of].block != e->block) of--;
-            assert_true(of >= 0 && e->start >= stays[of].there - 1e-12);
-            stays[of].to = e->end;
-        }
-    }
+    int n = list_stays(&timeline, stays), firsts = 0, micro_batches = ((int)work.rows / 64 + 3) / 4;
     for (int i = 0; i < n; i++) {
         int held = 0;
-        for (int j = 0; j <= i; j++) held += stays[j].to > stays[i].from + 1e-12;
+        firsts += stays[i].block == 0;
+        for (int j = 0; j <= i; j++) held += stays[j].block != 0 && stays[j].to > stays[i].from + 1e-12;
         assert_true(held <= 2);
     }
-    int micro_batches = ((int)work.rows / 64 + 3) / 4;
-    assert_true(n >= micro_batches * 2 * 32 && n <= micro_batches * (2 * 32 + 2));
+    assert_int_equal(firsts, 1);
+    /* 32 layers the first time; then 30 on each way, for the two at its beginning are at hand. */
+    assert_int_equal(n, 1 + 32 + 30 + (micro_batches - 1) * (30 + 30));
     free(stays);
     sago_timeline_free(&timeline);
     sago_config_free(config);
 }
 
+/* keep: everything is gathered once a step, and scattered once, by the last micro-batch. */
+static void a_slot_for_each(void **state) {
+    (void)state;
+    open_case("flan-palm-8b", "2048");
+    sago_timeline timeline = {0};
+    walk(64, 2, 4, KEEP, &timeline, NULL);
+    int gathers[33] = {0}, scatters[33] = {0}, last = ((int)work.rows / 64 + 3) / 4 - 1;
+    for (int64_t i = 0; i < timeline.count; i++) {
+        const sago_event *e = &timeline.events[i];
+        if (e->queue != SAGO_QUEUE_DATA) continue;
+        assert_int_equal(e->micro_batch, e->kind == SAGO_EVENT_GATHER ? 0 : last);
+        int *count = e->kind == SAGO_EVENT_GATHER ? gathers : scatters;
+        count[e->block]++;
+    }
+    for (int b = 0; b < 33; b++) assert_true(gathers[b] == 1 && scatters[b] == 1);
+    sago_timeline_free(&timeline);
+    sago_config_free(config);
+}
+
+/* drop: a block's gradients are summed before its slot takes others', two blocks later; block 0's before the
+ * next loss. */
+static void sums_before_their_slot_is_needed(void **state) {
+    (void)state;
+    open_case("flan-palm-8b", "2048");
+    hardware.network_gb_per_second.value = 3;
+    sago_timeline timeline = {0};
+    walk(64, 2, 4, 0, &timeline, NULL);
+    double summed[33] = {0};
+    int checked = 0;
+    for (int64_t i = 0; i < timeline.count; i++) {
+        const sago_event *e = &timeline.events[i];
+        if (e->kind == SAGO_EVENT_SCATTER && e->queue == SAGO_QUEUE_DATA) summed[e->block] = e->end;
+        if (e->kind == SAGO_EVENT_LOSS) assert_true(e->start >= summed[0] - 1e-12);
+        if (!is_computing(e) || e->kind != SAGO_EVENT_BACKWARD || e->block < 1 || e->block > 30) continue;
+        assert_true(e->start >= summed[e->block + 2] - 1e-12);
+        checked++;
+    }
+    assert_true(checked >= 30 * 8);
+    sago_timeline_free(&timeline);
+    sago_config_free(config);
+}
+
+/* Blocks and what a preset's step sends on the data axis; m micro-batches of a rank. */
+static double expected_drop(const sago_shares *s, double m) {
+    double gathered = 0, scattered = 0;
+    for (int64_t b = 0; b < s->n_blocks; b++) {
+        /* Forward, the first two layers are there from the micro-batch before; backward, the last two from
+         * forward. */
+        double forward = b <= 2 ? 1 : m, backward = b > 0 && b < s->n_blocks - 2 ? m : 0;
+        gathered += (forward + backward) * (double)s->blocks[b].elements;
+        scattered += m * (double)s->blocks[b].elements;
+    }
+    return 7 / 8. * (2 * gathered + 4 * scattered);
+}
+
 /* A ring of n sends (n - 1) / n of what is gathered or scattered, and twice that of what is summed. */
 static void bytes_on_the_data_axis(void **state) {
     (void)state;
-    sago_shares shares;
-    open_case("flan-palm-8b", "2048");
-    sago_step_time replicated = walk(8, 1, 1000, REPLICATED, NULL, &shares);
-    double parameters = 0;
-    for (int64_t b = 0; b < shares.n_blocks; b++) parameters += (double)shares.block_elements[b];
-    assert_true(parameters == (double)work.n_parameters);
-    assert_true(fabs(replicated.data_bytes / (2 * 7 / 8. * 4 * parameters) - 1) < 1e-12);
-    /* One micro-batch: every layer is gathered on the way there and on the way back, the last one once, since
-     * it is still at hand; the embedding for its lookup and for the loss; gradients are scattered once. */
-    double embedding = (double)work.shape.vocab_size * (double)work.shape.d_model,
-           layers = parameters - embedding;
-    double last = (double)shares.block_elements[shares.n_blocks - 1];
-    sago_step_time sharded = walk(8, 1, 1000, 0, NULL, NULL);
-    double expected = 7 / 8. * (2 * (2 * layers - last + 2 * embedding) + 4 * parameters);
-    assert_true(fabs(sharded.data_bytes / expected - 1) < 1e-12);
-    sago_shares_close(&shares);
-    sago_config_free(config);
+    static const char *const presets[] = {"flan-palm-8b",
+                                          "flan-t5-xxl"}; /* a tied output matrix, and one of its own */
+    for (int i = 0; i < 2; i++) {
+        sago_shares shares;
+        open_case(presets[i], "64");
+        sago_step_time replicated = walk(8, 1, 1000, REPLICATED, NULL, &shares);
+        double parameters = 0;
+        for (int64_t b = 0; b < shares.n_blocks; b++) parameters += (double)shares.blocks[b].elements;
+        assert_int_equal(shares.n_blocks, i == 0 ? 1 + 32 : 1 + 2 * 24 + 1);
+        assert_true(parameters == (double)work.n_parameters);
+        assert_true(fabs(replicated.data_bytes / (2 * 7 / 8. * 4 * parameters) - 1) < 1e-12);
+        const int64_t micro[] = {8, 4, 1};
+        for (int m = 0; m < 3; m++) {
+            sago_step_time drop = walk(8, 1, micro[m], 0, NULL, NULL),
+                           keep = walk(8, 1, micro[m], KEEP, NULL, NULL);
+            double micro_batches = 8 / (double)micro[m];
+            assert_true(fabs(drop.data_bytes / expected_drop(&shares, micro_batches) - 1) < 1e-12);
+            assert_true(fabs(keep.data_bytes / (7 / 8. * (2 + 4) * parameters) - 1) < 1e-12);
+        }
+        sago_shares_close(&shares);
+        sago_config_free(config);
+    }
 }
 
 /* PaLM: one gather and one scatter a block on the way there; on the way back the output's gradient and the
@@ -148,13 +219,19 @@ static void bytes_on_the_model_axis(void **state) {
     (void)state;
     open_case("flan-palm-8b", "2048");
     double rows = ceil((double)work.rows / 8), tensor = rows * (double)work.targets * 4096 * 2;
-    sago_step_time palm = walk(8, 4, 1000, 0, NULL, NULL);
-    assert_true(fabs(palm.model_bytes / (3 / 4. * 32 * 7 * tensor) - 1) < 1e-12);
+    sago_step_time palm = walk(8, 4, 1000, REPLICATED, NULL, NULL);
+    /* And once a step, gradients of what all four hold: a scale a layer and one at the end, a key and a value
+     * head a layer. */
+    double own = 4 * 4096. * (33 + 2 * 32 * 256);
+    assert_true(fabs(palm.model_bytes / (3 / 4. * (32 * 7 * tensor + 2 * own)) - 1) < 1e-12);
+    palm = walk(8, 4, 1000, 0, NULL, NULL); /* an eighth of the rows of each */
+    assert_true(fabs(palm.model_bytes / (3 / 4. * (32 * 7 * tensor + 2 * own / 8)) - 1) < 1e-12);
     sago_config_free(config);
     open_case("flan-t5-xxl", "64");
     double in = 8. * 2048 * 4096 * 2, out = 8. * 512 * 4096 * 2;
     sago_step_time t5 = walk(8, 4, 1000, 0, NULL, NULL);
-    assert_true(fabs(t5.model_bytes / (3 / 4. * 24 * 7 * (2 * in + 3 * out)) - 1) < 1e-12);
+    double scales = 4 * 4096 / 8. * (24 * (2 + 3) + 2);
+    assert_true(fabs(t5.model_bytes / (3 / 4. * (24 * 7 * (2 * in + 3 * out) + 2 * scales)) - 1) < 1e-12);
     sago_config_free(config);
 }
 
@@ -207,7 +284,9 @@ int main(int argc, char *argv[]) {
     if (argc != 2) return 2;
     root = argv[1];
     const struct CMUnitTest tests[] = {cmocka_unit_test(parts_make_the_whole),
-                                       cmocka_unit_test(two_buffers),
+                                       cmocka_unit_test(three_slots),
+                                       cmocka_unit_test(a_slot_for_each),
+                                       cmocka_unit_test(sums_before_their_slot_is_needed),
                                        cmocka_unit_test(bytes_on_the_data_axis),
                                        cmocka_unit_test(bytes_on_the_model_axis),
                                        cmocka_unit_test(limits),
