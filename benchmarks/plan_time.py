@@ -1,62 +1,119 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""plan_time: the time of a step as `sago plan --gpu` projects it, beside steps as they are measured.
+"""plan_time: the time of a step as `sago plan --gpu` projects it, beside steps of `sago train` on one and two ranks.
 
-    python3 benchmarks/plan_time.py SAGO BENCH_TRAIN_STEP [--steps 20] [--only NAME] [--output FILE]
+    python3 benchmarks/plan_time.py SAGO [--steps 20] [--only NAME] [--output FILE]
 
-One thread by processor time, so that other work on the machine counts less. The speed of products is the ceiling that
-each run measures before its steps, that of memory what its zeroing and norm of the gradients show; every other rate is that
-of configs/hardware/cpu.yaml, taken from another shape (T5 small, 4 rows of 512 + 128). Prints JSON with both times, their ratio, and the largest deviation."""
-import json, os, re, subprocess, sys, tempfile
+One thread a rank, full rows of random ids. Before and after each run its ranks measure, all at once and with other shapes, what
+they reach: products and copies by `sago plan --measure`, sums between ranks by `sago doctor`. Every other rate is that of
+configs/hardware/cpu.yaml. Of a run's steps the median counts, without the first; load is the machine's at the beginning. Prints JSON with both
+times, their ratio, what was waited for between ranks in both, and the largest deviation; exits 1 where it is more than 20 %."""
+import json, os, random, re, shutil, statistics, subprocess, sys, tempfile
 
-T5 = {"small": (512, 6, 1024, 8), "base": (768, 12, 2048, 12), "large": (1024, 16, 2816, 24)}
-# size, rows, micro-batch, inputs, targets, recompute
-CASES = [("small", 4, 2, 128, 32, 0), ("small", 1, 1, 512, 128, 1), ("small", 2, 2, 256, 256, 0), ("base", 1, 1, 256, 64, 0)]
+HERE = os.path.dirname(os.path.abspath(__file__))
+T5 = {"vocab_size": 8192, "d_model": 512, "n_heads": 8, "head_dim": 64, "d_ff": 1024, "encoder_layers": 4, "decoder_layers": 4}
+PALM = {"family": "palm", "vocab_size": 8192, "d_model": 768, "n_heads": 12, "kv_heads": 1, "head_dim": 64, "d_ff": 2048, "decoder_layers": 6}
+WIDE = {"vocab_size": 8192, "d_model": 1024, "n_heads": 16, "head_dim": 64, "d_ff": 2816, "encoder_layers": 2, "decoder_layers": 2}
+COPIES, MODEL = {"data": 2}, {"model": 2}
+DROP, KEEP = {"data": 2, "data_axis": "sharded"}, {"data": 2, "data_axis": "sharded", "gathered": "keep"}
+# model, mesh, rows, micro-batch, inputs, targets, recompute
+CASES = {
+    "T5 d512, one rank": (T5, {}, 4, 4, 128, 64, False),
+    "T5 d512, data 2": (T5, COPIES, 8, 4, 128, 64, False),
+    "T5 d512, data 2 sharded": (T5, DROP, 8, 4, 128, 64, False),
+    "T5 d512, data 2 sharded, two micro-batches": (T5, DROP, 8, 2, 128, 64, False),
+    "T5 d512, data 2 sharded and kept, two micro-batches": (T5, KEEP, 8, 2, 128, 64, False),
+    "T5 d512, model 2": (T5, MODEL, 4, 4, 128, 64, False),
+    "PaLM d768, one rank": (PALM, {}, 2, 2, 128, 128, False),
+    "PaLM d768, data 2": (PALM, COPIES, 4, 2, 128, 128, False),
+    "PaLM d768, data 2 sharded": (PALM, DROP, 4, 2, 128, 128, False),
+    "PaLM d768, data 2 sharded and kept, two micro-batches": (PALM, KEEP, 4, 1, 128, 128, False),
+    "PaLM d768, model 2": (PALM, MODEL, 2, 2, 128, 128, False),
+    "T5 d1024, one rank, recomputed": (WIDE, {}, 2, 1, 256, 64, True),
+    "T5 d1024, data 2 sharded, recomputed": (WIDE, DROP, 4, 2, 256, 64, True),
+}
 
 
-# Of the run that cpu.yaml's copy rate is from: zeroing and norm of the gradients, nanoseconds a parameter.
-NANOSECONDS, GB_PER_SECOND = (0.0317 + 0.0237) * 1e9 / 76961152, 16
+def write_config(folder, case, steps):
+    model, mesh, rows, micro, inputs, targets, recompute = case
+    draw = random.Random(1)
+    ids = lambda n: [draw.randrange(2, model["vocab_size"]) for _ in range(n)]
+    with open(f"{folder}/rows.jsonl", "w") as f:
+        for _ in range(rows * steps):
+            f.write(json.dumps({"input_ids": ids(inputs), "target_ids": ids(targets)}) + "\n")
+    config = {
+        "run": {"dir": f"{folder}/run", "steps": steps}, "model": model, "mesh": mesh, "device": "cpu", "threads": 1,
+        "data": {"mixture": [{"name": "rows", "format": "ids", "path": f"{folder}/rows.jsonl"}], "order": "sequential", "packing": False, "input_length": inputs, "target_length": targets, "cache_dir": f"{folder}/cache"},
+        "train": {"global_batch": rows, "micro_batch": micro, "recompute": recompute, "precision": "fp32", "dropout": 0.05},
+        "checkpoint": {"every": 0, "background": False},
+    }
+    json.dump(config, open(f"{folder}/config.yaml", "w"))  # which is YAML
+    return f"{folder}/config.yaml"
 
 
-def project(sago, case, ceiling, copy):
-    size, rows, micro, inputs, targets, recompute = case
-    d, heads, ff, layers = T5[size]
-    config = {"model": {"vocab_size": 32128, "d_model": d, "n_heads": heads, "head_dim": 64, "d_ff": ff, "encoder_layers": layers, "decoder_layers": layers},
-              "data": {"input_length": inputs, "target_length": targets},
-              "train": {"global_batch": rows, "micro_batch": micro, "recompute": bool(recompute), "loss_chunk": 512}}
-    shipped = open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../configs/hardware/cpu.yaml")).read()
-    with tempfile.TemporaryDirectory() as folder:
-        json.dump(config, open(f"{folder}/config.yaml", "w"))
-        here = re.sub(r"fp32_tflops: \{.*\}", f"fp32_tflops: {{measured: {ceiling * 1e-3}}}", shipped)
-        here = re.sub(r"copy_gb_per_second: \{.*\}", f"copy_gb_per_second: {{measured: {copy}}}", here)
-        open(f"{folder}/here.yaml", "w").write(here)
-        out = subprocess.check_output([sago, "plan", f"{folder}/config.yaml", "--gpu", f"{folder}/here.yaml", "--gpus-per-node", "1", "--json"])
-    return json.loads(out)["as_configured"]["step"]["seconds"]
+def mpirun(ranks):
+    return ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)] if ranks > 1 else []
+
+
+def measure(sago, config, ranks):
+    """GFLOP/s of products and GB/s of copies of a rank while all measure; GB/s of a sum between them."""
+    command = [sago, "plan", config, "--gpu", "cpu", "--nodes", "1", "--gpus-per-node", str(ranks), "--measure", "--threads", "1", "--json"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(ranks)]
+    said = [json.loads(p.communicate()[0])["hardware"] for p in both]
+    out = {key: statistics.mean(h[key]["value"] for h in said) for key in ("fp32_tflops", "copy_gb_per_second")}
+    if ranks > 1:
+        record = subprocess.check_output(mpirun(ranks) + [sago, "doctor", "--set", "device=cpu", "--set", "threads=1"], text=True)
+        out["node_gb_per_second"] = float(re.search(r"sums .* at ([0-9.]+) GB/s", record)[1])
+    return out
+
+
+def project(sago, config, ranks, rates, folder):
+    text = open(f"{HERE}/../configs/hardware/cpu.yaml").read()
+    for key, value in rates.items():
+        text = re.sub(rf"(?m)^{key}: \{{.*?\}}", f"{key}: {{measured: {value}}}", text)
+    open(f"{folder}/here.yaml", "w").write(text)
+    words = [config, "--gpu", f"{folder}/here.yaml", "--nodes", "1", "--gpus-per-node", str(ranks), "--json"]
+    return json.loads(subprocess.check_output([sago, "plan"] + words))["as_configured"]["step"]
+
+
+def run_case(sago, case, steps):
+    folder, mesh = tempfile.mkdtemp(), case[1]
+    try:
+        config, ranks = write_config(folder, case, steps + 1), mesh.get("data", 1) * mesh.get("model", 1)
+        load = os.getloadavg()[0]
+        before = measure(sago, config, ranks)
+        subprocess.check_call(mpirun(ranks) + [sago, "train", config, "--quiet"], stdout=subprocess.DEVNULL)
+        after = measure(sago, config, ranks)
+        lines = [json.loads(line) for line in open(f"{folder}/run/metrics.jsonl")]
+        taken = [m for m in lines if "step_seconds" in m and "comm_wait" in m][1:]
+        seconds = sorted(m["step_seconds"] for m in taken)
+        rates = {key: (before[key] + after[key]) / 2 for key in before}
+        step = project(sago, config, ranks, rates, folder)
+        middle = statistics.median(seconds)
+        return {"projected_seconds": round(step["seconds"], 4), "measured_seconds": round(middle, 4), "ratio": round(step["seconds"] / middle, 3),
+                "quartiles": [round(q, 4) for q in statistics.quantiles(seconds, n=4)[::2]], "steps": len(seconds), "load": round(load, 1),
+                "projected_waits": round(step["exposed_model_seconds"] + step["exposed_data_seconds"], 4), "measured_waits": round(statistics.median(m["comm_wait"] for m in taken), 4),
+                "rates": {key: [round(before[key], 4), round(after[key], 4)] for key in before}}
+    finally:
+        shutil.rmtree(folder)
 
 
 def main():
-    sago, bench = sys.argv[1:3]
-    option = lambda name, otherwise: sys.argv[sys.argv.index(name) + 1] if name in sys.argv else otherwise
+    sago, words = sys.argv[1], sys.argv[2:]
+    option = lambda name, otherwise=None: words[words.index(name) + 1] if name in words else otherwise
     rows = []
-    for case in CASES:
-        size, n, micro, inputs, targets, recompute = case
-        name = f"{size}, {n} rows of {inputs} + {targets} in micro-batches of {micro}" + (", recomputed" if recompute else "")
-        if option("--only", name) != name:
+    for name, case in CASES.items():
+        if option("--only", "") not in name:
             continue
-        words = f"--threads 1 --processor-time 1 --size {size} --rows {n} --micro-batch {micro} --inputs {inputs} --targets {targets} --recompute {recompute} --steps {option('--steps', '20')}"
-        measured = json.loads(subprocess.check_output([bench] + words.split()))
-        ceiling, seconds = measured["gemm_ceiling_gflops"]["median"], measured["seconds_per_step"]
-        memory = (measured["parts"]["fill"]["seconds"] + measured["parts"]["gradient norm"]["seconds"]) * 1e9 / measured["parameters"]
-        copy = round(GB_PER_SECOND * NANOSECONDS / memory, 2)
-        projected = project(sago, case, ceiling, copy)
-        rows.append({"case": name, "projected_seconds": projected, "measured_seconds": seconds, "gemm_ceiling_gflops": ceiling, "copy_gb_per_second": copy, "ratio": round(projected / seconds["median"], 3)})
-        print(f"{name}: projected {projected:.3f} s, measured {seconds['median']:.3f} s, ratio {projected / seconds['median']:.3f}", file=sys.stderr)
-    out = {"command": " ".join(sys.argv), "device": measured["device"], "largest_deviation": max(abs(r["ratio"] - 1) for r in rows), "cases": rows}
-    text = json.dumps(out, indent=2)
-    if option("--output", None):
-        open(option("--output", None), "w").write(text + "\n")
+        rows.append({"case": name, **run_case(sago, case, int(option("--steps", "20")))})
+        print(json.dumps(rows[-1]), file=sys.stderr)
+    worst = max(abs(r["ratio"] - 1) for r in rows)
+    text = json.dumps({"command": " ".join(sys.argv), "largest_deviation": round(worst, 3), "cases": rows}, indent=2)
+    if option("--output"):
+        open(option("--output"), "w").write(text + "\n")
     else:
         print(text)
+    sys.exit(worst > 0.2)
 
 
 main()
