@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """plan_time: the time of a step as `sago plan --gpu` projects it, beside steps of `sago train` on one and two ranks.
 
-    python3 benchmarks/plan_time.py SAGO [--steps 20] [--only NAME] [--output FILE]
+    python3 benchmarks/plan_time.py SAGO BENCH_TRAIN_STEP [--steps 20] [--only NAME] [--output FILE]
 
-One thread a rank, full rows of random ids. Before and after each run its ranks measure, all at once and with other shapes, what
-they reach: products and copies by `sago plan --measure`, sums between ranks by `sago doctor`. Every other rate is that of
-configs/hardware/cpu.yaml. Of a run's steps the median counts, without the first; load is the machine's at the beginning. Prints JSON with both
-times, their ratio, what was waited for between ranks in both, and the largest deviation; exits 1 where it is more than 20 %."""
-import json, os, random, re, shutil, statistics, subprocess, sys, tempfile
+One thread a rank, full rows of random ids. All by processor time, so that other work on the machine counts less: of a step, what a rank's
+threads ran, mean of the ranks, median of the steps without the first two. That leaves out what a rank sleeps for while it waits, and has what it
+moves to others. Before and after each case as many processes as it has ranks measure products and memory, on another shape (T5 v1.1
+small, one row of 64 + 32); every other rate, that of the link too, is that of configs/hardware/cpu.yaml. Prints JSON with both times, their ratio and
+the largest deviation, and the median by the clock beside them with the load; exits 1 where a ratio is off by more than 20 %."""
+import glob, json, os, random, re, shutil, statistics, subprocess, sys, tempfile, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 T5 = {"vocab_size": 8192, "d_model": 512, "n_heads": 8, "head_dim": 64, "d_ff": 1024, "encoder_layers": 4, "decoder_layers": 4}
@@ -51,62 +52,103 @@ def write_config(folder, case, steps):
     return f"{folder}/config.yaml"
 
 
+def ranks_in(case):
+    return case[1].get("data", 1) * case[1].get("model", 1)
+
+
 def mpirun(ranks):
     return ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)] if ranks > 1 else []
 
 
-def measure(sago, config, ranks):
-    """GFLOP/s of products and GB/s of copies of a rank while all measure; GB/s of a sum between them."""
-    command = [sago, "plan", config, "--gpu", "cpu", "--nodes", "1", "--gpus-per-node", str(ranks), "--measure", "--threads", "1", "--json"]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(ranks)]
-    said = [json.loads(p.communicate()[0])["hardware"] for p in both]
-    out = {key: statistics.mean(h[key]["value"] for h in said) for key in ("fp32_tflops", "copy_gb_per_second")}
-    if ranks > 1:
-        record = subprocess.check_output(mpirun(ranks) + [sago, "doctor", "--set", "device=cpu", "--set", "threads=1"], text=True)
-        out["node_gb_per_second"] = float(re.search(r"sums .* at ([0-9.]+) GB/s", record)[1])
-    return out
+# Of the run that cpu.yaml's copy rate is from: zeroing and norm of the gradients, nanoseconds a parameter.
+NANOSECONDS, GB_PER_SECOND = (0.0317 + 0.0237) * 1e9 / 76961152, 16
 
 
-def project(sago, config, ranks, rates, folder):
+def measure(bench, ranks):
+    words = "--threads 1 --processor-time 1 --size small --rows 1 --inputs 64 --targets 32 --steps 3".split()
+    running = [subprocess.Popen([bench] + words, stdout=subprocess.PIPE) for _ in range(ranks)]
+    said = [json.loads(p.communicate()[0]) for p in running]
+    gflops = statistics.mean(s["gemm_ceiling_gflops"]["median"] for s in said)
+    nanoseconds = statistics.mean((s["parts"]["fill"]["seconds"] + s["parts"]["gradient norm"]["seconds"]) * 1e9 / s["parameters"] for s in said)
+    return {"fp32_tflops": round(gflops * 1e-3, 5), "copy_gb_per_second": round(GB_PER_SECOND * NANOSECONDS / nanoseconds, 2)}
+
+
+def processor_seconds(pid):
+    return sum(int(open(path).read().split()[0]) for path in glob.glob(f"/proc/{pid}/task/*/schedstat")) * 1e-9
+
+
+def ranks_of(word):
+    """Processes that have it among their words, but for those that started them."""
+    found = []
+    for path in glob.glob("/proc/[0-9]*/cmdline"):
+        try:
+            words = open(path, "rb").read().split(b"\0")
+        except OSError:
+            continue
+        if word.encode() in words and not words[0].endswith(b"mpirun"):
+            found.append(int(path.split("/")[2]))
+    return found
+
+
+def watch(command, word, ranks, metrics):
+    """Processor seconds of a rank for each step: what its threads had run by when a step's line was written, less the one before."""
+    child, marks, seen, pids = subprocess.Popen(command, stdout=subprocess.DEVNULL), [], 0, []
+    while child.poll() is None:
+        time.sleep(0.02)
+        lines = open(metrics).read().count('"step_seconds"') if os.path.exists(metrics) else 0
+        if lines == seen:
+            continue
+        if len(pids) != ranks:
+            pids = ranks_of(word)
+        try:
+            marks.append((lines, sum(map(processor_seconds, pids)) / ranks))
+        except OSError:  # it has ended
+            break
+        seen = lines
+    if child.wait() != 0 or len(pids) != ranks:
+        sys.exit(f"{' '.join(command)}: status {child.returncode}, {len(pids)} ranks seen")
+    return [(b[1] - a[1]) / (b[0] - a[0]) for a, b in zip(marks[1:], marks[2:])]
+
+
+def project(sago, case, rates):
     text = open(f"{HERE}/../configs/hardware/cpu.yaml").read()
     for key, value in rates.items():
         text = re.sub(rf"(?m)^{key}: \{{.*?\}}", f"{key}: {{measured: {value}}}", text)
-    open(f"{folder}/here.yaml", "w").write(text)
-    words = [config, "--gpu", f"{folder}/here.yaml", "--nodes", "1", "--gpus-per-node", str(ranks), "--json"]
-    return json.loads(subprocess.check_output([sago, "plan"] + words))["as_configured"]["step"]
+    with tempfile.TemporaryDirectory() as folder:
+        open(f"{folder}/here.yaml", "w").write(text)
+        words = [write_config(folder, case, 0), "--gpu", f"{folder}/here.yaml", "--nodes", "1", "--gpus-per-node", str(ranks_in(case)), "--json"]
+        return json.loads(subprocess.check_output([sago, "plan"] + words))["as_configured"]["step"]
 
 
 def run_case(sago, case, steps):
-    folder, mesh = tempfile.mkdtemp(), case[1]
+    folder, load = tempfile.mkdtemp(), os.getloadavg()[0]
     try:
-        config, ranks = write_config(folder, case, steps + 1), mesh.get("data", 1) * mesh.get("model", 1)
-        load = os.getloadavg()[0]
-        before = measure(sago, config, ranks)
-        subprocess.check_call(mpirun(ranks) + [sago, "train", config, "--quiet"], stdout=subprocess.DEVNULL)
-        after = measure(sago, config, ranks)
-        lines = [json.loads(line) for line in open(f"{folder}/run/metrics.jsonl")]
-        taken = [m for m in lines if "step_seconds" in m and "comm_wait" in m][1:]
-        seconds = sorted(m["step_seconds"] for m in taken)
-        rates = {key: (before[key] + after[key]) / 2 for key in before}
-        step = project(sago, config, ranks, rates, folder)
-        middle = statistics.median(seconds)
-        return {"projected_seconds": round(step["seconds"], 4), "measured_seconds": round(middle, 4), "ratio": round(step["seconds"] / middle, 3),
-                "quartiles": [round(q, 4) for q in statistics.quantiles(seconds, n=4)[::2]], "steps": len(seconds), "load": round(load, 1),
-                "projected_waits": round(step["exposed_model_seconds"] + step["exposed_data_seconds"], 4), "measured_waits": round(statistics.median(m["comm_wait"] for m in taken), 4),
-                "rates": {key: [round(before[key], 4), round(after[key], 4)] for key in before}}
+        config, ranks, metrics = write_config(folder, case, steps + 3), ranks_in(case), f"{folder}/run/metrics.jsonl"
+        seconds = watch(mpirun(ranks) + [sago, "train", config, "--quiet"], config, ranks, metrics)
+        lines = [json.loads(line) for line in open(metrics)]
+        clock = [m["step_seconds"] for m in lines if "step_seconds" in m and "comm_wait" in m][2:]
+        low, high = statistics.quantiles(seconds, n=4)[::2]
+        return {"measured_seconds": round(statistics.median(seconds), 4), "quartiles": [round(low, 4), round(high, 4)], "steps": len(seconds),
+                "by_the_clock": round(statistics.median(clock), 4), "load": round(load, 1)}
     finally:
         shutil.rmtree(folder)
 
 
 def main():
-    sago, words = sys.argv[1], sys.argv[2:]
+    sago, bench, words = *sys.argv[1:3], sys.argv[3:]
     option = lambda name, otherwise=None: words[words.index(name) + 1] if name in words else otherwise
     rows = []
     for name, case in CASES.items():
         if option("--only", "") not in name:
             continue
-        rows.append({"case": name, **run_case(sago, case, int(option("--steps", "20")))})
-        print(json.dumps(rows[-1]), file=sys.stderr)
+        rates = [measure(bench, ranks_in(case))]
+        row = {"case": name, **run_case(sago, case, int(option("--steps", "20")))}
+        rates.append(measure(bench, ranks_in(case)))
+        step = project(sago, case, {key: (rates[0][key] + rates[1][key]) / 2 for key in rates[0]})
+        row["projected_seconds"], row["ratio"] = round(step["seconds"], 4), round(step["seconds"] / row["measured_seconds"], 3)
+        row["projected_exposed"], row["rates"] = round(step["exposed_model_seconds"] + step["exposed_data_seconds"], 4), rates
+        rows.append(row)
+        print(json.dumps(row), file=sys.stderr, flush=True)
     worst = max(abs(r["ratio"] - 1) for r in rows)
     text = json.dumps({"command": " ".join(sys.argv), "largest_deviation": round(worst, 3), "cases": rows}, indent=2)
     if option("--output"):

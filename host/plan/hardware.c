@@ -39,6 +39,7 @@ static const plain_key figures[] = {
     {"node_microseconds", offsetof(sago_hardware, node_microseconds), 0, 1e6},
     {"network_gb_per_second", offsetof(sago_hardware, network_gb_per_second), 1e-6, 1e9},
     {"network_microseconds", offsetof(sago_hardware, network_microseconds), 0, 1e6},
+    {"link_compute_share", offsetof(sago_hardware, link_compute_share), 0, 1},
 };
 enum {
     N_NUMBERS = sizeof numbers / sizeof *numbers,

@@ -37,6 +37,7 @@ typedef struct sago_hardware {
     sago_figure operation_microseconds;
     sago_figure node_gb_per_second, node_microseconds;       /* a device, one direction */
     sago_figure network_gb_per_second, network_microseconds; /* a node, one direction */
+    sago_figure link_compute_share; /* of a transfer's time: what it takes away from computing beside it */
 } sago_hardware;
 
 /** name: one of the built-in ones, or a file that ends with .yaml. Errors: SAGO_E_USAGE lists the names,

@@ -143,6 +143,14 @@ static double block_seconds(const walk *w, int block, double element) {
            (double)(b->params - 1) * w->data.latency;
 }
 
+/* A transfer on the data axis, beside computing that it slows. */
+static double transfer(walk *w, sago_event_kind kind, int block, double seconds) {
+    double stolen = seconds * w->hardware->link_compute_share.value, now = w->free_at[SAGO_QUEUE_COMPUTE];
+    w->free_at[SAGO_QUEUE_COMPUTE] = now + stolen;
+    w->time.exposed_data += stolen;
+    return run(w, SAGO_QUEUE_DATA, kind, block, now, seconds);
+}
+
 /* Asks for a block's values. The last visit that read its slot is the one before the present one, and has
  * ended. */
 static void gather(walk *w, int block) {
@@ -150,8 +158,7 @@ static void gather(walk *w, int block) {
     double element = (double)sago_dtype_bytes(w->work->dtype);
     if (to->block == block) return;
     to->block = block;
-    to->there_at = run(w, SAGO_QUEUE_DATA, SAGO_EVENT_GATHER, block, w->free_at[SAGO_QUEUE_COMPUTE],
-                       block_seconds(w, block, element));
+    to->there_at = transfer(w, SAGO_EVENT_GATHER, block, block_seconds(w, block, element));
     w->time.data_bytes += sent_bytes(&w->data, (double)w->shares->blocks[block].elements * element);
 }
 
@@ -211,7 +218,7 @@ static void finish_step(walk *w) {
 static void send_bucket(walk *w, int block) {
     double bytes = w->bucket * (double)sizeof(float);
     double seconds = 2 * collective_seconds(&w->data, bytes);
-    run(w, SAGO_QUEUE_DATA, SAGO_EVENT_SUM, block, w->free_at[SAGO_QUEUE_COMPUTE], seconds);
+    transfer(w, SAGO_EVENT_SUM, block, seconds);
     w->time.data_bytes += 2 * sent_bytes(&w->data, bytes);
     w->bucket = 0;
 }
@@ -224,8 +231,8 @@ static void reduce(walk *w, int block, bool last_micro_batch) {
     if (is_sharded(w)) {
         slot *from = slot_of(w, block);
         from->travelling = block;
-        from->summed_at = run(w, SAGO_QUEUE_DATA, SAGO_EVENT_SCATTER, block, w->free_at[SAGO_QUEUE_COMPUTE],
-                              block_seconds(w, block, (double)sizeof(float)));
+        from->summed_at =
+            transfer(w, SAGO_EVENT_SCATTER, block, block_seconds(w, block, (double)sizeof(float)));
         w->time.data_bytes += sent_bytes(&w->data, elements * (double)sizeof(float));
         return;
     }

@@ -43,7 +43,8 @@ static const char whole[] =
     "attention_forward_share: {assumed: 0.5}\nattention_backward_share: {assumed: 0.4}\n"
     "operation_microseconds: {assumed: 5}\nnode_gb_per_second: {assumed: 100}\nnode_microseconds: {assumed: "
     "10}\n"
-    "network_gb_per_second: {assumed: 50}\nnetwork_microseconds: {assumed: 20}\n";
+    "network_gb_per_second: {assumed: 50}\nnetwork_microseconds: {assumed: 20}\nlink_compute_share: "
+    "{assumed: 0}\n";
 
 static sago_status load_text(const char *text, sago_hardware *out) {
     char path[] = "/tmp/sago-hardware-XXXXXX.yaml";

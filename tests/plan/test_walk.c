@@ -259,6 +259,30 @@ static void limits(void **state) {
     sago_config_free(config);
 }
 
+/* Where transfers take all of a processor, none is beside computing; where they take nothing, some are. */
+static void transfers_take_processors(void **state) {
+    (void)state;
+    open_case("flan-palm-8b", "2048");
+    for (int how = 0; how <= KEEP; how += 2) { /* dropped, copies, kept */
+        sago_timeline timeline = {0};
+        hardware.link_compute_share.value = 1;
+        sago_step_time all = walk(64, 1, 8, how, &timeline, NULL);
+        double busy = 0;
+        for (int64_t i = 0; i < timeline.count; i++)
+            if (timeline.events[i].queue == SAGO_QUEUE_DATA)
+                busy += timeline.events[i].end - timeline.events[i].start;
+        assert_true(busy > 0 && fabs(all.exposed_data / busy - 1) < 1e-9);
+        hardware.link_compute_share.value = 0.5;
+        sago_step_time half = walk(64, 1, 8, how, NULL, NULL);
+        hardware.link_compute_share.value = 0;
+        sago_step_time none = walk(64, 1, 8, how, NULL, NULL);
+        assert_true(none.exposed_data < busy / 2 && none.seconds < half.seconds &&
+                    half.seconds < all.seconds);
+        sago_timeline_free(&timeline);
+    }
+    sago_config_free(config);
+}
+
 /* Of very many micro-batches some are walked, and the rest reckoned: as if all were. */
 static void many_micro_batches(void **state) {
     (void)state;
@@ -290,6 +314,7 @@ int main(int argc, char *argv[]) {
                                        cmocka_unit_test(bytes_on_the_data_axis),
                                        cmocka_unit_test(bytes_on_the_model_axis),
                                        cmocka_unit_test(limits),
+                                       cmocka_unit_test(transfers_take_processors),
                                        cmocka_unit_test(many_micro_batches)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
