@@ -6,8 +6,9 @@
 
 One thread a rank, full rows of random ids. All by processor time, so that other work on the machine counts less: of a step, what a rank's
 threads ran, mean of the ranks, median of the steps without the first two. That leaves out what a rank sleeps for while it waits, and has what it
-moves to others. Before and after each case as many processes as it has ranks measure products and memory, on another shape (T5 v1.1
-small, one row of 64 + 32); every other rate, that of the link too, is that of configs/hardware/cpu.yaml. Prints JSON with both times, their ratio and
+moves to others. Before and after each case as many processes as it has ranks measure on another shape (T5 v1.1 small, 2 rows of 128 + 64)
+what its products and its passes over memory take, and the median of all of them counts; every other rate, that of the link too, is that
+of configs/hardware/cpu.yaml. Prints JSON with both times, their ratio and
 the largest deviation, and the median by the clock beside them with the load; exits 1 where a ratio is off by more than 20 %."""
 import glob, json, os, random, re, shutil, statistics, subprocess, sys, tempfile, time
 
@@ -20,16 +21,16 @@ DROP, KEEP = {"data": 2, "data_axis": "sharded"}, {"data": 2, "data_axis": "shar
 # model, mesh, rows, micro-batch, inputs, targets, recompute
 CASES = {
     "T5 d512, one rank": (T5, {}, 4, 4, 128, 64, False),
+    "PaLM d768, one rank": (PALM, {}, 2, 2, 128, 128, False),
     "T5 d512, data 2": (T5, COPIES, 8, 4, 128, 64, False),
     "T5 d512, data 2 sharded": (T5, DROP, 8, 4, 128, 64, False),
-    "T5 d512, data 2 sharded, two micro-batches": (T5, DROP, 8, 2, 128, 64, False),
-    "T5 d512, data 2 sharded and kept, two micro-batches": (T5, KEEP, 8, 2, 128, 64, False),
     "T5 d512, model 2": (T5, MODEL, 4, 4, 128, 64, False),
-    "PaLM d768, one rank": (PALM, {}, 2, 2, 128, 128, False),
     "PaLM d768, data 2": (PALM, COPIES, 4, 2, 128, 128, False),
     "PaLM d768, data 2 sharded": (PALM, DROP, 4, 2, 128, 128, False),
-    "PaLM d768, data 2 sharded and kept, two micro-batches": (PALM, KEEP, 4, 1, 128, 128, False),
     "PaLM d768, model 2": (PALM, MODEL, 2, 2, 128, 128, False),
+    "T5 d512, model 2, twice the rows": (T5, MODEL, 8, 8, 128, 64, False),
+    "T5 d512, data 2 sharded, two micro-batches": (T5, DROP, 8, 2, 128, 64, False),
+    "T5 d512, data 2 sharded and kept, two micro-batches": (T5, KEEP, 8, 2, 128, 64, False),
     "T5 d1024, one rank, recomputed": (WIDE, {}, 2, 1, 256, 64, True),
     "T5 d1024, data 2 sharded, recomputed": (WIDE, DROP, 4, 2, 256, 64, True),
 }
@@ -64,13 +65,22 @@ def mpirun(ranks):
 NANOSECONDS, GB_PER_SECOND = (0.0317 + 0.0237) * 1e9 / 76961152, 16
 
 
+def product_work(rows, inputs, targets):
+    """FLOPs of the products of a step of T5 v1.1 small, each over the share of the rate that cpu.yaml has for its size."""
+    d, width, ff, layers, vocabulary, n, m = 512, 384, 1024, 8, 32128, rows * inputs, rows * targets
+    layer = 3 * [(n, width, d)] + [(n, d, width), (n, ff, d), (n, ff, d), (n, d, ff)]  # encoder
+    layer += 4 * [(m, width, d)] + 2 * [(n, width, d)] + [(m, d, width), (m, d, width), (m, ff, d), (m, ff, d), (m, d, ff)]  # decoder
+    products = layers * layer + [(m, vocabulary, d)]
+    return sum(3 * 2 * x * y * z / (0.95 * min(x, y, z) / (min(x, y, z) + 13)) for x, y, z in products)  # forward, and twice backward
+
+
 def measure(bench, ranks):
-    words = "--threads 1 --processor-time 1 --size small --rows 1 --inputs 64 --targets 32 --steps 3".split()
+    words = "--threads 1 --processor-time 1 --size small --rows 2 --inputs 128 --targets 64 --steps 1".split()
     running = [subprocess.Popen([bench] + words, stdout=subprocess.PIPE) for _ in range(ranks)]
-    said = [json.loads(p.communicate()[0]) for p in running]
-    gflops = statistics.mean(s["gemm_ceiling_gflops"]["median"] for s in said)
-    nanoseconds = statistics.mean((s["parts"]["fill"]["seconds"] + s["parts"]["gradient norm"]["seconds"]) * 1e9 / s["parameters"] for s in said)
-    return {"fp32_tflops": round(gflops * 1e-3, 5), "copy_gb_per_second": round(GB_PER_SECOND * NANOSECONDS / nanoseconds, 2)}
+    parts = [json.loads(p.communicate()[0])["parts"] for p in running]
+    seconds = lambda *names: statistics.mean(sum(p["seconds"] for name, p in x.items() if name.startswith(names)) for x in parts)
+    nanoseconds = seconds("fill", "gradient norm") * 1e9 / 76961152
+    return {"fp32_tflops": round(product_work(2, 128, 64) / seconds("product") * 1e-12, 5), "copy_gb_per_second": round(GB_PER_SECOND * NANOSECONDS / nanoseconds, 2)}
 
 
 def processor_seconds(pid):
@@ -137,20 +147,23 @@ def run_case(sago, case, steps):
 def main():
     sago, bench, words = *sys.argv[1:3], sys.argv[3:]
     option = lambda name, otherwise=None: words[words.index(name) + 1] if name in words else otherwise
-    rows = []
+    rows, rates = [], {}
     for name, case in CASES.items():
         if option("--only", "") not in name:
             continue
-        rates = [measure(bench, ranks_in(case))]
-        row = {"case": name, **run_case(sago, case, int(option("--steps", "20")))}
-        rates.append(measure(bench, ranks_in(case)))
-        step = project(sago, case, {key: (rates[0][key] + rates[1][key]) / 2 for key in rates[0]})
+        of_ranks = rates.setdefault(ranks_in(case), [])
+        of_ranks.append(measure(bench, ranks_in(case)))
+        rows.append({"case": name, **run_case(sago, case, int(option("--steps", "20")))})
+        of_ranks.append(measure(bench, ranks_in(case)))
+        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    for row in rows:
+        case = CASES[row["case"]]
+        middle = {key: statistics.median(r[key] for r in rates[ranks_in(case)]) for key in ("fp32_tflops", "copy_gb_per_second")}
+        step = project(sago, case, middle)
         row["projected_seconds"], row["ratio"] = round(step["seconds"], 4), round(step["seconds"] / row["measured_seconds"], 3)
-        row["projected_exposed"], row["rates"] = round(step["exposed_model_seconds"] + step["exposed_data_seconds"], 4), rates
-        rows.append(row)
-        print(json.dumps(row), file=sys.stderr, flush=True)
+        row["projected_exposed"] = round(step["exposed_model_seconds"] + step["exposed_data_seconds"], 4)
     worst = max(abs(r["ratio"] - 1) for r in rows)
-    text = json.dumps({"command": " ".join(sys.argv), "largest_deviation": round(worst, 3), "cases": rows}, indent=2)
+    text = json.dumps({"command": " ".join(sys.argv), "rates_by_ranks": rates, "largest_deviation": round(worst, 3), "cases": rows}, indent=2)
     if option("--output"):
         open(option("--output"), "w").write(text + "\n")
     else:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """sago plan as a user calls it. test_plan.py SAGO CONFIGS"""
-import json, os, subprocess, sys, tempfile
+import json, os, resource, subprocess, sys, tempfile
 import xml.etree.ElementTree as xml
 
 SAGO, CONFIGS = map(os.path.abspath, sys.argv[1:3])
@@ -19,6 +19,7 @@ def plan(*words, code=0):
 # 540 billion parameters on 1024 GPUs: fits, and what is printed agrees with what is in the JSON.
 big = f"{CONFIGS}/palm-540b.yaml"
 said = json.loads(plan(big, "--gpu", "h100-80", "--nodes", "128", "--price", "2", "--json"))
+assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime < 2  # the search in it
 for which in ("as_configured", "fastest_that_fits"):
     x = said[which]
     memory = x["memory_bytes"]
