@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * A parameter cut into pieces, as ranks hold it, whose partial sums are added up between the phases, against the formula
- * of the whole in float64: cut by rows (data axis), by columns (model axis), and both ways at once, where no piece has a
- * whole row or a whole column. A piece may have no rows at all.
+ * A parameter cut into pieces, as ranks hold it, whose partial sums are added up between the phases, against
+ * the formula of the whole in float64: cut by rows (data axis), by columns (model axis), and both ways at
+ * once, where no piece has a whole row or a whole column. A piece may have no rows at all.
  */
 #include "adafactor_parameter.h"
 
@@ -105,7 +105,8 @@ static void step_pieces(pieces *p, float *gradient, const sago_adafactor_args *a
             int64_t count = p->of[i][j].rows * p->of[i][j].columns;
             float *own = plain_floats(count ? count : 1);
             copy_piece(p->g, i, j, own, gradient, true);
-            suite_ok(p->d->ops->upload(p->d, p->of[i][j].slot.gradient.data, own, (size_t)count * sizeof *own));
+            suite_ok(
+                p->d->ops->upload(p->d, p->of[i][j].slot.gradient.data, own, (size_t)count * sizeof *own));
             free(own);
         }
     on_each(p, p->d->ops->adafactor_statistics, args);
@@ -118,7 +119,8 @@ static void step_pieces(pieces *p, float *gradient, const sago_adafactor_args *a
 static float *gradient_of(int t) {
     float *g = suite_normal(ROWS * COLUMNS, (uint64_t)t + 40);
     for (int64_t i = 0; i < ROWS * COLUMNS; i++) {
-        g[i] *= 0.01f * (float)(1 + (i / COLUMNS) % 7) * (float)(1 + i % COLUMNS % 5); /* rows and columns differ */
+        g[i] *= 0.01f * (float)(1 + (i / COLUMNS) % 7) *
+                (float)(1 + i % COLUMNS % 5); /* rows and columns differ */
         if ((i / COLUMNS + t) % 3 == 0) g[i] = 0;
     }
     return g;
