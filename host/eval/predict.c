@@ -227,6 +227,7 @@ sago_status sago_predict_score(sago_loaded_model *m, const sago_prompt prompts[]
         for (int64_t r = 0; r < count && status == SAGO_OK; r++) {
             int64_t p = order[first + r].index, length = prompts[p].n_targets;
             sago_prediction *scored = &(*out)[p];
+            scored->n_targets = length;
             scored->logprobs = sago_alloc((size_t)length * sizeof *scored->logprobs);
             memcpy(scored->logprobs, logprobs + r * b.batch.target_length + first_target(&b, &prompts[p]),
                    (size_t)length * sizeof *scored->logprobs);

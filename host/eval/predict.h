@@ -19,6 +19,7 @@ typedef struct sago_prediction {
     int32_t n_ids;
     double logprob;   /* sum over the generated, or the given, target ids */
     float *logprobs;  /* of each given target id; NULL after generation */
+    int64_t n_targets; /* how many those are */
 } sago_prediction;
 void sago_predictions_free(sago_prediction *predictions, int64_t n);
 
