@@ -111,7 +111,7 @@ const config_key config_keys[] = {
     INT("model.decoder_layers", model.decoder_layers, "0", 0, 4096, KEPT,
         "Decoder layers. 0: from `model.init`."),
     CHOICE("model.activation", model.activation, "gated-gelu", "gated-gelu|relu|swiglu", KEPT,
-           "MLP of new weights: gated-gelu is T5 v1.1's, relu T5 1.0's, swiglu palm's (its only one, and its default)."),
+           "MLP of new weights: gated-gelu is T5 v1.1's, relu T5 1.0's, swiglu UL2's and palm's (its only one, and its default)."),
     BOOL("model.tied_embeddings", model.tied_embeddings, "false", KEPT,
          "New weights have one matrix for embedding and output (T5 1.0; palm always)."),
     INT("model.relative_buckets", model.relative_buckets, "32", 2, 4096, KEPT,

@@ -74,17 +74,25 @@ static const sago_hf_size t5_sizes[] = {
 };
 enum { N_T5_SIZES = sizeof t5_sizes / sizeof t5_sizes[0] };
 
+/* "feed_forward_proj" of a T5. */
+static const char *const mlp_kinds[] = {
+    [SAGO_RELU] = "relu", [SAGO_GATED_GELU] = "gated-gelu", [SAGO_SWIGLU] = "gated-silu"};
+enum { N_MLP_KINDS = sizeof mlp_kinds / sizeof mlp_kinds[0] };
+
 static sago_status read_kind(const json_t *config, const char *path, sago_model_shape *shape) {
     const json_t *mlp = json_object_get(config, "feed_forward_proj");
     const char *mlp_text = mlp ? json_string_value(mlp) : "relu";
-    if (!mlp_text || (strcmp(mlp_text, "relu") != 0 && strcmp(mlp_text, "gated-gelu") != 0))
-        return sago_fail(SAGO_E_INPUT, "%s: \"feed_forward_proj\" is %s%s%s; sago knows relu and gated-gelu",
-                         path, mlp_text ? "\"" : "", mlp_text ? mlp_text : "no text", mlp_text ? "\"" : "");
+    int kind = 0;
+    while (kind < N_MLP_KINDS && (!mlp_text || strcmp(mlp_text, mlp_kinds[kind]) != 0)) kind++;
+    if (kind == N_MLP_KINDS)
+        return sago_fail(SAGO_E_INPUT,
+                         "%s: \"feed_forward_proj\" is %s%s%s; sago knows relu, gated-gelu and gated-silu", path,
+                         mlp_text ? "\"" : "", mlp_text ? mlp_text : "no text", mlp_text ? "\"" : "");
     const json_t *tied = json_object_get(config, "tie_word_embeddings");
     if (tied && !json_is_boolean(tied))
         return sago_fail(SAGO_E_INPUT, "%s: \"tie_word_embeddings\" is neither true nor false", path);
     snprintf(shape->family, sizeof shape->family, "t5");
-    shape->activation = strcmp(mlp_text, "gated-gelu") == 0 ? SAGO_GATED_GELU : SAGO_RELU;
+    shape->activation = (sago_activation)kind;
     shape->tied_embeddings = !tied || json_is_true(tied);
     return SAGO_OK;
 }
@@ -129,7 +137,6 @@ sago_status sago_hf_read_config(const json_t *config, const char *path, sago_mod
 }
 
 static void write_t5(const sago_model_shape *shape, json_t *config) {
-    const char *mlp = sago_activation_name(shape->activation);
     sago_hf_set_default(config, "architectures", json_pack("[s]", "T5ForConditionalGeneration"));
     sago_hf_set_default(config, "model_type", json_string("t5"));
     sago_hf_set_default(config, "is_encoder_decoder", json_true());
@@ -141,7 +148,7 @@ static void write_t5(const sago_model_shape *shape, json_t *config) {
     sago_hf_set_default(config, "decoder_start_token_id", json_integer(0));
     sago_hf_write_sizes(shape, t5_sizes, N_T5_SIZES, config);
     sago_hf_set_float(config, "layer_norm_epsilon", shape->norm_epsilon);
-    json_object_set_new(config, "feed_forward_proj", json_string(mlp));
+    json_object_set_new(config, "feed_forward_proj", json_string(mlp_kinds[shape->activation]));
     json_object_set_new(config, "tie_word_embeddings", json_boolean(shape->tied_embeddings));
 }
 

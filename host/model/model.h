@@ -22,7 +22,7 @@
 typedef enum sago_activation {
     SAGO_RELU,       /* T5 1.0 */
     SAGO_GATED_GELU, /* T5 v1.1: gelu(x Wg^T) * x Wl^T, tanh form */
-    SAGO_SWIGLU,     /* PaLM: silu(x Wg^T) * x Wl^T */
+    SAGO_SWIGLU,     /* PaLM, UL2: silu(x Wg^T) * x Wl^T */
 } sago_activation;
 
 typedef struct sago_model_shape {

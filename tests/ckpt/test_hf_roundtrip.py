@@ -27,6 +27,7 @@ COHERE = dict(vocab_size=97, hidden_size=24, head_dim=6, intermediate_size=40, n
 KINDS = {
     "v1.1": T5Config(**T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False, num_layers=2, num_decoder_layers=3),
     "1.0": T5Config(**T5, feed_forward_proj="relu", tie_word_embeddings=True, num_layers=3, num_decoder_layers=1),
+    "ul2": T5Config(**T5, feed_forward_proj="gated-silu", tie_word_embeddings=True, num_layers=2, num_decoder_layers=2),
     "palm": CohereConfig(**COHERE, num_key_value_heads=1, logit_scale=0.3),
     "palm-grouped": CohereConfig(**COHERE, num_key_value_heads=2),
 }
