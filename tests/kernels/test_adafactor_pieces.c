@@ -6,7 +6,7 @@
  */
 #include "adafactor_parameter.h"
 
-enum { ROWS = 150, COLUMNS = 200, MOST = 3 };
+enum { ROWS = 70, COLUMNS = 1100, MOST = 3 }; /* pieces of more than a tile of 512 columns */
 
 typedef struct grid {
     const char *what;
@@ -14,11 +14,11 @@ typedef struct grid {
     int64_t row[MOST + 1], column[MOST + 1]; /* where pieces begin, and the end */
 } grid;
 
-static const grid grids[] = {{"two pieces of rows", 2, 1, {0, 61, ROWS}, {0, COLUMNS}},
-                             {"two pieces of columns", 1, 2, {0, ROWS}, {0, 70, COLUMNS}},
-                             {"cut both ways", 3, 2, {0, 61, 149, ROWS}, {0, 70, COLUMNS}},
-                             {"a piece without rows", 3, 1, {0, 61, 61, ROWS}, {0, COLUMNS}},
-                             {"pieces without rows, both ways", 3, 2, {0, 61, 61, ROWS}, {0, 70, COLUMNS}}};
+static const grid grids[] = {{"two pieces of rows", 2, 1, {0, 31, ROWS}, {0, COLUMNS}},
+                             {"two pieces of columns", 1, 2, {0, ROWS}, {0, 570, COLUMNS}},
+                             {"cut both ways", 3, 2, {0, 31, 69, ROWS}, {0, 570, COLUMNS}},
+                             {"a piece without rows", 3, 1, {0, 31, 31, ROWS}, {0, COLUMNS}},
+                             {"pieces without rows, both ways", 3, 2, {0, 31, 31, ROWS}, {0, 570, COLUMNS}}};
 
 typedef struct pieces {
     sago_device *d;
