@@ -174,11 +174,12 @@ static void test_unequal_rows(void **state) {
     for (int i = 0; i < K; i++) p.x[4 * K + i] = fabsf(p.x[4 * K + i]);
     (void)decides(&p);
     release(&p);
-    /* An element of x that takes all of its bits and meets zeros: the others say which row it is. The rows
-       are their own copies, so that x alone is inexact. */
+    /* An element of x that takes all of its bits and meets zeros. The others are zeros in the copy, and row
+       77 is made of what is lost so; the rows are their own copies. */
     p = random_problem(1, N, K, 1, 6);
-    for (int64_t i = 0; i < N * K; i++) p.w[i] = i % K == 9 ? 0 : i % K == 10 ? 127 : floorf(20 * p.w[i]);
-    p.x[9] = 1e6f, p.x[10] = 0;
+    for (int i = 0; i < K; i++) p.x[i] = i == 9 ? 3e4f : i == 10 ? 10 : i % 2 ? 0.3f : -0.3f;
+    for (int64_t i = 0; i < N * K; i++) p.w[i] = i % K == 9 ? 0 : i % K == 10 ? 127 : floorf(p.w[i]);
+    for (int i = 0; i < K; i++) p.w[77 * K + i] = i == 9 || i == 10 ? 0 : i % 2 ? 127 : -127;
     (void)decides(&p);
     release(&p);
 }
