@@ -177,9 +177,14 @@ static void test_unequal_rows(void **state) {
     /* An element of x that takes all of its bits and meets zeros. The others are zeros in the copy, and row
        77 is made of what is lost so; the rows are their own copies. */
     p = random_problem(1, N, K, 1, 6);
-    for (int i = 0; i < K; i++) p.x[i] = i == 9 ? 3e4f : i == 10 ? 10 : i % 2 ? 0.3f : -0.3f;
-    for (int64_t i = 0; i < N * K; i++) p.w[i] = i % K == 9 ? 0 : i % K == 10 ? 127 : floorf(p.w[i]);
-    for (int i = 0; i < K; i++) p.w[77 * K + i] = i == 9 || i == 10 ? 0 : i % 2 ? 127 : -127;
+    for (int i = 0; i < K; i++) p.x[i] = i % 2 ? 0.3f : -0.3f;
+    for (int64_t i = 0; i < N * K; i++) p.w[i] = floorf(p.w[i]);
+    p.x[9] = 3e4f, p.x[10] = 10, p.x[11] = 0;
+    for (int64_t j = 0; j < N; j++) {
+        float *w = p.w + j * K;
+        for (int i = 0; i < K && j == 77; i++) w[i] = i % 2 ? 127 : -127;
+        w[9] = 0, w[10] = j == 5 ? 127 : j == 77 ? 0 : 40, w[11] = 127;
+    }
     (void)decides(&p);
     release(&p);
 }
