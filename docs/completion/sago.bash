@@ -10,7 +10,7 @@ _sago() {
         train) options="--set --quiet --help" ;;
         eval) options="--checkpoint --tasks --split --output --label --predictions --set --quiet --help" ;;
         score) options="--checkpoint --input --output --batch --set --quiet --help" ;;
-        generate) options="--checkpoint --input --output --max-new-tokens --temperature --top-k --top-p --samples --seed --batch --set --quiet --help" ;;
+        generate) options="--checkpoint --input --output --max-new-tokens --temperature --top-k --top-p --samples --seed --no-logprob --batch --set --quiet --help" ;;
         import) options="--format --force --set --quiet --help" ;;
         export) options="--format --shard-bytes --force --set --quiet --help" ;;
         data) options="--count --rows --output --seed --tasks --json --set --quiet --help" verbs="stats sample pack generate" ;;
