@@ -3,7 +3,8 @@
  * comm.check: every collective is preceded by a gate, in which all ranks of the world tell what they are
  * about to enter, and followed by a seal, in which they tell the hash of a result that must be the same. Both
  * are small gathers in the same queue. All ranks see the same table and come to the same verdict, so all of
- * them fail with the same line. While a mesh checks, collectives run one after another.
+ * them fail with the same line. In a view for one axis (sago_mesh_second_order) the ranks of the axis stand
+ * for all: other groups may be elsewhere. While a mesh checks, collectives run one after another.
  */
 #include "comm_internal.h"
 #include "rng.h"
@@ -56,31 +57,38 @@ static const char *call_text(const comm_record *record, char text[160]) {
     return text;
 }
 
-static void tell_gate(const comm_record *table, int odd, int usual, char message[SAGO_ERROR_BYTES]) {
+/* The rank of a row of the table. */
+static int rank_of(const comm_job *job, int row) {
+    return job->within_axis ? job->group.first + row * job->group.stride : row;
+}
+
+static void tell_gate(const comm_job *job, int odd, int usual, char message[SAGO_ERROR_BYTES]) {
     char rank[128], its[160], theirs[160];
-    const comm_record *a = &table[odd], *b = &table[usual];
+    const comm_record *a = &job->table[odd], *b = &job->table[usual];
     snprintf(message, SAGO_ERROR_BYTES,
              "comm.check: collective #%llu: %s entered %s, where rank %d entered %s%s: the ranks have taken "
              "different "
              "paths or sizes",
-             (unsigned long long)b->sequence, comm_rank_text(odd, rank), call_text(a, its), usual,
-             call_text(b, theirs),
+             (unsigned long long)b->sequence, comm_rank_text(rank_of(job, odd), rank), call_text(a, its),
+             rank_of(job, usual), call_text(b, theirs),
              same_call(a, b) && a->bytes == b->bytes ? " (with pieces or numbers of another kind)" : "");
 }
 
-static void tell_seal(const comm_record *table, int odd, int usual, char message[SAGO_ERROR_BYTES]) {
+static void tell_seal(const comm_job *job, int odd, int usual, char message[SAGO_ERROR_BYTES]) {
     char rank[128], call[160];
     snprintf(message, SAGO_ERROR_BYTES,
              "comm.check: collective #%llu, %s: %s has another result than rank %d: its buffer was written "
              "during the "
              "collective or overlaps itself, or its memory or network is faulty",
-             (unsigned long long)table[usual].sequence, call_text(&table[usual], call),
-             comm_rank_text(odd, rank), usual);
+             (unsigned long long)job->table[usual].sequence, call_text(&job->table[usual], call),
+             comm_rank_text(rank_of(job, odd), rank), rank_of(job, usual));
 }
 
 /* Sizes and results are those of the ranks of an axis; group after group is looked at. */
-static bool find_odd_on_axis(const comm_record *table, const comm_job *job, same_fn *same, int *odd,
+static bool find_odd_on_axis(const comm_job *job, const comm_group *all, same_fn *same, int *odd,
                              int *usual) {
+    const comm_record *table = job->table;
+    if (job->within_axis) return find_odd(table, all, same, odd, usual);
     for (int r = 0; r < comm.size; r++) {
         comm_group group = comm_group_of(r, job->axis, comm.size, job->model);
         if (group.me == 0 && find_odd(table, &group, same, odd, usual)) return true;
@@ -89,20 +97,20 @@ static bool find_odd_on_axis(const comm_record *table, const comm_job *job, same
 }
 
 bool comm_check_passes(const comm_job *job) {
-    const comm_record *table = job->table;
-    comm_group world = {.size = comm.size, .stride = 1};
+    const comm_group all = {.size = job->group.size, .stride = 1};
     sago_error failure = {.status = SAGO_E_COMM};
     int odd = 0, usual = 0;
     if (job->is_seal) {
-        if (!find_odd_on_axis(table, job, same_result, &odd, &usual)) return true;
-        tell_seal(table, odd, usual, failure.message);
+        if (!find_odd_on_axis(job, &all, same_result, &odd, &usual)) return true;
+        tell_seal(job, odd, usual, failure.message);
     } else {
-        if (!find_odd(table, &world, same_call, &odd, &usual) &&
-            !find_odd_on_axis(table, job, same_size, &odd, &usual))
+        if (!find_odd(job->table, &all, same_call, &odd, &usual) &&
+            !find_odd_on_axis(job, &all, same_size, &odd, &usual))
             return true;
-        tell_gate(table, odd, usual, failure.message);
+        tell_gate(job, odd, usual, failure.message);
     }
-    comm_share_message(failure.message);
+    /* One rank tells it: the first of all, or of the group that alone knows. */
+    if (!job->within_axis || job->group.me > 0 || comm.rank == 0) comm_share_message(failure.message);
     comm_fail_jobs(&failure);
     return false;
 }

@@ -74,6 +74,7 @@ struct sago_collective {
 
     /* comm.check (check.c) */
     comm_job *gate, *seal; /* NULL: the collective is not checked */
+    bool within_axis;      /* of a check: among the ranks of its axis alone */
     bool exclusive;        /* runs when all before it are complete */
     bool is_seal;
     const comm_job *subject; /* of a seal */
@@ -148,6 +149,7 @@ int comm_split_model_axis(const comm_identity identities[], int ranks, int model
 
 struct sago_mesh_state {
     bool check;                 /* comm.check */
+    bool check_within_axis;     /* ranks of other groups are elsewhere in this view's order */
     struct sago_device *device; /* asynchronous, and the buffers' own; NULL: they are in host memory */
     int channel;                /* -1: a mesh of one, which needs none */
     bool background;            /* its waits hold up no computation */
@@ -235,6 +237,20 @@ int64_t comm_idle_ms(int64_t now_ns);
 /** A thread begins or ends to wait for a device: its rank is at work meanwhile, however still its processors
  * are. */
 void comm_device_wait(bool begins);
+
+/* job.c: what mesh.c and collectives.c make their calls of */
+comm_job *comm_job_new(const sago_mesh *mesh, sago_mesh_axis axis, comm_kind kind);
+void comm_job_give_back(comm_job *job); /* one that was never begun */
+/** A gate or a seal for a collective: what this rank says of it, to all ranks that call the same ones. */
+comm_job *comm_check_new(const sago_mesh *mesh, const comm_job *job, bool is_seal);
+void comm_job_begin(sago_mesh *mesh, comm_job *job);
+/** Waits for a job, gives it back, and makes its failure the caller's. */
+sago_status comm_job_end(sago_mesh *mesh, comm_job *job) SAGO_MUST_CHECK;
+sago_status comm_job_run(sago_mesh *mesh, comm_job *job) SAGO_MUST_CHECK;
+/** Blocks of the same size of all ranks of the axis to all. */
+sago_status comm_exchange(sago_mesh *mesh, sago_mesh_axis axis, comm_kind kind, const void *block, size_t bytes,
+                          void *out) SAGO_MUST_CHECK;
+void comm_wake(void); /* the communication thread */
 
 /* check.c: comm.check, on the communication thread but for the first two */
 bool comm_has_equal_result(comm_kind kind);

@@ -5,13 +5,10 @@
 #include "str.h"
 #include "transport.h"
 
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-enum { SPIN_NS = 50000, DRIVE_NS = 200000 };
 
 comm_group comm_group_of(int rank, sago_mesh_axis axis, int ranks, int model) {
     switch (axis) {
@@ -23,157 +20,6 @@ comm_group comm_group_of(int rank, sago_mesh_axis axis, int ranks, int model) {
     default:
         return (comm_group){.first = 0, .stride = 1, .size = ranks, .me = rank};
     }
-}
-
-/* Jobs are kept for reuse, so that a step allocates nothing. */
-static comm_job *new_job(const sago_mesh *mesh, sago_mesh_axis axis, comm_kind kind) {
-    pthread_mutex_lock(&comm.lock);
-    comm_job *job = comm.free_jobs;
-    if (job) comm.free_jobs = job->next;
-    pthread_mutex_unlock(&comm.lock);
-    if (!job) {
-        job = sago_alloc(sizeof *job);
-        job->first = sago_alloc((size_t)(comm.size + 1) * sizeof *job->first);
-    }
-    *job = (comm_job){.kind = kind,
-                      .axis = axis,
-                      .group = comm_group_of(mesh->rank, axis, mesh->size, mesh->axis_size[SAGO_MODEL_AXIS]),
-                      .channel = mesh->state->channel,
-                      .first = job->first};
-    return job;
-}
-
-static void keep_for_reuse(comm_job *job) {
-    if (!job) return;
-    job->next = comm.free_jobs;
-    comm.free_jobs = job;
-}
-
-static void give_back(comm_job *job) {
-    pthread_mutex_lock(&comm.lock);
-    keep_for_reuse(job);
-    pthread_mutex_unlock(&comm.lock);
-}
-
-/* A gate or a seal for a collective: what this rank says of it, to all ranks. */
-static comm_job *new_check(const sago_mesh *mesh, const comm_job *job, bool is_seal) {
-    comm_job *check = new_job(mesh, SAGO_WORLD_AXIS, COMM_CHECK);
-    comm_check_describe(check, job);
-    check->exclusive = true;
-    check->is_seal = is_seal;
-    check->subject = job;
-    check->model = mesh->axis_size[SAGO_MODEL_AXIS];
-    check->input = (const char *)&check->record;
-    check->count = sizeof check->record;
-    return check;
-}
-
-static void begin(sago_mesh *mesh, comm_job *job) {
-    if (job->channel < 0) {
-        job->complete = true;
-        return;
-    }
-    if (mesh->state->check) {
-        job->exclusive = true;
-        job->gate = new_check(mesh, job, false);
-        if (comm_has_equal_result(job->kind)) job->seal = new_check(mesh, job, true);
-        comm_submit(job->gate);
-    }
-    comm_submit(job);
-    if (job->seal) comm_submit(job->seal);
-    /* First messages leave from here, before the communication thread is awake. */
-    if (pthread_mutex_trylock(&comm.mpi) != 0) return;
-    comm_engine_begin(job->channel);
-    pthread_mutex_unlock(&comm.mpi);
-}
-
-static void wake_thread(void) {
-    pthread_mutex_lock(&comm.lock);
-    pthread_cond_signal(&comm.work);
-    pthread_mutex_unlock(&comm.lock);
-}
-
-static bool is_over(const comm_job *job) {
-    return job->complete && (!job->gate || job->gate->complete) && (!job->seal || job->seal->complete);
-}
-
-/*
- * A caller that waits moves its job itself for as long as something moves: to wake the communication thread
- * and to be woken by it costs as much as the sum of a hundred kilobytes. Once nothing has moved for a while
- * the peer is late, and the communication thread, which sleeps between its looks, takes over.
- */
-static void drive(const comm_job *job) {
-    int64_t moved_ns = sago_now_ns();
-    bool over = false;
-    pthread_mutex_lock(&comm.lock);
-    comm.n_driving++;
-    pthread_mutex_unlock(&comm.lock);
-    while (!over && sago_now_ns() - moved_ns < DRIVE_NS) {
-        pthread_mutex_lock(&comm.mpi);
-        bool moved = comm_engine_poll();
-        pthread_mutex_unlock(&comm.mpi);
-        int64_t now_ns = sago_now_ns();
-        if (moved)
-            moved_ns = now_ns;
-        else if (now_ns - moved_ns > SPIN_NS)
-            sched_yield();
-        pthread_mutex_lock(&comm.lock);
-        over = is_over(job);
-        pthread_mutex_unlock(&comm.lock);
-    }
-    pthread_mutex_lock(&comm.lock);
-    comm.n_driving--;
-    comm.driven_ns = sago_now_ns();
-    if (!over) pthread_cond_signal(&comm.work);
-    pthread_mutex_unlock(&comm.lock);
-}
-
-/* Waits for a job, gives it back, and makes its failure the caller's. */
-static sago_status end(sago_mesh *mesh, comm_job *job) {
-    sago_status status;
-    sago_error failure = {.status = SAGO_OK};
-    pthread_mutex_lock(&comm.lock);
-    if (!is_over(job)) {
-        int64_t since = sago_now_ns();
-        job->awaited = true;
-        job->awaited_ns = since;
-        if (job->gate) job->gate->awaited = true;
-        if (job->seal) job->seal->awaited = true;
-        comm.n_waiting++;
-        pthread_mutex_unlock(&comm.lock);
-        if (mesh->state->background)
-            wake_thread();
-        else
-            drive(job);
-        pthread_mutex_lock(&comm.lock);
-        while (!is_over(job)) pthread_cond_wait(&comm.done, &comm.lock);
-        comm.n_waiting--;
-        if (!mesh->state->background) comm.exposed_ns += sago_now_ns() - since;
-    }
-    status = job->status;
-    if (job->gate && job->gate->status != SAGO_OK) status = job->gate->status;
-    if (job->seal && job->seal->status != SAGO_OK) status = job->seal->status;
-    if (status != SAGO_OK) failure = comm.failure;
-    keep_for_reuse(job->gate);
-    keep_for_reuse(job->seal);
-    keep_for_reuse(job);
-    pthread_mutex_unlock(&comm.lock);
-    return status == SAGO_OK ? SAGO_OK : sago_error_give(&failure);
-}
-
-static sago_status run(sago_mesh *mesh, comm_job *job) {
-    begin(mesh, job);
-    return end(mesh, job);
-}
-
-static sago_status exchange(sago_mesh *mesh, sago_mesh_axis axis, comm_kind kind, const void *block,
-                            size_t bytes, void *out) {
-    if (mesh->axis_size[axis] == 1 && bytes) memmove(out, block, bytes);
-    comm_job *job = new_job(mesh, axis, kind);
-    job->input = block;
-    job->output = out;
-    job->count = (int64_t)bytes;
-    return run(mesh, job);
 }
 
 /* Every view of the mesh takes a channel, so that all ranks number their collectives alike. */
@@ -266,7 +112,9 @@ sago_status sago_mesh_channel(const sago_mesh *mesh, sago_mesh **out) {
 }
 
 sago_status sago_mesh_second_order(const sago_mesh *mesh, sago_mesh **out) {
-    return new_view(mesh, out);
+    SAGO_TRY(new_view(mesh, out));
+    (*out)->state->check_within_axis = true;
+    return SAGO_OK;
 }
 
 static void close_transport(sago_mesh *mesh) {
@@ -338,7 +186,7 @@ sago_status sago_agree(sago_mesh *mesh, sago_status mine) {
     own.status = mine;
     int32_t status = (int32_t)mine;
     int32_t *all = sago_alloc_zero((size_t)mesh->size, sizeof *all);
-    sago_status result = exchange(mesh, SAGO_WORLD_AXIS, COMM_AGREE, &status, sizeof status, all);
+    sago_status result = comm_exchange(mesh, SAGO_WORLD_AXIS, COMM_AGREE, &status, sizeof status, all);
     int failed = 0;
     if (result == SAGO_OK)
         while (failed < mesh->size && all[failed] == SAGO_OK) failed++;
@@ -352,227 +200,6 @@ sago_status sago_agree(sago_mesh *mesh, sago_status mine) {
     if (result != SAGO_OK) return mine == SAGO_OK ? result : sago_error_give(&own);
     theirs.message[SAGO_ERROR_BYTES - 1] = '\0';
     return shared_failure(sago_fail(theirs.status, "rank %d: %s", failed, theirs.message));
-}
-
-static sago_status start_sum(sago_mesh *mesh, sago_mesh_axis axis, comm_dtype dtype, void *values,
-                             int64_t count, comm_job **out) {
-    *out = NULL;
-    if (count < 0) return sago_fail(SAGO_E_INTERNAL, "a sum of %lld elements", (long long)count);
-    int64_t bytes = count * (int64_t)comm_dtype_bytes(dtype) * mesh->axis_size[axis];
-    comm_job *job = new_job(mesh, axis, bytes <= SMALL_SUM_BYTES ? COMM_SMALL_SUM : COMM_ALL_REDUCE);
-    job->dtype = dtype;
-    job->buffer = values;
-    job->count = count;
-    begin(mesh, job);
-    wake_thread();
-    *out = job;
-    return SAGO_OK;
-}
-
-/* What NCCL does is no job of a channel, but has a number there, and a gate where collectives are checked. */
-static sago_status enter_on_device(sago_mesh *mesh, const comm_request *request, comm_job *job) {
-    job->kind = request->kind == COMM_ALL_GATHER ? COMM_ALL_GATHER_PIECES : request->kind;
-    job->dtype = COMM_F32;
-    job->count = 0;
-    for (int m = 0; m < request->n_pieces; m++) {
-        job->first[m] = job->count;
-        job->first[m + 1] = job->count += request->sizes[m];
-    }
-    if (mesh->state->check) {
-        comm_job *gate = new_check(mesh, job, false);
-        comm_submit(gate);
-        SAGO_TRY(end(mesh, gate));
-    }
-    comm_enter(job);
-    return SAGO_OK;
-}
-
-/* Hands a collective to the transport, where device memory has one of its own. */
-static sago_status start_on_device(sago_mesh *mesh, const comm_request *request, sago_collective **out) {
-    struct sago_mesh_state *state = mesh->state;
-    comm_job *job = new_job(mesh, request->axis, COMM_NONE);
-    sago_status status = state->transport == &comm_nccl ? enter_on_device(mesh, request, job) : SAGO_OK;
-    if (status == SAGO_OK)
-        status = state->transport->start(state->transport_state, request, &job->device_work);
-    if (status == SAGO_OK)
-        *out = job;
-    else
-        give_back(job);
-    return status;
-}
-
-sago_status sago_all_reduce_start(sago_mesh *mesh, sago_mesh_axis axis, float *buffer, int64_t count,
-                                  sago_collective **out) {
-    if (mesh->state->transport && mesh->axis_size[axis] > 1 && count > 0) {
-        comm_request request = {.kind = COMM_ALL_REDUCE,
-                                .axis = axis,
-                                .in = buffer,
-                                .out = buffer,
-                                .n_pieces = 1,
-                                .sizes = &count};
-        return start_on_device(mesh, &request, out);
-    }
-    return start_sum(mesh, axis, COMM_F32, buffer, count, out);
-}
-
-/* The one piece of an axis of one rank, in the order of the device's work where it is a device's. */
-static sago_status copy_alone(const sago_mesh *mesh, void *to, const void *from, int64_t bytes) {
-    sago_device *device = mesh->state->device;
-    if (bytes == 0 || to == from) return SAGO_OK;
-    if (!device) {
-        memmove(to, from, (size_t)bytes);
-        return SAGO_OK;
-    }
-    bool words = (((uintptr_t)to | (uintptr_t)from | (uintptr_t)bytes) & 3) == 0;
-    int64_t element = words ? 4 : 2;
-    if (bytes % element != 0)
-        return sago_fail(SAGO_E_INTERNAL, "all_gather of an odd number of a device's bytes");
-    sago_dtype dtype = words ? SAGO_F32 : SAGO_BF16;
-    return device->ops->copy(device, sago_tensor_1d(to, dtype, bytes / element),
-                             sago_tensor_1d((void *)from, dtype, bytes / element));
-}
-
-/* What reduce-scatter and all-gather have in common. The sizes are copied: they need not outlive the start.
- */
-static sago_status start_pieces(sago_mesh *mesh, const comm_request *request, sago_collective **out) {
-    int n = request->n_pieces;
-    bool gathers = request->kind == COMM_ALL_GATHER, even = true;
-    int64_t element = gathers ? 1 : (int64_t)sizeof(float), total = 0;
-    *out = NULL;
-    for (int m = 0; m < n; m++) {
-        if (request->sizes[m] < 0)
-            return sago_fail(SAGO_E_INTERNAL, "%s: piece %d has %lld elements", comm_kind_name(request->kind),
-                             m, (long long)request->sizes[m]);
-        total += request->sizes[m];
-        even &= request->sizes[m] == request->sizes[0];
-    }
-    if (mesh->state->transport && n > 1 && total > 0) return start_on_device(mesh, request, out);
-    if (n == 1) SAGO_TRY(copy_alone(mesh, request->out, request->in, total * element));
-    comm_kind kind = !gathers                           ? COMM_REDUCE_SCATTER
-                     : even && total <= SMALL_SUM_BYTES ? COMM_ALL_GATHER
-                                                        : COMM_ALL_GATHER_PIECES;
-    comm_job *job = new_job(mesh, request->axis, kind);
-    job->dtype = COMM_F32;
-    job->input = request->in;
-    job->output = request->out;
-    job->count = kind == COMM_ALL_GATHER ? request->sizes[0] : total;
-    job->first[0] = 0;
-    for (int m = 0; m < n; m++) job->first[m + 1] = job->first[m] + request->sizes[m];
-    begin(mesh, job);
-    wake_thread();
-    *out = job;
-    return SAGO_OK;
-}
-
-sago_status sago_reduce_scatter_start(sago_mesh *mesh, sago_mesh_axis axis, const float *in, float *out,
-                                      const int64_t counts[], sago_collective **collective) {
-    comm_request request = {COMM_REDUCE_SCATTER, axis, in, out, mesh->axis_size[axis], counts};
-    return start_pieces(mesh, &request, collective);
-}
-
-sago_status sago_all_gather_start(sago_mesh *mesh, sago_mesh_axis axis, const void *in, void *out,
-                                  const size_t bytes[], sago_collective **collective) {
-    comm_request request = {COMM_ALL_GATHER, axis, in, out, mesh->axis_size[axis], (const int64_t *)bytes};
-    return start_pieces(mesh, &request, collective);
-}
-
-sago_status sago_collective_wait(sago_mesh *mesh, sago_collective *collective) {
-    struct sago_mesh_state *state = mesh->state;
-    if (!collective) return SAGO_OK;
-    if (!collective->device_work) return end(mesh, collective);
-    void *work = collective->device_work;
-    comm_flight_awaited(collective->recorded);
-    give_back(collective);
-    return state->transport->wait(state->transport_state, work);
-}
-
-sago_status sago_all_reduce_f64(sago_mesh *mesh, sago_mesh_axis axis, double *values, int64_t count) {
-    comm_job *job;
-    SAGO_TRY(start_sum(mesh, axis, COMM_F64, values, count, &job));
-    return end(mesh, job);
-}
-
-sago_status sago_all_reduce_i64(sago_mesh *mesh, sago_mesh_axis axis, int64_t *values, int64_t count) {
-    comm_job *job;
-    SAGO_TRY(start_sum(mesh, axis, COMM_I64, values, count, &job));
-    return end(mesh, job);
-}
-
-sago_status sago_broadcast(sago_mesh *mesh, sago_mesh_axis axis, void *bytes, size_t size, int root) {
-    if (root < 0 || root >= mesh->axis_size[axis])
-        return sago_fail(SAGO_E_INTERNAL, "broadcast from member %d of %d", root, mesh->axis_size[axis]);
-    comm_job *job = new_job(mesh, axis, COMM_BROADCAST);
-    job->buffer = bytes;
-    job->count = (int64_t)size;
-    job->root = root;
-    return run(mesh, job);
-}
-
-sago_status sago_all_gather(sago_mesh *mesh, sago_mesh_axis axis, const void *block, size_t bytes,
-                            void *out) {
-    return exchange(mesh, axis, COMM_ALL_GATHER, block, bytes, out);
-}
-
-sago_status sago_all_gather_i64(sago_mesh *mesh, sago_mesh_axis axis, int64_t value, int64_t out[]) {
-    return exchange(mesh, axis, COMM_ALL_GATHER, &value, sizeof value, out);
-}
-
-sago_status sago_gather_bytes(sago_mesh *mesh, sago_mesh_axis axis, const void *bytes, size_t size, int root,
-                              char **out, size_t sizes[]) {
-    int n = mesh->axis_size[axis];
-    bool at_root = mesh->axis_rank[axis] == root;
-    size_t total = 0, before = 0;
-    *out = NULL;
-    if (root < 0 || root >= n) return sago_fail(SAGO_E_INTERNAL, "gather to member %d of %d", root, n);
-    int64_t *all = sago_alloc_zero((size_t)n, sizeof *all);
-    sago_status status = sago_all_gather_i64(mesh, axis, (int64_t)size, all);
-    if (status != SAGO_OK) goto done;
-    for (int m = 0; m < n; m++) {
-        if (m < root) before += (size_t)all[m];
-        total += (size_t)all[m];
-    }
-    if (at_root) {
-        /* One byte more, so that text may be ended by its caller and an empty gather is not NULL. */
-        *out = malloc(total + 1);
-        if (!*out)
-            status = sago_fail(SAGO_E_MEMORY, "no memory to gather %zu bytes from %d ranks on one", total, n);
-    }
-    /* Root tells whether it has the memory, before anyone sends. */
-    int32_t able = status;
-    status = sago_broadcast(mesh, axis, &able, sizeof able, root);
-    if (status == SAGO_OK && able != SAGO_OK)
-        status = at_root
-                     ? (sago_status)able
-                     : sago_fail((sago_status)able, "rank %d has no memory to gather %zu bytes", root, total);
-    if (status != SAGO_OK) goto done;
-    comm_job *job = new_job(mesh, axis, COMM_GATHER);
-    job->root = root;
-    job->input = bytes;
-    job->buffer = *out;
-    job->sizes = all;
-    job->count = (int64_t)size;
-    if (at_root && size) memcpy(*out + before, bytes, size);
-    status = run(mesh, job);
-    if (status == SAGO_OK && at_root) {
-        (*out)[total] = '\0';
-        for (int m = 0; m < n; m++) sizes[m] = (size_t)all[m];
-    }
-done:
-    free(all);
-    if (status != SAGO_OK) {
-        free(*out);
-        *out = NULL;
-    }
-    return status;
-}
-
-sago_status sago_barrier(sago_mesh *mesh, sago_mesh_axis axis) {
-    char mine = 0;
-    if (mesh->axis_size[axis] == 1) return SAGO_OK;
-    comm_job *job = new_job(mesh, axis, COMM_BARRIER);
-    job->input = &mine;
-    job->count = 1;
-    return run(mesh, job);
 }
 
 void sago_mesh_abort(sago_mesh *mesh, int exit_code) {

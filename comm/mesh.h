@@ -83,7 +83,8 @@ enum { SAGO_MESH_CHANNELS = 6 }; /* the run, its model, its checkpoints, and a t
 sago_status sago_mesh_channel(const sago_mesh *mesh, sago_mesh **out) SAGO_MUST_CHECK;
 /**
  * The same for the thread that calls the mesh too: an order of its own for collectives on one axis, of which different
- * groups of ranks may call different numbers (micro-batches of a model that several ranks share). Its waits count.
+ * groups of ranks may call different numbers (micro-batches of a model that several ranks share). Its waits count; where
+ * collectives are checked, the ranks of a group are compared with one another.
  */
 sago_status sago_mesh_second_order(const sago_mesh *mesh, sago_mesh **out) SAGO_MUST_CHECK;
 

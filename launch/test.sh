@@ -78,6 +78,7 @@ if [ -n "${SAGO_GOLDEN:-}" ]; then
     if [ $all = yes ]; then
         one goldens python3 "$SAGO_GOLDEN/accept.py" --sago build/sago --model tokenizer,t5,t5-tied,palm,palm-gqa --ranks 1,2,3 --tensor 2
         one "goldens, a model over 4 ranks" python3 "$SAGO_GOLDEN/accept.py" --sago build/sago --model palm --ranks 1 --tensor 4
+        one "goldens, parameters shared out" python3 "$SAGO_GOLDEN/accept.py" --sago build/sago --model t5,palm --ranks 2,3 --tensor 2 --set mesh.data_axis=sharded
         one "goldens on sim" python3 "$SAGO_GOLDEN/accept.py" --sago build/sago --model t5,t5-tied,palm-gqa --ranks 1,2 --quick --steps 3 --set device=sim
     else
         one goldens python3 "$SAGO_GOLDEN/accept.py" --sago build/sago --model tokenizer,t5 --ranks 1,2

@@ -111,7 +111,7 @@ const config_key config_keys[] = {
     INT("model.decoder_layers", model.decoder_layers, "0", 0, 4096, KEPT,
         "Decoder layers. 0: from `model.init`."),
     CHOICE("model.activation", model.activation, "gated-gelu", "gated-gelu|relu|swiglu", KEPT,
-           "MLP of new weights: gated-gelu is T5 v1.1's, relu T5 1.0's, swiglu palm's (its only one, and its default)."),
+           "MLP of new weights: gated-gelu is T5 v1.1's, relu T5 1.0's, swiglu UL2's and palm's (its only one, and its default)."),
     BOOL("model.tied_embeddings", model.tied_embeddings, "false", KEPT,
          "New weights have one matrix for embedding and output (T5 1.0; palm always)."),
     INT("model.relative_buckets", model.relative_buckets, "32", 2, 4096, KEPT,
@@ -137,7 +137,8 @@ const config_key config_keys[] = {
     TEXTS("data.holdout", data.holdout, KEPT,
           "Patterns of tasks or categories that are kept out of training, to be evaluated as unseen."),
     BOOL("data.leak_check", data.leak_check, "true", KEPT,
-         "Refuses to train when an input of a held-out task is among the training examples too."),
+         "Refuses to train when an input of a held-out task is among the training examples too; "
+         "documents of plain text that are held out elsewhere are left out of training."),
     CHOICE("data.order", data.order, "sampled", "sampled|sequential", KEPT,
            "sampled draws from the mixture for ever; sequential takes every example once, in file order."),
     BOOL("data.packing", data.packing, "true", KEPT, "Puts several short examples into one row."),
@@ -152,7 +153,8 @@ const config_key config_keys[] = {
     INT("data.max_exemplars", data.max_exemplars, "5", 1, 16, KEPT,
         "Solved examples in a few-shot prompt, at most."),
     NUMBER("data.eval_fraction", data.eval_fraction, "0", 0, 0.9, KEPT,
-           "Share of each task's examples that is kept for evaluation and never trained on."),
+           "Share of each task's examples, and of the documents of plain text, that is kept for "
+           "evaluation and never trained on."),
     PATH("data.templates", data.templates, NULL, KEPT, "Folder of template files. Empty: the built-in ones."),
     PATH("data.cache_dir", data.cache_dir, NULL, CHANGES,
          "Where indices of task files are kept. Empty: sago in the user's cache folder."),

@@ -29,7 +29,8 @@ sago_status sago_hf_import(const char *model_dir, const char *ckpt_dir) SAGO_MUS
 
 /**
  * Writes the newest checkpoint of path that verifies as config.json, generation_config.json,
- * model.safetensors (fp32), and spiece.model with tokenizer_config.json where it holds a SentencePiece model.
+ * model.safetensors (fp32), and spiece.model with tokenizer_config.json where it holds a SentencePiece model, which
+ * transformers' AutoTokenizer then loads: as T5Tokenizer, or of a decoder alone as a class that adds nothing.
  * They get their names after all were written. SAGO_E_BUSY where out_dir holds a file of such a name with
  * other contents, or weights of another export, unless `replace`; SAGO_E_INPUT for a model that the format
  * cannot say, PaLM with rotary halves. Weights of more than SAGO_HF_PART_BYTES go into several files. Memory:

@@ -30,6 +30,17 @@ static const char *const fixed[][2] = {
     {"decoder.final_norm", "model.norm.weight"},
 };
 
+static const sago_hf_size sizes[] = {
+    {"vocab_size", offsetof(sago_model_shape, vocab_size), -1},
+    {"hidden_size", offsetof(sago_model_shape, d_model), -1},
+    {"num_attention_heads", offsetof(sago_model_shape, n_heads), -1},
+    {"num_key_value_heads", offsetof(sago_model_shape, kv_heads), 0},
+    {"head_dim", offsetof(sago_model_shape, head_dim), 0},
+    {"intermediate_size", offsetof(sago_model_shape, d_ff), -1},
+    {"num_hidden_layers", offsetof(sago_model_shape, decoder_layers), -1},
+};
+enum { N_SIZES = sizeof sizes / sizeof sizes[0] };
+
 bool sago_hf_cohere_name(const char *param, char out[SAGO_HF_NAME_BYTES]) {
     for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++)
         if (strcmp(param, fixed[i][0]) == 0) {
@@ -75,16 +86,6 @@ static sago_status refuse_variants(const json_t *config, const char *path) {
     return SAGO_OK;
 }
 
-static sago_status read_number(const json_t *config, const char *path, const char *key, double otherwise,
-                               double *out) {
-    const json_t *value = json_object_get(config, key);
-    *out = otherwise;
-    if (!value) return SAGO_OK;
-    if (!json_is_number(value)) return sago_fail(SAGO_E_INPUT, "%s: \"%s\" is no number", path, key);
-    *out = json_number_value(value);
-    return SAGO_OK;
-}
-
 /* rope_theta moved into a dictionary in later versions of transformers. */
 static sago_status read_rope(const json_t *config, const char *path, double *theta) {
     const json_t *parameters = json_object_get(config, "rope_parameters");
@@ -92,8 +93,8 @@ static sago_status read_rope(const json_t *config, const char *path, double *the
     if (type && strcmp(type, "default") != 0)
         return sago_fail(SAGO_E_INPUT, "%s: \"rope_type\" is \"%s\"; sago reads models of type \"default\"",
                          path, type);
-    return read_number(json_object_get(parameters, "rope_theta") ? parameters : config, path, "rope_theta",
-                       10000, theta);
+    return sago_hf_read_number(json_object_get(parameters, "rope_theta") ? parameters : config, path,
+                               "rope_theta", 10000, theta);
 }
 
 sago_status sago_hf_cohere_read(const json_t *config, const char *path, sago_model_shape *out) {
@@ -103,15 +104,11 @@ sago_status sago_hf_cohere_read(const json_t *config, const char *path, sago_mod
     out->activation = SAGO_SWIGLU;
     out->tied_embeddings = true;
     out->rope_interleaved = true;
-    SAGO_TRY(sago_hf_read_size(config, path, "vocab_size", -1, &out->vocab_size));
-    SAGO_TRY(sago_hf_read_size(config, path, "hidden_size", -1, &out->d_model));
-    SAGO_TRY(sago_hf_read_size(config, path, "num_attention_heads", -1, &out->n_heads));
-    SAGO_TRY(sago_hf_read_size(config, path, "num_key_value_heads", out->n_heads, &out->kv_heads));
-    SAGO_TRY(sago_hf_read_size(config, path, "head_dim", out->d_model / out->n_heads, &out->head_dim));
-    SAGO_TRY(sago_hf_read_size(config, path, "intermediate_size", -1, &out->d_ff));
-    SAGO_TRY(sago_hf_read_size(config, path, "num_hidden_layers", -1, &out->decoder_layers));
-    SAGO_TRY(read_number(config, path, "layer_norm_eps", 1e-5, &epsilon));
-    SAGO_TRY(read_number(config, path, "logit_scale", 0.0625, &logit_scale));
+    SAGO_TRY(sago_hf_read_sizes(config, path, sizes, N_SIZES, out));
+    if (out->kv_heads == 0) out->kv_heads = out->n_heads;
+    if (out->head_dim == 0) out->head_dim = out->d_model / out->n_heads;
+    SAGO_TRY(sago_hf_read_number(config, path, "layer_norm_eps", 1e-5, &epsilon));
+    SAGO_TRY(sago_hf_read_number(config, path, "logit_scale", 0.0625, &logit_scale));
     SAGO_TRY(read_rope(config, path, &out->rope_theta));
     out->norm_epsilon = (float)epsilon;
     out->logit_scale = (float)logit_scale;
@@ -126,18 +123,6 @@ sago_status sago_hf_cohere_read(const json_t *config, const char *path, sago_mod
 /* --- config.json out
  * -------------------------------------------------------------------------------------------- */
 
-/* The double that the model had: a float's shortest decimal form, unless what was imported is that float
- * already. */
-static void set_float(json_t *config, const char *key, float value) {
-    const json_t *before = json_object_get(config, key);
-    if (json_is_number(before) && (float)json_number_value(before) == value) return;
-    char text[32];
-    int digits = 1; /* nine are enough for every float */
-    do snprintf(text, sizeof text, "%.*g", digits, (double)value);
-    while ((float)strtod(text, NULL) != value && digits++ < 9);
-    json_object_set_new(config, key, json_real(strtod(text, NULL)));
-}
-
 void sago_hf_cohere_write(const sago_model_shape *shape, json_t *config) {
     sago_hf_set_default(config, "architectures", json_pack("[s]", "CohereForCausalLM"));
     sago_hf_set_default(config, "model_type", json_string("cohere"));
@@ -150,15 +135,9 @@ void sago_hf_cohere_write(const sago_model_shape *shape, json_t *config) {
     sago_hf_set_default(config, "pad_token_id", json_integer(0));
     sago_hf_set_default(config, "bos_token_id", json_null());
     sago_hf_set_default(config, "eos_token_id", json_integer(1));
-    sago_hf_set_size(config, "vocab_size", shape->vocab_size);
-    sago_hf_set_size(config, "hidden_size", shape->d_model);
-    sago_hf_set_size(config, "num_attention_heads", shape->n_heads);
-    sago_hf_set_size(config, "num_key_value_heads", shape->kv_heads);
-    sago_hf_set_size(config, "head_dim", shape->head_dim);
-    sago_hf_set_size(config, "intermediate_size", shape->d_ff);
-    sago_hf_set_size(config, "num_hidden_layers", shape->decoder_layers);
-    set_float(config, "layer_norm_eps", shape->norm_epsilon);
-    set_float(config, "logit_scale", shape->logit_scale);
+    sago_hf_write_sizes(shape, sizes, N_SIZES, config);
+    sago_hf_set_float(config, "layer_norm_eps", shape->norm_epsilon);
+    sago_hf_set_float(config, "logit_scale", shape->logit_scale);
     if (!json_object_get(config, "rope_parameters"))
         json_object_set_new(config, "rope_theta", json_real(shape->rope_theta));
 }

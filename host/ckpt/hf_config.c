@@ -7,29 +7,92 @@
 #include <stdlib.h>
 #include <string.h>
 
-sago_status sago_hf_read_size(const json_t *config, const char *path, const char *key, int64_t otherwise,
-                             int64_t *out) {
-    const json_t *value = json_object_get(config, key);
-    *out = otherwise;
-    if (!value || json_is_null(value))
-        return otherwise >= 0 ? SAGO_OK : sago_fail(SAGO_E_INPUT, "%s: \"%s\" is missing", path, key);
-    *out = json_integer_value(value);
-    if (!json_is_integer(value) || *out < 1)
-        return sago_fail(SAGO_E_INPUT, "%s: \"%s\" is no positive integer", path, key);
+/* --- what the families share --- */
+
+sago_status sago_hf_read_sizes(const json_t *config, const char *path, const sago_hf_size sizes[], size_t n,
+                               sago_model_shape *out) {
+    for (size_t i = 0; i < n; i++) {
+        const json_t *value = json_object_get(config, sizes[i].key);
+        bool absent = !value || json_is_null(value);
+        int64_t size = absent ? sizes[i].otherwise : json_integer_value(value);
+        if (size < 0 && absent) return sago_fail(SAGO_E_INPUT, "%s: \"%s\" is missing", path, sizes[i].key);
+        if (!absent && (!json_is_integer(value) || size < 1))
+            return sago_fail(SAGO_E_INPUT, "%s: \"%s\" is no positive integer", path, sizes[i].key);
+        memcpy((char *)out + sizes[i].offset, &size, sizeof size);
+    }
     return SAGO_OK;
 }
+
+void sago_hf_write_sizes(const sago_model_shape *shape, const sago_hf_size sizes[], size_t n,
+                         json_t *config) {
+    for (size_t i = 0; i < n; i++) {
+        int64_t size;
+        memcpy(&size, (const char *)shape + sizes[i].offset, sizeof size);
+        json_object_set_new(config, sizes[i].key, json_integer((json_int_t)size));
+    }
+}
+
+sago_status sago_hf_read_number(const json_t *config, const char *path, const char *key, double otherwise,
+                                double *out) {
+    const json_t *value = json_object_get(config, key);
+    *out = otherwise;
+    if (!value) return SAGO_OK;
+    if (!json_is_number(value)) return sago_fail(SAGO_E_INPUT, "%s: \"%s\" is no number", path, key);
+    *out = json_number_value(value);
+    return SAGO_OK;
+}
+
+void sago_hf_set_float(json_t *config, const char *key, float value) {
+    const json_t *before = json_object_get(config, key);
+    if (json_is_number(before) && (float)json_number_value(before) == value) return;
+    char text[32];
+    int digits = 1; /* nine are enough for every float */
+    do snprintf(text, sizeof text, "%.*g", digits, (double)value);
+    while ((float)strtod(text, NULL) != value && digits++ < 9);
+    json_object_set_new(config, key, json_real(strtod(text, NULL)));
+}
+
+void sago_hf_set_default(json_t *config, const char *key, json_t *value) {
+    if (json_object_get(config, key))
+        json_decref(value);
+    else
+        json_object_set_new(config, key, value);
+}
+
+/* --- T5 --- */
+
+static const sago_hf_size t5_sizes[] = {
+    {"vocab_size", offsetof(sago_model_shape, vocab_size), -1},
+    {"d_model", offsetof(sago_model_shape, d_model), -1},
+    {"num_heads", offsetof(sago_model_shape, n_heads), -1},
+    {"d_kv", offsetof(sago_model_shape, head_dim), 64},
+    {"d_ff", offsetof(sago_model_shape, d_ff), -1},
+    {"num_layers", offsetof(sago_model_shape, encoder_layers), -1},
+    {"num_decoder_layers", offsetof(sago_model_shape, decoder_layers), 0},
+    {"relative_attention_num_buckets", offsetof(sago_model_shape, relative_buckets), 32},
+    {"relative_attention_max_distance", offsetof(sago_model_shape, relative_max_distance), 128},
+};
+enum { N_T5_SIZES = sizeof t5_sizes / sizeof t5_sizes[0] };
+
+/* "feed_forward_proj" of a T5. */
+static const char *const mlp_kinds[] = {
+    [SAGO_RELU] = "relu", [SAGO_GATED_GELU] = "gated-gelu", [SAGO_SWIGLU] = "gated-silu"};
+enum { N_MLP_KINDS = sizeof mlp_kinds / sizeof mlp_kinds[0] };
 
 static sago_status read_kind(const json_t *config, const char *path, sago_model_shape *shape) {
     const json_t *mlp = json_object_get(config, "feed_forward_proj");
     const char *mlp_text = mlp ? json_string_value(mlp) : "relu";
-    if (!mlp_text || (strcmp(mlp_text, "relu") != 0 && strcmp(mlp_text, "gated-gelu") != 0))
-        return sago_fail(SAGO_E_INPUT, "%s: \"feed_forward_proj\" is %s%s%s; sago knows relu and gated-gelu",
-                         path, mlp_text ? "\"" : "", mlp_text ? mlp_text : "no text", mlp_text ? "\"" : "");
+    int kind = 0;
+    while (kind < N_MLP_KINDS && (!mlp_text || strcmp(mlp_text, mlp_kinds[kind]) != 0)) kind++;
+    if (kind == N_MLP_KINDS)
+        return sago_fail(SAGO_E_INPUT,
+                         "%s: \"feed_forward_proj\" is %s%s%s; sago knows relu, gated-gelu and gated-silu", path,
+                         mlp_text ? "\"" : "", mlp_text ? mlp_text : "no text", mlp_text ? "\"" : "");
     const json_t *tied = json_object_get(config, "tie_word_embeddings");
     if (tied && !json_is_boolean(tied))
         return sago_fail(SAGO_E_INPUT, "%s: \"tie_word_embeddings\" is neither true nor false", path);
     snprintf(shape->family, sizeof shape->family, "t5");
-    shape->activation = strcmp(mlp_text, "gated-gelu") == 0 ? SAGO_GATED_GELU : SAGO_RELU;
+    shape->activation = (sago_activation)kind;
     shape->tied_embeddings = !tied || json_is_true(tied);
     return SAGO_OK;
 }
@@ -52,19 +115,11 @@ static sago_status check_ids(const json_t *config, const char *path) {
 static sago_status read_t5(const json_t *config, const char *path, sago_model_shape *out) {
     SAGO_TRY(read_kind(config, path, out));
     SAGO_TRY(check_ids(config, path));
-    SAGO_TRY(sago_hf_read_size(config, path, "vocab_size", -1, &out->vocab_size));
-    SAGO_TRY(sago_hf_read_size(config, path, "d_model", -1, &out->d_model));
-    SAGO_TRY(sago_hf_read_size(config, path, "num_heads", -1, &out->n_heads));
-    SAGO_TRY(sago_hf_read_size(config, path, "d_kv", 64, &out->head_dim));
-    SAGO_TRY(sago_hf_read_size(config, path, "d_ff", -1, &out->d_ff));
-    SAGO_TRY(sago_hf_read_size(config, path, "num_layers", -1, &out->encoder_layers));
-    SAGO_TRY(sago_hf_read_size(config, path, "num_decoder_layers", out->encoder_layers, &out->decoder_layers));
-    SAGO_TRY(sago_hf_read_size(config, path, "relative_attention_num_buckets", 32, &out->relative_buckets));
-    SAGO_TRY(sago_hf_read_size(config, path, "relative_attention_max_distance", 128, &out->relative_max_distance));
-    const json_t *epsilon = json_object_get(config, "layer_norm_epsilon");
-    if (epsilon && !json_is_number(epsilon))
-        return sago_fail(SAGO_E_INPUT, "%s: \"layer_norm_epsilon\" is no number", path);
-    out->norm_epsilon = epsilon ? (float)json_number_value(epsilon) : 1e-6f;
+    SAGO_TRY(sago_hf_read_sizes(config, path, t5_sizes, N_T5_SIZES, out));
+    if (out->decoder_layers == 0) out->decoder_layers = out->encoder_layers;
+    double epsilon;
+    SAGO_TRY(sago_hf_read_number(config, path, "layer_norm_epsilon", 1e-6, &epsilon));
+    out->norm_epsilon = (float)epsilon;
     return SAGO_OK;
 }
 
@@ -81,19 +136,7 @@ sago_status sago_hf_read_config(const json_t *config, const char *path, sago_mod
     return sago_wrap(sago_model_shape_check(out, 1), "%s", path);
 }
 
-void sago_hf_set_size(json_t *config, const char *key, int64_t value) {
-    json_object_set_new(config, key, json_integer((json_int_t)value));
-}
-
-void sago_hf_set_default(json_t *config, const char *key, json_t *value) {
-    if (json_object_get(config, key))
-        json_decref(value);
-    else
-        json_object_set_new(config, key, value);
-}
-
 static void write_t5(const sago_model_shape *shape, json_t *config) {
-    const char *mlp = sago_activation_name(shape->activation);
     sago_hf_set_default(config, "architectures", json_pack("[s]", "T5ForConditionalGeneration"));
     sago_hf_set_default(config, "model_type", json_string("t5"));
     sago_hf_set_default(config, "is_encoder_decoder", json_true());
@@ -103,20 +146,9 @@ static void write_t5(const sago_model_shape *shape, json_t *config) {
     sago_hf_set_default(config, "pad_token_id", json_integer(0));
     sago_hf_set_default(config, "eos_token_id", json_integer(1));
     sago_hf_set_default(config, "decoder_start_token_id", json_integer(0));
-    sago_hf_set_size(config, "vocab_size", shape->vocab_size);
-    sago_hf_set_size(config, "d_model", shape->d_model);
-    sago_hf_set_size(config, "num_heads", shape->n_heads);
-    sago_hf_set_size(config, "d_kv", shape->head_dim);
-    sago_hf_set_size(config, "d_ff", shape->d_ff);
-    sago_hf_set_size(config, "num_layers", shape->encoder_layers);
-    sago_hf_set_size(config, "num_decoder_layers", shape->decoder_layers);
-    sago_hf_set_size(config, "relative_attention_num_buckets", shape->relative_buckets);
-    sago_hf_set_size(config, "relative_attention_max_distance", shape->relative_max_distance);
-    /* The float's shortest decimal form, so that 1e-6 does not become 9.999999974752427e-07. */
-    char epsilon[32];
-    snprintf(epsilon, sizeof epsilon, "%.8g", (double)shape->norm_epsilon);
-    json_object_set_new(config, "layer_norm_epsilon", json_real(strtod(epsilon, NULL)));
-    json_object_set_new(config, "feed_forward_proj", json_string(mlp));
+    sago_hf_write_sizes(shape, t5_sizes, N_T5_SIZES, config);
+    sago_hf_set_float(config, "layer_norm_epsilon", shape->norm_epsilon);
+    json_object_set_new(config, "feed_forward_proj", json_string(mlp_kinds[shape->activation]));
     json_object_set_new(config, "tie_word_embeddings", json_boolean(shape->tied_embeddings));
 }
 

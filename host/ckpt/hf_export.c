@@ -21,11 +21,12 @@ typedef struct export {
     sago_hf_folder folder;
     sago_safetensor_entry *entries;
     const sago_param **sources; /* by entry */
-    char (*names)[SAGO_HF_NAME_BYTES];
+    char(*names)[SAGO_HF_NAME_BYTES];
     int n_entries;
     int *parts; /* by entry: the file of weights that it goes to, ascending */
     int n_parts;
-} export;
+}
+export;
 
 static sago_status write_bytes(export *out, const char *name, const void *bytes, size_t size) {
     FILE *stream;
@@ -177,6 +178,24 @@ static sago_status write_weights(export *out) {
 
 /* --- tokenizer --- */
 
+/* T5's class puts EOS behind every text and sentinels behind the pieces, which a decoder's prompt has not.
+ * BertGenerationTokenizer is the class of transformers that gives what SentencePiece gives and nothing else,
+ * under every normaliser; Llama's makes the pieces anew by its own rules. */
+static json_t *tokenizer_config(bool byte_ids, bool decoder_only) {
+    json_t *config =
+        json_pack("{s:s, s:s, s:s}", "eos_token", "</s>", "pad_token", "<pad>", "unk_token", "<unk>");
+    const char *class = byte_ids ? "ByT5Tokenizer" : decoder_only ? "BertGenerationTokenizer" : "T5Tokenizer";
+    json_object_set_new(config, "tokenizer_class", json_string(class));
+    if (byte_ids || !decoder_only) {
+        json_object_set_new(config, "extra_ids", json_integer(byte_ids ? 125 : 100));
+        return config;
+    }
+    json_object_set_new(config, "bos_token", json_null());
+    json_object_set_new(config, "sep_token", json_null());
+    json_object_set_new(config, "clean_up_tokenization_spaces", json_false());
+    return config;
+}
+
 static sago_status write_tokenizer(export *out) {
     if (!sago_ckpt_has_file(out->ckpt, SAGO_TOKENIZER_FILE)) return SAGO_OK;
     sago_str bytes = {0};
@@ -184,10 +203,7 @@ static sago_status write_tokenizer(export *out) {
     bool byte_ids = bytes.length == 5 && memcmp(bytes.data, "bytes", 5) == 0;
     if (status == SAGO_OK && !byte_ids) status = write_bytes(out, "spiece.model", bytes.data, bytes.length);
     if (status == SAGO_OK) {
-        json_t *config =
-            json_pack("{s:s, s:i, s:s, s:s, s:s}", "tokenizer_class",
-                      byte_ids ? "ByT5Tokenizer" : "T5Tokenizer", "extra_ids", byte_ids ? 125 : 100,
-                      "eos_token", "</s>", "pad_token", "<pad>", "unk_token", "<unk>");
+        json_t *config = tokenizer_config(byte_ids, sago_model_decoder_only(&out->shape));
         status = write_json(out, "tokenizer_config.json", config);
         json_decref(config);
     }
@@ -203,8 +219,9 @@ static sago_status read_model(export *out) {
     SAGO_TRY(sago_wrap(sago_model_shape_from_json(json_object_get(meta, "model"), &out->shape), "%s", dir));
     SAGO_TRY(sago_wrap(sago_model_declare(&out->shape, &out->registry), "%s", dir));
     if (sago_model_decoder_only(&out->shape) && !out->shape.rope_interleaved)
-        return sago_fail(SAGO_E_INPUT,
-                         "%s: model.rope is half, and Cohere's format has the rotary pairs of interleaved alone", dir);
+        return sago_fail(
+            SAGO_E_INPUT,
+            "%s: model.rope is half, and Cohere's format has the rotary pairs of interleaved alone", dir);
     out->config = json_object_get(meta, "hf_config");
     if (!json_is_object(out->config)) out->config = NULL;
     out->second_names = json_object_get(meta, "hf_names");

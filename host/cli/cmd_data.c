@@ -140,6 +140,13 @@ static json_t *stats_json(const sago_mixture *mixture, const lengths *members, c
         json_t *entry = json_pack("{ss ss sf sI sI sI}", "name", member.name, "format", member.format,
                                   "proportion", member.share, "examples", (json_int_t)examples, "train",
                                   (json_int_t)train, "eval", (json_int_t)eval);
+        if (strcmp(member.format, "text") == 0)
+            json_object_set_new(entry, "documents",
+                                json_pack("{sI sI sI sI sI}", "train", (json_int_t)member.documents.train, "eval",
+                                          (json_int_t)member.documents.eval, "dropped",
+                                          (json_int_t)member.documents.dropped, "train_tokens",
+                                          (json_int_t)member.documents.train_tokens, "eval_tokens",
+                                          (json_int_t)member.documents.eval_tokens));
         json_object_set_new(entry, "lengths", lengths_json(&members[m]));
         json_object_set_new(entry, "tasks", of);
         json_array_append_new(list, entry);
@@ -177,6 +184,12 @@ static void print_stats(const sago_mixture *mixture, const lengths *members, con
             examples += task.n_examples, held += task.n_eval;
         }
         print_row(member.name, member.n_tasks, examples, held, member.share, &members[m]);
+        if (strcmp(member.format, "text") == 0)
+            printf("  documents: %lld trained on (%lld tokens), %lld kept (%lld tokens), %lld left out as copies of "
+                   "held-out texts\n",
+                   (long long)member.documents.train, (long long)member.documents.train_tokens,
+                   (long long)member.documents.eval, (long long)member.documents.eval_tokens,
+                   (long long)member.documents.dropped);
         for (int t = member.first_task; each && t < member.first_task + member.n_tasks; t++) {
             sago_mixture_task task;
             sago_mixture_task_info(mixture, t, &task);

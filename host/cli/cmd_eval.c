@@ -117,7 +117,8 @@ const sago_command sago_command_eval = {
              "       sago eval --predictions FILE [--output DIR]",
     .details = "Asks the evaluation questions of the mixture (held-out tasks, and data.eval_fraction of the others) and "
                "writes exact match, token F1, ROUGE-L and accuracy by ranking options, a task, a category and overall, "
-               "with 95 % bootstrap intervals, beside every prompt and output. The keys are eval.*.",
+               "with 95 % bootstrap intervals, beside every prompt and output. Of plain text it gives the loss in nats a token "
+               "and the perplexity under the objective, on the documents that are kept for evaluation. The keys are eval.*.",
     .example = "sago eval runs/first --tasks 'arithmetic,*reverse*' --set eval.examples_per_task=50",
     .options = options,
     .min_positional = 0,

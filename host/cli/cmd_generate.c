@@ -2,7 +2,7 @@
 #include "cli.h"
 #include "prompt_lines.h"
 
-/* "output_ids": [...], "output": text, "logprob": sum */
+/* "output_ids": [...], "output": text, "logprob": sum unless that was not asked for */
 static sago_status add_output(sago_prompt_lines *lines, const sago_prediction *one, sago_str *line) {
     sago_jsonl_add_ids(line, "output_ids", one->ids, one->n_ids);
     if (lines->loaded.tokenizer) {
@@ -11,7 +11,7 @@ static sago_status add_output(sago_prompt_lines *lines, const sago_prediction *o
         sago_str_puts(line, ", \"output\": ");
         sago_json_quote(line, sago_str_text(&lines->text), lines->text.length);
     }
-    sago_str_printf(line, ", \"logprob\": %.9g", one->logprob);
+    if (!lines->args.ids_alone) sago_str_printf(line, ", \"logprob\": %.9g", one->logprob);
     return SAGO_OK;
 }
 
@@ -50,6 +50,7 @@ static sago_status run(const sago_arguments *arguments) {
                          (long long)samples);
     work.args.max_new_tokens = (int)new_tokens;
     work.args.samples = (int)samples;
+    work.args.ids_alone = sago_argument_switch(arguments, "--no-logprob");
     work.args.sample = (sago_sample_args){
         .temperature = (float)temperature, .top_k = (int)top_k, .top_p = (float)top_p, .key = (uint64_t)seed};
     return sago_prompt_lines_run(arguments, &work);
@@ -67,6 +68,7 @@ static const sago_option options[] = {
     {"--top-p", "X", "draw among the fewest tokens that reach this probability (default 1: all)", false},
     {"--samples", "N", "outputs a prompt, as a list \"samples\" (default 1)", false},
     {"--seed", "N", "names the draws of sampling (default 1); --batch does not change them", false},
+    {"--no-logprob", NULL, "leave the log-probability out; at temperature 0, up to 8 rows at once are faster so", false},
     {"--batch", "N", "rows computed at once (default eval.batch)", false},
     {0},
 };

@@ -11,7 +11,7 @@ enum { STRIDE = 64, KEPT_PASSES = 16 };
 typedef struct pass {
     sago_corpus_order order;
     uint64_t used; /* when last, by count */
-    int64_t *sums; /* [n_units / STRIDE + 1]: ids before unit i * STRIDE; NULL: free */
+    int64_t *sums; /* [n_documents / STRIDE + 1]: ids before document i * STRIDE; NULL: free */
 } pass;
 
 struct sago_corpus {
@@ -19,47 +19,71 @@ struct sago_corpus {
     const sago_source *source;
     bool ends;
     int n_files;
-    int64_t *first_document, *first_record; /* [n_files + 1] of each file, over all */
-    int64_t n_tokens;
+    int64_t *first_document; /* [n_files + 1] of each file, over all */
+    uint64_t *chosen;        /* a bit for each document of the index; NULL: the corpus holds all or none */
+    int64_t *chosen_before;  /* [words of chosen] bits set in earlier words */
+    int64_t n_documents, n_tokens;
     pthread_mutex_t lock; /* of what follows */
     pass passes[KEPT_PASSES];
     uint64_t n_used;
 };
 
-/* What a pass is made of: a document, or in file order a record. */
+/* A document with what is read of it. */
 typedef struct unit {
     int file;
-    int64_t record, n_records, n_tokens;
-    bool ends; /* EOS follows it */
+    int64_t record, n_records, n_tokens; /* EOS counted, where one follows */
 } unit;
 
 static const sago_record *records_of(const sago_corpus *corpus, int file) {
     return sago_index_records(corpus->index, file);
 }
 
-static int64_t count_records(const sago_corpus *corpus, int file) {
-    return corpus->first_record[file + 1] - corpus->first_record[file];
+static const sago_record *document_at(const sago_corpus *corpus, int file, int64_t i) {
+    return records_of(corpus, file) + sago_index_task_at(corpus->index, file)->n_examples + i;
 }
 
-void sago_corpus_open(const sago_index *index, const sago_source *source, bool ends, sago_corpus **out) {
+static int64_t count_tokens(const sago_corpus *corpus, int file, const sago_record *document) {
+    sago_text_parts parts = sago_text_parts_of(document);
+    const sago_record *records = records_of(corpus, file) + parts.first;
+    int64_t sum = corpus->ends;
+    for (int64_t r = 0; r < parts.n; r++) sum += sago_text_tokens_of(&records[r]);
+    return sum;
+}
+
+/* Keeps the documents that choose takes, and counts. */
+static void choose_documents(sago_corpus *corpus, sago_corpus_choice *choose, void *context) {
+    int64_t all = corpus->first_document[corpus->n_files], words = (all + 63) / 64;
+    corpus->chosen = sago_alloc_zero((size_t)words + 1, sizeof *corpus->chosen);
+    for (int f = 0; f < corpus->n_files; f++) {
+        for (int64_t i = corpus->first_document[f]; i < corpus->first_document[f + 1]; i++) {
+            const sago_record *document = document_at(corpus, f, i - corpus->first_document[f]);
+            if (choose && !choose(context, f, document)) continue;
+            corpus->chosen[i / 64] |= 1ull << (i % 64);
+            corpus->n_documents++;
+            corpus->n_tokens += count_tokens(corpus, f, document);
+        }
+    }
+    if (corpus->n_documents == all || corpus->n_documents == 0) {
+        free(corpus->chosen);
+        corpus->chosen = NULL;
+        return;
+    }
+    corpus->chosen_before = sago_alloc_zero((size_t)words + 1, sizeof *corpus->chosen_before);
+    for (int64_t w = 0; w < words; w++)
+        corpus->chosen_before[w + 1] = corpus->chosen_before[w] + __builtin_popcountll(corpus->chosen[w]);
+}
+
+void sago_corpus_open(const sago_index *index, const sago_source *source, bool ends,
+                      sago_corpus_choice *choose, void *context, sago_corpus **out) {
     sago_corpus *corpus = sago_alloc_zero(1, sizeof *corpus);
     corpus->index = index;
     corpus->source = source;
     corpus->ends = ends;
     corpus->n_files = sago_index_tasks(index);
     corpus->first_document = sago_alloc_zero((size_t)corpus->n_files + 1, sizeof *corpus->first_document);
-    corpus->first_record = sago_alloc_zero((size_t)corpus->n_files + 1, sizeof *corpus->first_record);
-    for (int f = 0; f < corpus->n_files; f++) {
-        const sago_record *records = records_of(corpus, f);
-        int64_t n = sago_index_task_at(index, f)->n_examples, documents = 0;
-        for (int64_t r = 0; r < n; r++) {
-            documents += sago_text_part_of(&records[r]) == 0;
-            corpus->n_tokens += sago_text_tokens_of(&records[r]);
-        }
-        corpus->first_document[f + 1] = corpus->first_document[f] + documents;
-        corpus->first_record[f + 1] = corpus->first_record[f] + n;
-    }
-    if (ends) corpus->n_tokens += corpus->first_document[corpus->n_files];
+    for (int f = 0; f < corpus->n_files; f++)
+        corpus->first_document[f + 1] = corpus->first_document[f] + sago_index_task_at(index, f)->n_exemplars;
+    choose_documents(corpus, choose, context);
     pthread_mutex_init(&corpus->lock, NULL);
     *out = corpus;
 }
@@ -69,23 +93,24 @@ void sago_corpus_close(sago_corpus *corpus) {
     for (int i = 0; i < KEPT_PASSES; i++) free(corpus->passes[i].sums);
     pthread_mutex_destroy(&corpus->lock);
     free(corpus->first_document);
-    free(corpus->first_record);
+    free(corpus->chosen);
+    free(corpus->chosen_before);
     free(corpus);
 }
 
 int64_t sago_corpus_documents(const sago_corpus *corpus) {
-    return corpus->first_document[corpus->n_files];
+    return corpus->n_documents;
 }
 
 int64_t sago_corpus_tokens(const sago_corpus *corpus) {
     return corpus->n_tokens;
 }
 
-/* The file that holds number i, where file f holds [first[f], first[f + 1]). */
-static int file_of(const int64_t first[], int n_files, int64_t i) {
-    int low = 0, high = n_files;
+/* The range that holds number i, where range f is [first[f], first[f + 1]). */
+static int64_t range_of(const int64_t first[], int64_t n, int64_t i) {
+    int64_t low = 0, high = n;
     while (high - low > 1) {
-        int middle = (low + high) / 2;
+        int64_t middle = (low + high) / 2;
         if (first[middle] <= i)
             low = middle;
         else
@@ -94,37 +119,27 @@ static int file_of(const int64_t first[], int n_files, int64_t i) {
     return low;
 }
 
-static int64_t count_units(const sago_corpus *corpus, sago_corpus_order order) {
-    return order.shuffled ? corpus->first_document[corpus->n_files] : corpus->first_record[corpus->n_files];
+/* Number of the corpus' i-th document among all of the index. */
+static int64_t nth_chosen(const sago_corpus *corpus, int64_t i) {
+    if (!corpus->chosen) return i;
+    int64_t words = (corpus->first_document[corpus->n_files] + 63) / 64;
+    int64_t word = range_of(corpus->chosen_before, words, i);
+    uint64_t bits = corpus->chosen[word];
+    for (i -= corpus->chosen_before[word]; i > 0; i--) bits &= bits - 1;
+    return word * 64 + __builtin_ctzll(bits);
 }
 
-/* The parts of a document are records one behind the other, and the order by hash begins with the documents.
- */
 static unit find_unit(const sago_corpus *corpus, sago_corpus_order order, int64_t i) {
-    unit u = {.n_records = 1};
-    if (order.shuffled) {
-        int64_t document =
-            (int64_t)sago_permute((uint64_t)i, (uint64_t)count_units(corpus, order), order.key);
-        u.file = file_of(corpus->first_document, corpus->n_files, document);
-        u.record = sago_index_by_hash(corpus->index, u.file)[document - corpus->first_document[u.file]];
-    } else {
-        u.file = file_of(corpus->first_record, corpus->n_files, i);
-        u.record = i - corpus->first_record[u.file];
-    }
-    const sago_record *records = records_of(corpus, u.file);
-    int64_t n = count_records(corpus, u.file);
-    u.n_tokens = sago_text_tokens_of(&records[u.record]);
-    while (order.shuffled && u.record + u.n_records < n &&
-           sago_text_part_of(&records[u.record + u.n_records]) > 0)
-        u.n_tokens += sago_text_tokens_of(&records[u.record + u.n_records++]);
-    int64_t next = u.record + u.n_records;
-    u.ends = corpus->ends && (next == n || sago_text_part_of(&records[next]) == 0);
-    u.n_tokens += u.ends;
-    return u;
+    if (order.shuffled) i = (int64_t)sago_permute((uint64_t)i, (uint64_t)corpus->n_documents, order.key);
+    int64_t number = nth_chosen(corpus, i);
+    int file = (int)range_of(corpus->first_document, corpus->n_files, number);
+    const sago_record *document = document_at(corpus, file, number - corpus->first_document[file]);
+    sago_text_parts parts = sago_text_parts_of(document);
+    return (unit){file, parts.first, parts.n, count_tokens(corpus, file, document)};
 }
 
 static int64_t *sum_pass(const sago_corpus *corpus, sago_corpus_order order) {
-    int64_t n = count_units(corpus, order), sum = 0;
+    int64_t n = corpus->n_documents, sum = 0;
     int64_t *sums = sago_alloc((size_t)(n / STRIDE + 1) * sizeof *sums);
     for (int64_t i = 0; i < n; i++) {
         if (i % STRIDE == 0) sums[i / STRIDE] = sum;
@@ -154,14 +169,7 @@ static const int64_t *sums_of(sago_corpus *corpus, sago_corpus_order order) {
 static int64_t find_place(sago_corpus *corpus, sago_corpus_order order, int64_t place, int64_t *skip) {
     pthread_mutex_lock(&corpus->lock);
     const int64_t *sums = sums_of(corpus, order);
-    int64_t low = 0, high = (count_units(corpus, order) - 1) / STRIDE + 1;
-    while (high - low > 1) {
-        int64_t middle = (low + high) / 2;
-        if (sums[middle] <= place)
-            low = middle;
-        else
-            high = middle;
-    }
+    int64_t low = range_of(sums, (corpus->n_documents - 1) / STRIDE + 1, place);
     int64_t i = low * STRIDE, left = place - sums[low];
     pthread_mutex_unlock(&corpus->lock);
     for (int64_t n; (n = find_unit(corpus, order, i).n_tokens) <= left; i++) left -= n;
@@ -205,7 +213,7 @@ static sago_status read_unit(const sago_corpus *corpus, const unit *u, int64_t s
         for (int64_t i = skip; i < tokens && *taken < n; i++, (*taken)++) sago_ids_add(out, scratch->data[i]);
         skip = 0;
     }
-    if (u->ends && *taken < n) {
+    if (corpus->ends && *taken < n) {
         sago_ids_add(out, SAGO_EOS_ID);
         (*taken)++;
     }

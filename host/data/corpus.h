@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Corpus: the documents of a text member as one stream of ids, at any place of which reading can begin.
+ * Corpus: documents of a text member, all or a choice of them, as one stream of ids, at any place of which
+ * reading can begin.
  *
- * A pass is the stream of all documents, each once, in the order that a key names (a permutation computed
+ * A pass is the stream of its documents, each once, in the order that a key names (a permutation computed
  * place by place), or in file order. Documents follow one another with nothing between them, or with EOS
  * after each. The index knows how many ids each part of a document gives, so a place is found without
  * tokenizing what lies before it: a binary search over sums at every 64th document of the pass, then a walk.
@@ -20,9 +21,14 @@
 
 typedef struct sago_corpus sago_corpus;
 
+/** Whether a corpus holds a document, whose record stands behind the parts of its file. Asked once each, in
+ * file order. */
+typedef bool sago_corpus_choice(void *context, int file, const sago_record *document);
+
 /** index: of a source of format text, which outlives the corpus as source does. ends: EOS after each
- * document. */
-void sago_corpus_open(const sago_index *index, const sago_source *source, bool ends, sago_corpus **out);
+ * document. choose: which documents are in it, NULL: all. Memory: two bits a document where some are not. */
+void sago_corpus_open(const sago_index *index, const sago_source *source, bool ends,
+                      sago_corpus_choice *choose, void *context, sago_corpus **out);
 void sago_corpus_close(sago_corpus *corpus);
 
 int64_t sago_corpus_documents(const sago_corpus *corpus);

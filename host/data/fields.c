@@ -185,11 +185,21 @@ void sago_normalise(const char *text, size_t length, sago_str *out) {
     }
 }
 
+uint64_t sago_text_hash(const char *text, size_t length) {
+    sago_str folded = {0};
+    sago_normalise(text, length, &folded);
+    /* A text of punctuation alone folds to nothing; it is then compared as it stands. */
+    uint64_t hash =
+        folded.length ? sago_hash_bytes(folded.data, folded.length) : sago_hash_bytes(text, length);
+    sago_str_free(&folded);
+    return hash;
+}
+
 uint64_t sago_fields_hash(const sago_fields *fields) {
     if (fields->input_ids.length)
         return sago_hash_bytes(fields->input_ids.data,
                                (size_t)fields->input_ids.length * sizeof *fields->input_ids.data);
-    sago_str raw = {0}, folded = {0};
+    sago_str raw = {0};
     for (int i = 0; i < fields->n_fields; i++) {
         const sago_field *field = &fields->fields[i];
         if (!strcmp(field->name, "answer") || !strcmp(field->name, "chain") ||
@@ -204,11 +214,7 @@ uint64_t sago_fields_hash(const sago_fields *fields) {
             sago_str_putc(&raw, '\n');
         }
     }
-    sago_normalise(sago_str_text(&raw), raw.length, &folded);
-    /* A text of punctuation alone folds to nothing; it is then compared as it stands. */
-    const sago_str *used = folded.length ? &folded : &raw;
-    uint64_t hash = sago_hash_bytes(sago_str_text(used), used->length);
+    uint64_t hash = sago_text_hash(sago_str_text(&raw), raw.length);
     sago_str_free(&raw);
-    sago_str_free(&folded);
     return hash;
 }

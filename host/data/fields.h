@@ -69,6 +69,9 @@ sago_status sago_json_text(const json_t *value, const char *name, sago_where whe
  */
 uint64_t sago_fields_hash(const sago_fields *fields);
 
+/** The hash of one text by the same comparison: that of fields whose only input it is. */
+uint64_t sago_text_hash(const char *text, size_t length);
+
 /**
  * Normalises text for comparison: letters to lower case (Latin, Greek, Cyrillic), runs of white space and
  * punctuation to one space. Kept, because they change the question: a point between digits, and + - * / = < >

@@ -72,7 +72,7 @@ static void make_order(sago_dice *dice, int operation, int kind, sago_made *out)
 
 /* Words of different kinds; at most one of the kind asked for. */
 static void make_mixed(sago_dice *dice, int operation, int kind, sago_made *out) {
-    const char *words[4];
+    const char *words[4] = {0}; /* for compilers that cannot see that n > 0 */
     int n = 3 + sago_dice_roll(dice, 2), others[SAGO_KINDS], place = sago_dice_roll(dice, n);
     bool present = operation == 0 || sago_dice_roll(dice, 2);
     sago_dice_choose(dice, SAGO_KINDS - 1, n, others);

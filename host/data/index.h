@@ -6,8 +6,8 @@
  *
  * It lives in a cache file that is mapped, so it costs no memory of its own and opens in milliseconds. A file
  * whose size or time of change differs is scanned again alone; a damaged or foreign cache file is made anew
- * without a word. Where no cache can be written, the index is held in memory. Opening a cache file notes the time on
- * it; whoever writes one removes those that nobody opened for SAGO_INDEX_KEPT_DAYS.
+ * without a word. Where no cache can be written, the index is held in memory. Opening a cache file notes the
+ * time on it; whoever writes one removes those that nobody opened for SAGO_INDEX_KEPT_DAYS.
  */
 #ifndef SAGO_INDEX_H
 #define SAGO_INDEX_H
@@ -22,7 +22,7 @@ enum { SAGO_INDEX_KEPT_DAYS = 90 };
 /** A task as stored; texts are offsets into the strings. */
 typedef struct sago_index_task {
     uint64_t first_record;
-    uint32_t n_examples, n_exemplars; /* exemplars follow the examples */
+    uint32_t n_examples, n_exemplars; /* exemplars follow the examples; of text, documents their parts */
     uint64_t instruction_hash;        /* of the note, where that is an instruction; 0: none */
     int64_t size_bytes, mtime_ns;
     uint64_t file, name, note, categories,

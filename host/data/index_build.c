@@ -9,7 +9,7 @@
 #include <string.h>
 
 static const char magic[8] = "SAGOIDX";
-enum { VERSION = 2 };
+enum { VERSION = 3 };
 
 typedef struct header {
     char magic[8];

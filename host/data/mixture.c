@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "mixture.h"
 
+#include "leak.h"
 #include "log.h"
 #include "mixture_text.h"
 #include "task.h"
@@ -206,11 +207,7 @@ static sago_status open_task(sago_mixture *mixture, int number) {
     read_categories(mixture, task);
     for (int i = 0; i < config->data.holdout.count && !task->held_out; i++)
         task->held_out = sago_mixture_task_matches(mixture, number, config->data.holdout.items[i]);
-    if (member->text) {
-        task->split.n_train = sago_text_task_pieces(member, task->entry);
-        task->weight = task->held_out ? 0 : sago_text_task_weight(member, task->entry);
-        return SAGO_OK;
-    }
+    if (member->text) return SAGO_OK; /* split_texts */
     task->split = sago_split_task(member->index, task->entry, config->data.eval_fraction, task->held_out);
     if (!task->held_out) {
         task->weight = task->split.n_train;
@@ -235,6 +232,34 @@ static sago_status check_holdout(const sago_mixture *mixture) {
     return SAGO_OK;
 }
 
+bool sago_member_held_out(const sago_mixture *mixture, int m) {
+    const sago_member *member = &mixture->members[m];
+    int t = member->first_task, end = t + member->n_tasks;
+    while (t < end && mixture->tasks[t].held_out) t++;
+    return t == end;
+}
+
+/* Splits of text, and what the leak check says to all. Documents are dropped, instruction tasks refused. */
+static sago_status split_texts(sago_mixture *mixture) {
+    sago_leaks *leaks = NULL;
+    sago_status status = SAGO_OK;
+    if (mixture->config->data.leak_check) sago_leaks_open(mixture, &leaks);
+    SAGO_TRY_TO(done, sago_leaks_check(mixture, leaks));
+    for (int m = 0; m < mixture->n_members; m++)
+        if (mixture->members[m].text) SAGO_TRY_TO(done, sago_text_member_split(mixture, m, leaks));
+    for (int t = 0; t < mixture->n_tasks; t++) {
+        sago_task *task = &mixture->tasks[t];
+        const sago_member *member = &mixture->members[task->member];
+        if (!member->text) continue;
+        task->split.n_train = sago_text_task_pieces(member, task->entry, SAGO_SPLIT_TRAIN);
+        task->split.n_eval = sago_text_task_pieces(member, task->entry, SAGO_SPLIT_EVAL);
+        task->weight = task->held_out ? 0 : sago_text_task_weight(member, task->entry);
+    }
+done:
+    sago_leaks_close(leaks);
+    return status;
+}
+
 static int by_value(const void *a, const void *b) {
     uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
     return x < y ? -1 : x > y;
@@ -249,7 +274,7 @@ static void plan_sequential(sago_mixture *mixture) {
         sago_task *task = &mixture->tasks[t];
         int64_t count = task->held_out ? 0 : task->split.n_train;
         mixture->sequential_start[t + 1] = mixture->sequential_start[t] + count;
-        if (count == 0 || task->split.n_eval == 0) continue;
+        if (count == 0 || task->split.n_eval == 0 || mixture->members[task->member].text) continue;
         task->train_order = sago_alloc((size_t)count * sizeof *task->train_order);
         for (int64_t i = 0; i < count; i++)
             task->train_order[i] = sago_task_example(mixture, task, SAGO_SPLIT_TRAIN, i);
@@ -309,9 +334,9 @@ sago_status sago_mixture_open(const sago_config *config, const sago_tokenizer *t
     for (int t = 0; t < mixture->n_tasks; t++) SAGO_TRY_TO(done, open_task(mixture, t));
     for (int m = 0; m < mixture->n_members; m++) tell_of_empty_tasks(mixture, &mixture->members[m]);
     SAGO_TRY_TO(done, check_holdout(mixture));
+    SAGO_TRY_TO(done, split_texts(mixture));
     plan_draws(mixture);
     if (mixture->sequential) plan_sequential(mixture);
-    if (config->data.leak_check) SAGO_TRY_TO(done, sago_leak_check(mixture));
     *out = mixture;
 done:
     if (status != SAGO_OK) sago_mixture_close(mixture);
@@ -359,6 +384,7 @@ void sago_mixture_member_info(const sago_mixture *mixture, int member, sago_mixt
                                  .share = from->share,
                                  .first_task = from->first_task,
                                  .n_tasks = from->n_tasks};
+    if (from->text) sago_text_member_counts(from, &out->documents);
 }
 
 int sago_mixture_tasks(const sago_mixture *mixture) {
@@ -376,18 +402,18 @@ void sago_mixture_task_info(const sago_mixture *mixture, int number, sago_mixtur
     const sago_member *member = &mixture->members[task->member];
     uint64_t weights = member->cumulative[member->n_tasks];
     const sago_index_task *stored = member->text ? NULL : sago_index_task_at(member->index, task->entry);
-    *out = (sago_mixture_task){.name = name_of(mixture, task),
-                               .categories = (const char *const *)task->categories,
-                               .n_categories = task->n_categories,
-                               .member = task->member,
-                               .held_out = task->held_out,
-                               .is_text = member->text != NULL,
-                               .n_examples = stored ? stored->n_examples : task->split.n_train,
-                               .n_train = task->split.n_train,
-                               .n_eval = task->split.n_eval,
-                               .proportion =
-                                   weights ? member->share * (double)task->weight / (double)weights : 0,
-                               .category = member->category};
+    *out = (sago_mixture_task){
+        .name = name_of(mixture, task),
+        .categories = (const char *const *)task->categories,
+        .n_categories = task->n_categories,
+        .member = task->member,
+        .held_out = task->held_out,
+        .is_text = member->text != NULL,
+        .n_examples = stored ? stored->n_examples : task->split.n_train + task->split.n_eval,
+        .n_train = task->split.n_train,
+        .n_eval = task->split.n_eval,
+        .proportion = weights ? member->share * (double)task->weight / (double)weights : 0,
+        .category = member->category};
 }
 
 static bool matches(const char *pattern, const char *text) {

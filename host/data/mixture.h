@@ -18,7 +18,8 @@
  * Tasks are numbered over all members: 0 <= task < sago_mixture_tasks(). The training split is what draws
  * come from; a task that data.holdout matches is never drawn. The evaluation split is data.eval_fraction of
  * each other task, chosen by the hash of the normalised input (equal inputs land on one side, in whatever
- * task), and all of a held-out task but for a few examples that serve as its exemplars.
+ * task), and all of a held-out task but for a few examples that serve as its exemplars. Of text the same
+ * holds of documents, whose evaluation pieces are as long as those trained on.
  *
  * After opening, everything here is read-only and safe from several threads. Memory: the indices are mapped
  * files, and an example is read from its file when drawn, so memory does not grow with the data.
@@ -45,8 +46,8 @@ sago_status sago_mixture_open(const sago_config *config, const sago_tokenizer *t
                               bool decoder_only, sago_mixture **out) SAGO_MUST_CHECK;
 void sago_mixture_close(sago_mixture *mixture);
 
-/** SAGO_E_CONFIG where no draw is possible because all tasks are held out or have no share: such a mixture is for
- * evaluation alone. */
+/** SAGO_E_CONFIG where no draw is possible because all tasks are held out or have no share: such a mixture is
+ * for evaluation alone. */
 sago_status sago_mixture_drawable(const sago_mixture *mixture) SAGO_MUST_CHECK;
 
 /**
@@ -61,10 +62,18 @@ void sago_example_free(sago_example *example);
 /** Number of draws of a sequential order; -1 for a sampled one, which never ends. */
 int64_t sago_mixture_length(const sago_mixture *mixture);
 
+/** Documents of a text member. */
+typedef struct sago_text_counts {
+    int64_t train, eval; /* trained on, kept for evaluation */
+    int64_t dropped;     /* neither: copies of what other members hold out */
+    int64_t train_tokens, eval_tokens;
+} sago_text_counts;
+
 typedef struct sago_mixture_member {
     const char *name, *format;
-    double share;            /* of all draws, in [0, 1] */
-    int first_task, n_tasks; /* its tasks have consecutive numbers */
+    double share;               /* of all draws, in [0, 1] */
+    int first_task, n_tasks;    /* its tasks have consecutive numbers */
+    sago_text_counts documents; /* of format text */
 } sago_mixture_member;
 int sago_mixture_members(const sago_mixture *mixture);
 void sago_mixture_member_info(const sago_mixture *mixture, int member, sago_mixture_member *out);
@@ -75,8 +84,8 @@ typedef struct sago_mixture_task {
     int n_categories;
     int member;
     bool held_out;
-    bool is_text; /* plain text under an objective: n_examples and n_train are pieces a pass; it has no
-                     questions */
+    bool is_text; /* plain text under an objective: counts are pieces, and its questions have no references:
+                     what is asked is the likelihood of their targets */
     int64_t n_examples, n_train, n_eval; /* n_train: drawn from, or for a held-out task only its exemplars */
     double proportion;                   /* expected share of all draws, in [0, 1] */
     const char *category;                /* template category: "multiple_choice", "instruction", ... */
@@ -115,8 +124,9 @@ typedef struct sago_question {
 } sago_question;
 
 /**
- * Example number index (0 <= index < n_train or n_eval) of a split, in an order fixed by the data alone.
- * Reuses the memory of *out, which starts zeroed.
+ * Example number index (0 <= index < n_train or n_eval) of a split, in an order fixed by the data alone. Of
+ * text a piece, cut or masked in a way that is fixed by index; options are not looked at. Reuses the memory
+ * of *out, which starts zeroed.
  */
 sago_status sago_mixture_question(const sago_mixture *mixture, int task, sago_split split, int64_t index,
                                   const sago_render_options *options, sago_question *out) SAGO_MUST_CHECK;

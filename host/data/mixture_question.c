@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Examples as questions of an evaluation: the prompt, every right answer, and the answers to choose from. */
+#include "mixture_text.h"
 #include "rng.h"
 #include "task.h"
 
@@ -84,6 +85,7 @@ sago_status sago_mixture_question(const sago_mixture *mixture, int number, sago_
     clear(out);
     if (index < 0 || index >= count)
         return sago_fail(SAGO_E_INTERNAL, "question %lld of %lld", (long long)index, (long long)count);
+    if (member->text) return sago_text_question(mixture, number, split, index, &out->example);
     /* Splits are cut from the order by hash; a fixed permutation of it would serve as well, so it is used as
      * it is. */
     uint32_t record = sago_task_example(mixture, task, split, index);

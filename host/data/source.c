@@ -44,6 +44,7 @@ bool sago_source_takes(const sago_source *source, const char *file_name) {
 
 void sago_scan_free(sago_scan *scan) {
     free(scan->records);
+    free(scan->documents);
     sago_str_free(&scan->note);
     sago_str_free(&scan->categories);
     sago_str_free(&scan->labels);

@@ -12,8 +12,9 @@
  *     text   plain text to pretrain on: a line, a file, or {"text": ...} a document (source_text.c)
  *
  * Of format text a file is no task but a piece of a corpus (corpus.h), and a record is a part of a document,
- * of at most 2 KiB. In place of a hash it has its number in the document and how many ids it gives; so the
- * order by hash begins with the first parts of all documents.
+ * of at most 2 KiB. In place of a hash it has its number in the document and how many ids it gives. Behind
+ * the parts, where other formats have exemplars, stands a record for each document: the hash of its text, and
+ * which parts it has.
  */
 #ifndef SAGO_SOURCE_H
 #define SAGO_SOURCE_H
@@ -39,8 +40,8 @@ typedef enum sago_source_format {
 
 typedef struct sago_source {
     sago_source_format format;
-    const sago_mapping *mapping; /* format table only */
-    bool inputs_optional;        /* format ids only: input_ids may be empty, for decoder-only models */
+    const sago_mapping *mapping;     /* format table only */
+    bool inputs_optional;            /* format ids only: input_ids may be empty, for decoder-only models */
     const sago_tokenizer *tokenizer; /* format text only: what counts its ids */
     bool whole_files;                /* format text only: a .txt is one document, not one a line */
 } sago_source;
@@ -59,11 +60,19 @@ static inline int64_t sago_text_tokens_of(const sago_record *record) {
     return (int64_t)(record->hash & 0xFFFFFFFFu);
 }
 
+/** Of format text, of a document's record: its parts are the records [first, first + n) of the file. */
+typedef struct sago_text_parts {
+    int64_t first, n;
+} sago_text_parts;
+static inline sago_text_parts sago_text_parts_of(const sago_record *document) {
+    return (sago_text_parts){(int64_t)document->offset, (int64_t)document->length};
+}
+
 /** What a scan finds in one file. */
 typedef struct sago_scan {
     sago_record *records;
     size_t n_records, capacity;
-    size_t n_exemplars;  /* records at the end that are exemplars only (Positive Examples) */
+    size_t n_exemplars;  /* records at the end that are exemplars only (Positive Examples), or documents */
     sago_str note;       /* what parsing needs beside the record: definition, or header line */
     sago_str categories; /* one a line */
     sago_str
@@ -72,6 +81,8 @@ typedef struct sago_scan {
     size_t n_empty; /* examples whose first answer is an empty text */
     int64_t max_id; /* format ids: largest id and the line of its first appearance */
     uint32_t max_id_line;
+    sago_record *documents; /* format text, until they stand behind the records */
+    size_t n_documents, documents_capacity;
     sago_fields fields; /* scratch */
 } sago_scan;
 
@@ -86,7 +97,8 @@ bool sago_source_takes(const sago_source *source, const char *file_name);
 /**
  * Scans and checks a whole file. SAGO_E_INPUT with "FILE:LINE" for what can't be read: not JSON, missing
  * fields, bytes that are no UTF-8, NUL bytes, records over SAGO_LINE_LIMIT_BYTES, no records at all. Cost:
- * one pass over the file, memory for its longest record and 24 bytes an example.
+ * one pass over the file, memory for its longest record and 24 bytes an example (of text a part and a
+ * document).
  */
 sago_status sago_source_scan(const sago_source *source, const char *path, sago_scan *out) SAGO_MUST_CHECK;
 

@@ -68,14 +68,24 @@ sago_status sago_text_part_read(const sago_source *source, sago_where where, con
     return status;
 }
 
-/* A record for each part. Those of a line of JSON are told apart by their number, others by their place too.
- */
+static void push_document(sago_scan *scan, const sago_record *document) {
+    if (scan->n_documents == scan->documents_capacity) {
+        scan->documents_capacity = scan->documents_capacity ? 2 * scan->documents_capacity : 64;
+        scan->documents = sago_realloc(scan->documents, scan->documents_capacity * sizeof *scan->documents);
+    }
+    scan->documents[scan->n_documents++] = *document;
+}
+
+/* A record for each part, and one for the document. Those of a line of JSON are told apart by their number,
+ * others by their place too. */
 static sago_status add_document(const sago_source *source, sago_where where, const char *text, size_t length,
                                 sago_record place, bool whole, sago_scan *scan) {
     sago_ids *ids = &scan->fields.input_ids; /* scratch */
     size_t blank = 0;
     while (blank < length && is_space(text[blank])) blank++;
     if (blank == length) return SAGO_OK;
+    sago_record document = {
+        .offset = scan->n_records, .hash = sago_text_hash(text, length), .line = place.line};
     for (uint64_t part = 0; length > 0; part++) {
         size_t n = first_part(text, length);
         sago_ids_clear(ids);
@@ -89,6 +99,8 @@ static sago_status add_document(const sago_source *source, sago_where where, con
         text += n;
         length -= n;
     }
+    document.length = (uint32_t)(scan->n_records - document.offset);
+    push_document(scan, &document);
     return SAGO_OK;
 }
 
@@ -113,6 +125,13 @@ static sago_status scan_line(const sago_source *source, sago_where where, const 
 
 sago_status sago_scan_text(const sago_source *source, const char *path, const char *bytes, size_t length,
                            sago_scan *scan) {
-    if (source->whole_files && !is_json(path)) return scan_file(source, path, bytes, length, scan);
-    return sago_walk_lines(source, path, bytes, length, scan, scan_line);
+    SAGO_TRY(source->whole_files && !is_json(path)
+                 ? scan_file(source, path, bytes, length, scan)
+                 : sago_walk_lines(source, path, bytes, length, scan, scan_line));
+    for (size_t i = 0; i < scan->n_documents; i++) {
+        SAGO_TRY(sago_scan_check((sago_where){path, scan->documents[i].line}, 0, scan));
+        sago_scan_push(scan, &scan->documents[i]);
+    }
+    scan->n_exemplars = scan->n_documents;
+    return SAGO_OK;
 }

@@ -24,7 +24,7 @@ typedef struct sago_member {
     sago_source source;
     sago_index *index;
     sago_text_member *text; /* format text (mixture_text.h), else NULL: its tasks are denoisers, not files */
-    double share; /* normalised */
+    double share;           /* normalised */
     int64_t cap;
     int first_task, n_tasks;
     sago_wording_list direct, chain_zero, chain_few;
@@ -55,7 +55,7 @@ struct sago_mixture {
     sago_task *tasks;
     int n_tasks;
     bool sequential, decoder_only;
-    bool undrawable; /* nothing to train on */
+    bool undrawable;           /* nothing to train on */
     int64_t *sequential_start; /* draws before each task, n_tasks + 1 */
 };
 
@@ -82,12 +82,7 @@ bool sago_render_has_chain(const sago_member *member, const sago_fields *fields)
 sago_status sago_render(const sago_mixture *mixture, int task, uint32_t record, sago_fields *fields,
                         const sago_rendering *how, sago_example *out) SAGO_MUST_CHECK;
 
-/**
- * Compares the inputs that training sees, but for plain text, with those kept for evaluation in held-out
- * tasks: the instruction (if the format has one) and the normalised input. SAGO_E_INPUT names both lines of
- * the first match. Cost: a hash set of the held-out inputs and one look-up a training example; no file is
- * read.
- */
-sago_status sago_leak_check(const sago_mixture *mixture) SAGO_MUST_CHECK;
+/** Whether all tasks of a member are held out: it is there for evaluation. */
+bool sago_member_held_out(const sago_mixture *mixture, int member);
 
 #endif

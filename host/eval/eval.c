@@ -7,6 +7,7 @@
 #include "predict.h"
 #include "records.h"
 #include "str.h"
+#include "text_loss.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,7 @@ typedef struct question_set {
     sago_question *questions;
     json_t **records;
     int64_t n, room;
+    json_t *texts; /* records of plain text, which is not asked but scored */
 } question_set;
 
 static void free_set(question_set *set) {
@@ -25,6 +27,7 @@ static void free_set(question_set *set) {
     }
     free(set->questions);
     free(set->records);
+    json_decref(set->texts);
     *set = (question_set){0};
 }
 
@@ -110,7 +113,7 @@ static sago_status add_task(const sago_eval_args *args, const sago_tokenizer *to
     sago_mixture_task info;
     sago_mixture_task_info(mixture, task, &info);
     int64_t n = args->split == SAGO_SPLIT_EVAL ? info.n_eval : info.n_train;
-    if (info.is_text) n = 0; /* nothing is asked of it */
+    if (info.is_text) return SAGO_OK;
     if (config->eval.examples_per_task > 0 && n > config->eval.examples_per_task) n = config->eval.examples_per_task;
     char *name = score_name(mixture, &info);
     sago_status status = SAGO_OK;
@@ -138,7 +141,7 @@ static sago_status add_task(const sago_eval_args *args, const sago_tokenizer *to
 }
 
 static sago_status collect_questions(const sago_eval_args *args, const sago_tokenizer *tokenizer,
-                                     const sago_mixture *mixture, question_set *set) {
+                                     const sago_mixture *mixture, int64_t *item, question_set *set) {
     const sago_string_list *patterns = &args->config->eval.tasks;
     for (int i = 0; i < patterns->count; i++) {
         int task = 0;
@@ -147,14 +150,28 @@ static sago_status collect_questions(const sago_eval_args *args, const sago_toke
             return sago_fail(SAGO_E_CONFIG, "eval.tasks: \"%s\" matches no task, category or member; sago data stats "
                                             "lists the tasks", patterns->items[i]);
     }
-    int64_t item = 0;
     for (int task = 0; task < sago_mixture_tasks(mixture); task++)
-        if (is_chosen(args->config, mixture, task)) SAGO_TRY(add_task(args, tokenizer, mixture, task, &item, set));
-    if (item == 0)
+        if (is_chosen(args->config, mixture, task)) SAGO_TRY(add_task(args, tokenizer, mixture, task, item, set));
+    return SAGO_OK;
+}
+
+static sago_status score_texts(const sago_eval_args *args, sago_loaded_model *loaded, const sago_mixture *mixture,
+                               int64_t *item, question_set *set) {
+    sago_status status = SAGO_OK;
+    set->texts = json_array();
+    for (int task = 0; task < sago_mixture_tasks(mixture) && status == SAGO_OK; task++) {
+        sago_mixture_task info;
+        sago_mixture_task_info(mixture, task, &info);
+        if (!info.is_text || !is_chosen(args->config, mixture, task)) continue;
+        char *name = score_name(mixture, &info);
+        status = sago_text_loss(args, loaded, mixture, task, name, item, set->texts);
+        free(name);
+    }
+    if (status == SAGO_OK && *item == 0)
         return sago_fail(SAGO_E_CONFIG, "eval.tasks: no task that it names has %s examples; sago data stats counts them, "
                                         "data.eval_fraction and data.holdout make examples for evaluation",
                          args->split == SAGO_SPLIT_EVAL ? "evaluation" : "training");
-    return SAGO_OK;
+    return status;
 }
 
 static sago_status generate(const sago_eval_args *args, sago_loaded_model *loaded, question_set *set) {
@@ -253,6 +270,10 @@ static sago_status gather(sago_mesh *mesh, const question_set *set, json_t **out
         sago_json_add(&lines, set->records[i], 17);
         sago_str_putc(&lines, '\n');
     }
+    for (size_t i = 0; mesh->axis_rank[SAGO_MODEL_AXIS] == 0 && i < json_array_size(set->texts); i++) {
+        sago_json_add(&lines, json_array_get(set->texts, i), 17);
+        sago_str_putc(&lines, '\n');
+    }
     char *all = NULL;
     size_t *sizes = sago_alloc_zero((size_t)mesh->size, sizeof *sizes), total = 0;
     sago_status status =
@@ -298,6 +319,19 @@ static void say_group(const json_t *scores, const char *name) {
               ranked);
 }
 
+static void say_texts(const json_t *scores) {
+    const json_t *rows = json_object_get(scores, "text");
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        const json_t *row = json_array_get(rows, i), *loss = json_object_get(row, "loss");
+        sago_info("text     %s/%s  loss %.4f [%.4f, %.4f] nats a token, perplexity %.2f  (%lld tokens)",
+                  json_string_value(json_object_get(row, "category")), json_string_value(json_object_get(row, "name")),
+                  json_number_value(json_object_get(loss, "mean")), json_number_value(json_object_get(loss, "low")),
+                  json_number_value(json_object_get(loss, "high")),
+                  json_number_value(json_object_get(json_object_get(row, "perplexity"), "mean")),
+                  (long long)json_integer_value(json_object_get(row, "target_tokens")));
+    }
+}
+
 /* Scores the records and writes both files; rank 0. */
 static sago_status finish(const sago_eval_args *args, json_t *records, int64_t step) {
     const sago_config *config = args->config;
@@ -333,6 +367,7 @@ static sago_status finish(const sago_eval_args *args, json_t *records, int64_t s
     if (status == SAGO_OK) {
         say_group(scores, "seen");
         say_group(scores, "unseen");
+        say_texts(scores);
         sago_info("scores: %s", summary);
     }
     free(predictions);
@@ -349,7 +384,9 @@ static sago_status predict_all(const sago_eval_args *args, sago_loaded_model *lo
                                        "spiece.model, or train with data.tokenizer", loaded->step_dir);
     SAGO_TRY(sago_mixture_open(args->config, loaded->tokenizer, loaded->shape.vocab_size,
                                sago_model_decoder_only(&loaded->shape), &mixture));
-    sago_status status = collect_questions(args, loaded->tokenizer, mixture, set);
+    int64_t item = 0;
+    sago_status status = collect_questions(args, loaded->tokenizer, mixture, &item, set);
+    if (status == SAGO_OK) status = score_texts(args, loaded, mixture, &item, set);
     if (status == SAGO_OK) status = generate(args, loaded, set);
     if (status == SAGO_OK) status = rank_options(args, loaded, set);
     sago_mixture_close(mixture);

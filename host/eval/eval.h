@@ -9,6 +9,7 @@
  *      "exact_match", "token_f1", "rouge_l",                            scores of answer, in [0, 1]
  *      "options": [...], "right_option", "option_logprobs": [...], "chosen_option", "accuracy"}   where there are options
  *
+ * or of a piece of plain text {"task", "category", "held_out", "index", "target_tokens", "logprob"} (text_loss.h).
  * "prompt_cut": true stands where the prompt exceeds data.input_length, so that the model never saw its end.
  * Several outputs (eval.samples > 1) vote: the most frequent extracted answer counts (self-consistency, Wang et al.
  * 2022). accuracy ranks the options by log-probability, a token's mean with eval.length_normalised. A folder of scores

@@ -57,7 +57,7 @@ sago_status sago_predict_generate(sago_loaded_model *m, const sago_prompt prompt
     int32_t *inputs = sago_alloc((size_t)(rows * longest) * sizeof *inputs);
     int32_t *ids = sago_alloc((size_t)(rows * args->max_new_tokens) * sizeof *ids);
     int32_t *lengths = sago_alloc((size_t)rows * sizeof *lengths);
-    double *logprobs = sago_alloc((size_t)rows * sizeof *logprobs);
+    double *logprobs = args->ids_alone ? NULL : sago_alloc((size_t)rows * sizeof *logprobs);
     uint64_t *keys = sago_alloc((size_t)rows * sizeof *keys);
     sago_status status = sago_loaded_model_room(m, rows, longest, 1, args->max_new_tokens);
     for (int64_t first = 0; first < total && status == SAGO_OK; first += rows) {
@@ -83,7 +83,7 @@ sago_status sago_predict_generate(sago_loaded_model *m, const sago_prompt prompt
             int64_t p = order[(first + r) / args->samples].index, sample = (first + r) % args->samples;
             sago_prediction *one = &(*out)[p * args->samples + sample];
             one->n_ids = lengths[r];
-            one->logprob = logprobs[r];
+            one->logprob = logprobs ? logprobs[r] : 0;
             one->ids = sago_alloc((size_t)lengths[r] * sizeof *one->ids);
             memcpy(one->ids, ids + r * args->max_new_tokens, (size_t)lengths[r] * sizeof *one->ids);
         }
@@ -227,6 +227,7 @@ sago_status sago_predict_score(sago_loaded_model *m, const sago_prompt prompts[]
         for (int64_t r = 0; r < count && status == SAGO_OK; r++) {
             int64_t p = order[first + r].index, length = prompts[p].n_targets;
             sago_prediction *scored = &(*out)[p];
+            scored->n_targets = length;
             scored->logprobs = sago_alloc((size_t)length * sizeof *scored->logprobs);
             memcpy(scored->logprobs, logprobs + r * b.batch.target_length + first_target(&b, &prompts[p]),
                    (size_t)length * sizeof *scored->logprobs);

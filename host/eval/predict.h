@@ -17,8 +17,9 @@ typedef struct sago_prompt {
 typedef struct sago_prediction {
     int32_t *ids; /* generated, EOS included when it was produced */
     int32_t n_ids;
-    double logprob;   /* sum over the generated, or the given, target ids */
+    double logprob;   /* sum over the generated, or the given, target ids; 0 where nobody asked */
     float *logprobs;  /* of each given target id; NULL after generation */
+    int64_t n_targets; /* how many those are */
 } sago_prediction;
 void sago_predictions_free(sago_prediction *predictions, int64_t n);
 
@@ -29,6 +30,7 @@ typedef struct sago_predict_args {
     sago_sample_args sample;
     int64_t first_prompt;   /* number of prompt 0 among all prompts: what its random draws count from */
     int64_t prompt_stride;  /* and how far apart the numbers of its neighbours are; 0: one */
+    bool ids_alone;         /* generate: no log-probabilities, which makes a greedy step cheaper on some devices */
     const char *stage;      /* name of the progress line; NULL: none */
 } sago_predict_args;
 

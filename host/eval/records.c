@@ -3,6 +3,7 @@
 
 #include "answer.h"
 #include "interval.h"
+#include "text_loss.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -49,7 +50,10 @@ static void vote(char *const outputs[], int n, const char *marker, sago_str *ans
 }
 
 sago_status sago_record_score(json_t *record) {
+    bool is_text;
     if (!json_is_object(record)) return sago_fail(SAGO_E_INPUT, "not a JSON object");
+    SAGO_TRY(sago_text_record_check(record, &is_text));
+    if (is_text) return SAGO_OK;
     const json_t *references = json_object_get(record, "references"), *outputs = json_object_get(record, "outputs");
     if (!references) references = json_object_get(record, "targets");
     if (!outputs) outputs = json_object_get(record, "output");
@@ -220,6 +224,7 @@ static task *collect(const json_t *records, int *n_tasks) {
     for (size_t i = 0; i < n; i++) {
         const json_t *record = json_array_get(records, i);
         const char *name = text_of(record, "task", "all");
+        if (json_object_get(record, "target_tokens")) continue;
         const json_t *known = json_object_get(index, name);
         task *t = &tasks[known ? json_integer_value(known) : *n_tasks];
         if (!known) {
@@ -259,6 +264,9 @@ json_t *sago_records_summarise(const json_t *records, int resamples, uint64_t se
     }
     json_object_set_new(out, "categories", categories);
     json_object_set_new(out, "tasks", table);
+    json_t *text = sago_text_summarise(records, resamples, seed);
+    if (json_array_size(text) > 0) json_object_set(out, "text", text);
+    json_decref(text);
     for (int i = 0; i < n; i++) {
         for (int kind = 0; kind < N_KINDS; kind++) free(tasks[i].values[kind]);
         free(tasks[i].records);

@@ -9,6 +9,8 @@
  *              "accuracy", "normalised_accuracy": SCORE where questions have options,
  *              "majority": {"exact_match": SCORE}, "copy": {"exact_match", "rouge_l": SCORE}}
  *     SCORE = {"mean", "low", "high"}      percent, 95 % bootstrap interval
+ *      "text": [{"name", "category", "held_out", "pieces", "target_tokens",
+ *                "loss": SCORE in nats a token, "perplexity": SCORE}]       of plain text, where there is some (text_loss.h)
  *
  * Averages over several tasks are macro averages. Baselines: majority answers every question of a task with the task's
  * most frequent reference (known only after the fact, so it favours the baseline); copy answers with the prompt's last
@@ -19,7 +21,8 @@
 
 #include "json.h"
 
-/** Fills answer and scores of one record from its outputs and references, in place. SAGO_E_INPUT: what is missing. */
+/** Fills answer and scores of one record from its outputs and references, in place; one of plain text has all it needs.
+ * SAGO_E_INPUT: what is missing. */
 sago_status sago_record_score(json_t *record) SAGO_MUST_CHECK;
 
 /** The GROUP objects and tables over an array of scored records; new reference. */

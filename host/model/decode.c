@@ -68,18 +68,38 @@ sago_status sago_decode_remember(const sago_network *network, const sago_pass *p
     return SAGO_OK;
 }
 
-/* x[rows, D] through the final norm to this rank's logits, in rows from first_row on. */
+static sago_tensor output(const sago_network *network, const sago_pass *pass, const sago_decode *decode,
+                          int64_t rows) {
+    return sago_tokens(pass, decode->out, rows, 1, network->decoder.blocks[0].d_model);
+}
+
+sago_tensor sago_decode_output(const sago_network *network, const sago_pass *pass,
+                               const sago_decode *decode) {
+    return output(network, pass, decode, decode->rows);
+}
+
+/* out = final norm of x[rows, D] */
 static sago_status finish(const sago_network *network, const sago_pass *pass, const sago_decode *decode,
-                          int64_t first_row, int64_t rows) {
-    int64_t d_model = network->decoder.blocks[0].d_model;
-    sago_tensor x = sago_tokens(pass, decode->x, rows, 1, d_model),
-                out = sago_tokens(pass, decode->out, rows, 1, d_model);
-    SAGO_TRY(sago_norm_forward(&network->decoder.final_norm, pass, &decode->final_norm, out, x));
+                          int64_t rows) {
+    sago_tensor x = sago_tokens(pass, decode->x, rows, 1, network->decoder.blocks[0].d_model);
+    return sago_norm_forward(&network->decoder.final_norm, pass, &decode->final_norm,
+                             output(network, pass, decode, rows), x);
+}
+
+/* This rank's logits of out[rows, D], in rows from first_row on. */
+static sago_status multiply(const sago_network *network, const sago_pass *pass, const sago_decode *decode,
+                            int64_t first_row, int64_t rows) {
     sago_tensor table = sago_pass_value(pass, network->output);
     sago_tensor logits =
         sago_tensor_2d(decode->own_logits + first_row * table.shape[0], SAGO_F32, rows, table.shape[0]);
     const sago_matmul_args product = {.transpose_b = true, .alpha = network->logit_scale, .bf16 = pass->bf16};
-    return pass->device->ops->matmul(pass->device, logits, out, table, &product);
+    return pass->device->ops->matmul(pass->device, logits, output(network, pass, decode, rows), table,
+                                     &product);
+}
+
+sago_status sago_decode_product(const sago_network *network, const sago_pass *pass,
+                                const sago_decode *decode) {
+    return multiply(network, pass, decode, 0, decode->rows);
 }
 
 /* Keys and values of B rows of `length` prompt tokens, from where attention left them. */
@@ -116,7 +136,8 @@ sago_status sago_decode_read(const sago_network *network, const sago_pass *pass,
     SAGO_TRY(pass->device->ops->embedding_forward(
         pass->device, sago_tensor_2d(decode->x, pass->dtype, rows, d_model),
         sago_tensor_2d(x.data, pass->dtype, rows * length, d_model), last, 1));
-    return finish(network, pass, decode, first_row, rows);
+    SAGO_TRY(finish(network, pass, decode, rows));
+    return multiply(network, pass, decode, first_row, rows);
 }
 
 /* --- a step
@@ -204,7 +225,7 @@ sago_status sago_decode_step(const sago_network *network, const sago_pass *pass,
                                     rows, 1, network->decoder.input_site));
     for (int i = 0; i < network->decoder.n_blocks; i++)
         SAGO_TRY(step_block(&network->decoder.blocks[i], pass, decode, &decode->caches[i], x, position));
-    return finish(network, pass, decode, 0, rows);
+    return finish(network, pass, decode, rows);
 }
 
 sago_status sago_decode_logits(const sago_loss_head *head, const sago_pass *pass, const sago_decode *decode,

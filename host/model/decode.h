@@ -61,12 +61,19 @@ sago_status sago_decode_read(const sago_network *network, const sago_pass *pass,
                              const sago_stack_saved *saved, int64_t first_row, sago_tensor ids,
                              sago_tensor last, const sago_block_inputs *inputs) SAGO_MUST_CHECK;
 
-/** One step of all rows from host_step: uploads it, runs the decoder, and leaves the logits [rows, V].
- * position: that of all rows in T5's decoder. */
+/** One step of all rows from host_step: uploads it, runs the decoder, and leaves its output [rows, D] after
+ * the final norm. position: that of all rows in T5's decoder. */
 sago_status sago_decode_step(const sago_network *network, const sago_pass *pass, const sago_decode *decode,
                              int64_t position) SAGO_MUST_CHECK;
 
-/** *logits [rows, V] of all rows, on every rank. */
+/** The product of that output with the output matrix: this rank's logits of all rows. */
+sago_status sago_decode_product(const sago_network *network, const sago_pass *pass,
+                                const sago_decode *decode) SAGO_MUST_CHECK;
+
+/** The output of a step [rows, D]. */
+sago_tensor sago_decode_output(const sago_network *network, const sago_pass *pass, const sago_decode *decode);
+
+/** *logits [rows, V] of all rows, on every rank, where they have been computed. */
 sago_status sago_decode_logits(const sago_loss_head *head, const sago_pass *pass, const sago_decode *decode,
                                sago_tensor *logits) SAGO_MUST_CHECK;
 

@@ -18,7 +18,7 @@ typedef struct slot {
     int64_t room; /* elements */
     void *values;
     float *gradients;
-    int gathered;  /* block whose values are here, or on their way in `gathers` */
+    int gathered;   /* block whose values are here, or on their way in `gathers` */
     int travelling; /* block whose gradients are on their way in `sums` */
     flight gathers, sums;
 } slot;
@@ -51,7 +51,8 @@ static int64_t block_elements(const sago_fsdp *f, int block) {
 }
 
 /* --- memory
- * --------------------------------------------------------------------------------------------------------- */
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 static void find_blocks(sago_fsdp *f) {
     int n = f->whole->n_blocks;
@@ -149,7 +150,8 @@ size_t sago_fsdp_bytes(const sago_fsdp *f) {
 }
 
 /* --- values
- * --------------------------------------------------------------------------------------------------------- */
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 static int64_t rows_of(const sago_fsdp *f, const sago_param *whole, int rank) {
     int64_t rows = whole->local_shape[0];
@@ -161,8 +163,7 @@ static sago_status start_gather(sago_fsdp *f, int param, const void *held, void 
                                 sago_collective **started) {
     const sago_param *p = &f->whole->params[param];
     size_t each = sago_dtype_bytes(f->dtype);
-    for (int r = 0; r < f->ranks; r++)
-        f->bytes[r] = (size_t)(rows_of(f, p, r) * p->local_shape[1]) * each;
+    for (int r = 0; r < f->ranks; r++) f->bytes[r] = (size_t)(rows_of(f, p, r) * p->local_shape[1]) * each;
     const char *mine = (const char *)held + (size_t)f->held->params[param].offset * each;
     return sago_all_gather_start(f->mesh, SAGO_DATA_AXIS, mine, out, f->bytes, started);
 }
@@ -173,7 +174,8 @@ static sago_status gather(sago_fsdp *f, int block) {
     SAGO_TRY(wait_for(f, &s->gathers)); /* of a block that was left out */
     s->gathered = block;
     for (int p = f->first_param[block]; p < f->first_param[block + 1]; p++) {
-        SAGO_TRY(start_gather(f, p, f->values, sago_fsdp_value(f, p).data, &s->gathers.waiting[s->gathers.n]));
+        SAGO_TRY(
+            start_gather(f, p, f->values, sago_fsdp_value(f, p).data, &s->gathers.waiting[s->gathers.n]));
         s->gathers.n++;
     }
     return SAGO_OK;

@@ -21,7 +21,14 @@ typedef struct generation {
     slot *slots;
     uint64_t *draws;
     int64_t live;
+    bool by_copy; /* only the best token is asked for, and the device finds it without all logits */
+    bool copied;
+    int64_t unsettled; /* steps that the copy left open, less those that it did not */
 } generation;
+
+/* Steps before the copy is made, which takes about as long as it saves in three; and how many more of them
+   may be left open than not before it is given up. */
+enum { STEPS_BEFORE_COPY = 3, MOST_UNSETTLED = 4 };
 
 static sago_status check(const sago_model *model, int64_t n_rows, int64_t input_length,
                          const sago_generate_args *args) {
@@ -145,10 +152,40 @@ static void tell(generation *run, const int32_t *ids, int64_t token) {
     }
 }
 
-/* Chooses the next token of every slot; decode->host_chosen and host_logprobs. */
-static sago_status choose(generation *run) {
+/* The prompt has left the logits of a decoder's first token. */
+static bool has_step(const generation *run, int64_t token) {
+    return token > 0 || !run->model->network.decoder_only;
+}
+
+/* decode->host_chosen from the copy of the output matrix, where *settled. */
+static sago_status choose_by_copy(generation *run, bool *settled) {
+    sago_model *model = run->model;
+    sago_decode *decode = &model->decode;
+    const sago_network *network = &model->network;
+    if (!run->copied)
+        SAGO_TRY(sago_greedy_prepare(model->device, &model->greedy,
+                                     sago_pass_value(&run->pass, network->output), network->logit_scale));
+    run->copied = true;
+    SAGO_TRY(sago_greedy_choose(model->device, &model->greedy,
+                                sago_tensor_1d(decode->chosen, SAGO_I32, decode->rows),
+                                sago_decode_output(network, &run->pass, decode), settled));
+    run->unsettled += *settled ? -1 : 1;
+    if (run->unsettled > MOST_UNSETTLED) run->by_copy = false;
+    return *settled ? model->device->ops->download(model->device, decode->host_chosen, decode->chosen,
+                                                   (size_t)decode->rows * sizeof(int32_t))
+                    : SAGO_OK;
+}
+
+/* Chooses the next token of every slot, number `token`; decode->host_chosen, and host_logprobs where they are
+   asked for. */
+static sago_status choose(generation *run, int64_t token) {
     sago_device *device = run->model->device;
     sago_decode *decode = &run->model->decode;
+    bool stepped = has_step(run, token), settled = false;
+    if (stepped && run->by_copy && token >= STEPS_BEFORE_COPY && decode->rows <= SAGO_GREEDY_ROWS)
+        SAGO_TRY(choose_by_copy(run, &settled));
+    if (settled) return SAGO_OK;
+    if (stepped) SAGO_TRY(sago_decode_product(&run->model->network, &run->pass, decode));
     sago_tensor logits;
     SAGO_TRY(sago_decode_logits(&run->model->head, &run->pass, decode, &logits));
     size_t bytes = (size_t)decode->rows * sizeof(int32_t);
@@ -185,10 +222,8 @@ static sago_status decode_all(generation *run, int32_t *out, int32_t *lengths, d
     for (int64_t token = 0; token < args->max_new_tokens && run->live > 0; token++) {
         SAGO_TRY(close_ranks(run));
         tell(run, decode->host_chosen, token);
-        /* The prompt has left the logits of a decoder's first token. */
-        if (token > 0 || !run->model->network.decoder_only)
-            SAGO_TRY(sago_decode_step(&run->model->network, &run->pass, decode, token));
-        SAGO_TRY(choose(run));
+        if (has_step(run, token)) SAGO_TRY(sago_decode_step(&run->model->network, &run->pass, decode, token));
+        SAGO_TRY(choose(run, token));
         for (int64_t s = 0; s < decode->rows; s++) {
             slot *at = &run->slots[s];
             if (at->ended) continue;
@@ -216,6 +251,8 @@ sago_status sago_model_generate(sago_model *model, const void *values, const int
                       .slots = sago_alloc_zero((size_t)n_rows, sizeof *run.slots),
                       .draws = sago_alloc_zero((size_t)n_rows, sizeof *run.draws),
                       .live = n_rows};
+    run.by_copy = !logprobs && args->sample.temperature == 0 && !run.pass.bf16 && model->model_size <= 1 &&
+                  sago_greedy_possible(model->device, model->shape.d_model, model->network.logit_scale);
     model->decode.rows = n_rows;
     model->decode.tokens = args->max_new_tokens;
     sago_status status = read_inputs(&run, inputs, n_rows, input_length);

@@ -229,6 +229,7 @@ void sago_model_close(sago_model *model) {
     for (int i = 0; i < SAGO_STAGES; i++)
         if (model->stages[i].memory) model->device->ops->release_host(model->device, model->stages[i].memory);
     if (model->memory) model->device->ops->release(model->device, model->memory);
+    sago_greedy_release(model->device, &model->greedy);
     sago_arena_close(&model->host);
     sago_stack_saved_close(&model->encoder);
     sago_stack_saved_close(&model->decoder);

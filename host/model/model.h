@@ -22,7 +22,7 @@
 typedef enum sago_activation {
     SAGO_RELU,       /* T5 1.0 */
     SAGO_GATED_GELU, /* T5 v1.1: gelu(x Wg^T) * x Wl^T, tanh form */
-    SAGO_SWIGLU,     /* PaLM: silu(x Wg^T) * x Wl^T */
+    SAGO_SWIGLU,     /* PaLM, UL2: silu(x Wg^T) * x Wl^T */
 } sago_activation;
 
 typedef struct sago_model_shape {
@@ -143,6 +143,8 @@ typedef struct sago_generate_args {
 /**
  * Decodes with a KV cache. inputs i32[n_rows, Si] (0-padded), out i32[n_rows, max_new_tokens] (0 after EOS),
  * lengths[n_rows] counts EOS; logprob[n_rows] = sum over produced tokens (may be NULL). All host memory.
+ * With neither logprobs nor a temperature, a device may find the tokens without computing all logits
+ * (kernels/greedy.h); they are the same.
  */
 sago_status sago_model_generate(sago_model *model, const void *values, const int32_t *inputs, int64_t n_rows,
                                 int64_t input_length, const sago_generate_args *args, int32_t *out,

@@ -3,12 +3,11 @@
  * Network: the layers of a model and the names of their parameters.
  *
  * T5:
- *     shared.embedding                                                    block 0
- *     encoder.relative_bias                                               block 1, with the first layer
+ *     shared.embedding, encoder.relative_bias, decoder.relative_bias      block 0: what all blocks of a stack read
  *     encoder.N.attention.{norm,query,key,value,output}                   block 1 + N
  *     encoder.N.mlp.{norm,gate,linear,out} (v1.1) or {norm,in,out} (1.0)
  *     encoder.final_norm                                                  with the last layer
- *     decoder.relative_bias, decoder.N.self_attention..., decoder.N.cross_attention..., decoder.N.mlp...,
+ *     decoder.N.self_attention..., decoder.N.cross_attention..., decoder.N.mlp...,
  *     decoder.final_norm                                                  the same, after the encoder's
  *     output.embedding                                                    the last block; only when untied
  * PaLM:
@@ -17,8 +16,7 @@
  *     decoder.N.mlp.{gate,linear,out}
  *     decoder.final_norm                                                  with the last layer
  *
- * Blocks number forward order, and backward finishes them in reverse: a relative table is final once the
- * first layer of its stack is done, the shared embedding once everything is.
+ * Blocks number forward order, and backward finishes them in reverse: block 0 is final once everything is.
  */
 #ifndef SAGO_NETWORK_H
 #define SAGO_NETWORK_H

@@ -107,8 +107,6 @@ sago_status sago_combine_slices(const sago_pass *pass, sago_tensor stats, float 
 sago_status sago_model_mesh_open(sago_mesh *mesh, sago_device *device, sago_mesh **out) {
     *out = NULL;
     SAGO_TRY(sago_mesh_second_order(mesh, out));
-    /* A check of collectives asks all ranks for the same ones; copies of a model differ in theirs. */
-    if (mesh->axis_size[SAGO_DATA_AXIS] > 1) sago_mesh_check(*out, false);
     return mesh->axis_size[SAGO_MODEL_AXIS] > 1 ? sago_mesh_use_device(*out, device) : SAGO_OK;
 }
 

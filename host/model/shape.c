@@ -84,8 +84,6 @@ static sago_status check_heads(const sago_model_shape *shape, int model_axis) {
 }
 
 static sago_status check_t5(const sago_model_shape *shape) {
-    if (shape->activation == SAGO_SWIGLU)
-        return sago_fail(SAGO_E_CONFIG, "model.activation: swiglu is PaLM's; t5 takes gated-gelu or relu");
     if (shape->kv_heads != shape->n_heads)
         return sago_fail(SAGO_E_SHAPE, "model.kv_heads is %lld; t5 has as many as heads, %lld",
                          (long long)shape->kv_heads, (long long)shape->n_heads);

@@ -7,6 +7,7 @@
 #define SAGO_STATE_H
 
 #include "decode.h"
+#include "greedy.h"
 #include "loss.h"
 #include "network.h"
 
@@ -47,6 +48,7 @@ struct sago_model {
     void *memory_room; /* [encoder tokens, D]: the encoder's output, whole */
     int32_t *encoder_lo, *encoder_hi, *decoder_lo, *decoder_hi, *cross_lo, *cross_hi;
     sago_decode decode;
+    sago_greedy greedy; /* the copy of the output matrix, made when a generation first needs it */
 
     struct {
         void *memory; /* that copies asynchronously */

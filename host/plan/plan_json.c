@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plan.h"
 
+#include "precision.h"
+
 static json_t *layout_json(const sago_layout *l) {
     bool sharded = l->sharing != SAGO_REPLICATED;
     json_t *out = json_pack("{s:I, s:I, s:s, s:I, s:b}", "data", (json_int_t)l->data, "model",
@@ -61,7 +63,7 @@ json_t *sago_plan_to_json(const sago_planned *p) {
     json_t *work = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:s}", "family", w->shape.family, "parameters",
                              (json_int_t)w->n_parameters, "rows", (json_int_t)w->rows, "input_tokens",
                              (json_int_t)w->inputs, "target_tokens", (json_int_t)w->targets, "steps",
-                             (json_int_t)w->config->run.steps, "precision", w->config->train.precision);
+                             (json_int_t)w->config->run.steps, "precision", sago_precision_name(w->bf16));
     json_object_set_new(work, "step_flops", json_real(sago_step_flops(w)));
     json_object_set_new(work, "step_flops_by_parameters", json_real(sago_step_flops_by_parameters(w)));
     json_t *out = json_pack("{s:o, s:o, s:o, s:i, s:i}", "workload", work, "hardware", hardware_json(p),

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plan.h"
 
+#include "precision.h"
+
 #include <stdio.h>
 
 static const double gib = 1024.0 * 1024 * 1024;
@@ -31,7 +33,7 @@ static void add_head(const sago_planned *p, sago_str *out) {
                     p->hardware.name);
     sago_str_printf(out, "%s, %s parameters, %s\n", w->shape.family,
                     count_text((double)w->n_parameters, parameters, sizeof parameters),
-                    w->config->train.precision);
+                    sago_precision_name(w->bf16));
     sago_str_printf(out, "%lld rows of ", (long long)w->rows);
     if (w->inputs > 0)
         sago_str_printf(out, "%lld + %lld", (long long)w->inputs, (long long)w->targets);

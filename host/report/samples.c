@@ -9,7 +9,7 @@
 
 enum { SAMPLES_A_KIND = 4 };
 
-/* Records of an evaluation, or an empty array where it kept none. */
+/* Records of an evaluation's questions, or an empty array where it kept none. Plain text has no answers to show. */
 static sago_status read_records(const sago_run_eval *eval, json_t **out) {
     *out = json_array();
     char *path = sago_path_join(eval->dir, "predictions.jsonl");
@@ -22,7 +22,8 @@ static sago_status read_records(const sago_run_eval *eval, json_t **out) {
         status = sago_lines_next(&reader, &more);
         if (status != SAGO_OK || !more) break;
         status = sago_json_parse(sago_str_text(&reader.line), reader.line.length, path, reader.number, &record);
-        if (record) json_array_append_new(*out, record);
+        if (record && !json_object_get(record, "target_tokens")) json_array_append(*out, record);
+        json_decref(record);
     }
     sago_lines_close(&reader);
     free(path);

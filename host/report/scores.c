@@ -87,6 +87,54 @@ static void list_rows(const sago_run_record *run, const char *key, sago_str *out
     }
 }
 
+/* Plain text: the loss of every evaluation, then the last one's perplexity. */
+static void text_table(const sago_run_record *run, sago_str *out) {
+    int n = columns(run);
+    const json_t *last = json_object_get(column(run, n - 1), "text");
+    if (json_array_size(last) == 0) return;
+    sago_str_puts(out, "<p>Plain text under its objective: loss in nats a target token on documents that were kept out of "
+                       "training; small figures are 95&nbsp;% bootstrap intervals.</p>\n"
+                       "<div class=wide><table><thead><tr><th>Text</th>");
+    for (int i = 0; i < n; i++) {
+        const char *label = json_string_value(json_object_get(column(run, i), "label"));
+        sago_str_puts(out, "<th class=n>loss<br>");
+        sago_html_text(out, label ? label : "");
+        sago_str_puts(out, "</th>");
+    }
+    sago_str_puts(out, "<th class=n>perplexity</th><th class=n>tokens</th></tr></thead><tbody>\n");
+    for (size_t k = 0; k < json_array_size(last); k++) {
+        const json_t *row = json_array_get(last, k);
+        const char *name = json_string_value(json_object_get(row, "name")),
+                   *category = json_string_value(json_object_get(row, "category"));
+        if (!name || !category) continue;
+        sago_str_puts(out, "<tr><th scope=row>");
+        sago_html_text(out, category);
+        sago_str_puts(out, " <small>");
+        sago_html_text(out, name);
+        sago_str_puts(out, "</small></th>");
+        for (int i = 0; i < n; i++) {
+            const json_t *loss = NULL, *texts = json_object_get(column(run, i), "text");
+            for (size_t t = 0; t < json_array_size(texts); t++) {
+                const json_t *other = json_array_get(texts, t);
+                const char *its = json_string_value(json_object_get(other, "name")),
+                           *of = json_string_value(json_object_get(other, "category"));
+                if (its && of && !strcmp(its, name) && !strcmp(of, category)) loss = json_object_get(other, "loss");
+            }
+            if (loss)
+                sago_str_printf(out, "<td class=n><b>%.4f</b> <small>%.4f–%.4f</small></td>",
+                                json_number_value(json_object_get(loss, "mean")),
+                                json_number_value(json_object_get(loss, "low")),
+                                json_number_value(json_object_get(loss, "high")));
+            else
+                sago_str_puts(out, "<td class=n>–</td>");
+        }
+        sago_str_printf(out, "<td class=n>%.2f</td><td class=n>%lld</td></tr>\n",
+                        json_number_value(json_object_get(json_object_get(row, "perplexity"), "mean")),
+                        (long long)json_integer_value(json_object_get(row, "target_tokens")));
+    }
+    sago_str_puts(out, "</tbody></table></div>\n");
+}
+
 static void head(const sago_run_record *run, const char *what, sago_str *out) {
     sago_str_printf(out, "<div class=wide><table><thead><tr><th>%s</th>", what);
     for (int i = 0; i < columns(run); i++) {
@@ -104,6 +152,9 @@ void sago_report_scores(const sago_run_record *run, sago_str *out) {
         sago_str_puts(out, "<p>No evaluation yet: <code>sago eval RUN</code> adds one.</p>\n");
         return;
     }
+    text_table(run, out);
+    const json_t *latest = column(run, columns(run) - 1);
+    if (json_object_get(latest, "text") && json_array_size(json_object_get(latest, "tasks")) == 0) return;
     sago_str_puts(out, "<p>Percent; small figures are 95&nbsp;% bootstrap intervals. Averages give every task the same "
                        "weight. The columns after exact match are the last evaluation's. The majority baseline always "
                        "gives a task's most frequent answer; the copy baseline gives back the prompt's last line.</p>\n");

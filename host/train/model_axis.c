@@ -12,7 +12,7 @@ struct sago_model_axis {
     sago_device *device;
     int size;
     bool rows_are_cut; /* over the data axis */
-    float *packed; /* gradients of the parameters that all hold, one after another; on the device */
+    float *packed;     /* gradients of the parameters that all hold, one after another; on the device */
     int64_t n_packed;
     sago_tensor *counted; /* whose squares this rank adds */
 };
@@ -85,6 +85,7 @@ sago_status sago_model_axis_squares(sago_model_axis *axis, float *gradients, dou
     double own;
     SAGO_TRY(ops->sum_squares(axis->device, squares, axis->counted, n));
     SAGO_TRY(ops->download(axis->device, &own, squares, sizeof own));
-    SAGO_TRY(sago_all_reduce_f64(axis->mesh, axis->rows_are_cut ? SAGO_WORLD_AXIS : SAGO_MODEL_AXIS, &own, 1));
+    SAGO_TRY(
+        sago_all_reduce_f64(axis->mesh, axis->rows_are_cut ? SAGO_WORLD_AXIS : SAGO_MODEL_AXIS, &own, 1));
     return ops->upload(axis->device, squares, &own, sizeof own);
 }

@@ -15,8 +15,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Like a checkpoint's, a fresh run's shape goes back into the config: a key that follows from others, or from the family,
- * then holds in config.yaml what it came to. */
+/* Like a checkpoint's, a fresh run's shape goes back into the config: a key that follows from others, or from
+ * the family, then holds in config.yaml what it came to. */
 static sago_status shape_from_config(sago_config *config, sago_model_shape *shape) {
     if (config->model.vocab_size <= 0 || config->model.d_model <= 0)
         return sago_fail(SAGO_E_CONFIG,
@@ -84,8 +84,8 @@ static sago_status open_model(sago_trainer *t) {
                         : local_rows;
     t->micro_batches = (local_rows + t->micro_rows - 1) / t->micro_rows;
     bool sharded = ranks > 1 && strcmp(config->mesh.data_axis, "sharded") == 0;
-    sago_registry_cut_rows(&t->registry, sharded ? t->mesh->axis_rank[SAGO_DATA_AXIS] : 0, sharded ? (int)ranks : 1,
-                           &t->held);
+    sago_registry_cut_rows(&t->registry, sharded ? t->mesh->axis_rank[SAGO_DATA_AXIS] : 0,
+                           sharded ? (int)ranks : 1, &t->held);
     sago_model_options options = {
         .max_rows = t->micro_rows,
         .input_length = config->data.input_length,
@@ -194,8 +194,8 @@ static void set_precision(sago_config *config, const char *name) {
     config->train.precision = copy;
 }
 
-/* Under auto a run goes on in what it began with: what its config.yaml says, or where someone set that back to auto, its
- * checkpoint. */
+/* Under auto a run goes on in what it began with: what its config.yaml says, or where someone set that back
+ * to auto, its checkpoint. */
 static void keep_precision(sago_config *before, sago_config *now, const sago_ckpt *ckpt) {
     const char *began = json_string_value(json_object_get(sago_ckpt_meta(ckpt), "precision"));
     if (began && strcmp(before->train.precision, "auto") == 0) set_precision(before, began);
@@ -308,7 +308,8 @@ static void come_to_rest(sago_trainer *t) {
     sago_error_take(SAGO_E_INTERNAL, &failure);
     sago_reducer_close(t->reducer);
     sago_fsdp_close(t->fsdp);
-    if (sago_model_mesh_close(t->model_mesh) != SAGO_OK || sago_mesh_use_device(t->mesh, NULL) != SAGO_OK || t->device->ops->synchronize(t->device) != SAGO_OK)
+    if (sago_model_mesh_close(t->model_mesh) != SAGO_OK || sago_mesh_use_device(t->mesh, NULL) != SAGO_OK ||
+        t->device->ops->synchronize(t->device) != SAGO_OK)
         (void)sago_error_give(&failure);
 }
 

@@ -29,10 +29,10 @@ struct sago_optimizer {
     sago_device *device;
     sago_mesh *mesh;
     partial_sums statistics[SAGO_WORLD_AXIS], updates[SAGO_WORLD_AXIS]; /* that travel on an axis */
-    double *host_sums;                /* room for any, where the device's memory is not the host's */
-    sago_adafactor_slot *slots;       /* of the parameters that learn */
-    const sago_param **params;        /* the slot's parameter */
-    double *multipliers;              /* the slot's learning-rate multiplier */
+    double *host_sums;          /* room for any, where the device's memory is not the host's */
+    sago_adafactor_slot *slots; /* of the parameters that learn */
+    const sago_param **params;  /* the slot's parameter */
+    double *multipliers;        /* the slot's learning-rate multiplier */
     int n_slots;
     state_tensor *tensors;
     int n_tensors;
@@ -70,8 +70,8 @@ static double *take_sums(sago_arena *arena, int64_t count) {
 }
 
 /*
- * The axes that a sum travels on: those over which what it adds up is cut. Sums of one kind lie together, in this order, so
- * that those of an axis are one run of numbers: model, both, data.
+ * The axes that a sum travels on: those over which what it adds up is cut. Sums of one kind lie together, in
+ * this order, so that those of an axis are one run of numbers: model, both, data.
  */
 typedef enum travel { ON_MODEL, ON_BOTH, ON_DATA, NOWHERE, N_TRAVELS } travel;
 
@@ -114,7 +114,8 @@ static void lay_out_updates(sago_optimizer *o, sago_arena *arena, travel now) {
 
 static partial_sums between(const sago_optimizer *o, size_t first, size_t end) {
     if (!o->memory) return (partial_sums){0}; /* only measured */
-    return (partial_sums){(double *)(void *)((char *)o->memory + first), (int64_t)((end - first) / sizeof(double))};
+    return (partial_sums){(double *)(void *)((char *)o->memory + first),
+                          (int64_t)((end - first) / sizeof(double))};
 }
 
 /* All sums of one kind. They are padded by the arena, and padding is summed too. */

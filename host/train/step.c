@@ -48,7 +48,8 @@ static void count_pairs(const sago_batch *batch, double *encoder, double *decode
 /* The first block is final last: what the loss is not, its gradient is not either, on every rank. */
 static sago_status block_done(void *context, int block) {
     sago_trainer *t = context;
-    sago_tensor first = sago_tensor_1d(t->fsdp ? sago_fsdp_gradient(t->fsdp, 0).data : t->gradients, SAGO_F32, 1);
+    sago_tensor first =
+        sago_tensor_1d(t->fsdp ? sago_fsdp_gradient(t->fsdp, 0).data : t->gradients, SAGO_F32, 1);
     if (block == 0) SAGO_TRY(t->device->ops->carry_nonfinite(t->device, first, &t->device_step->sums));
     return t->fsdp ? sago_fsdp_block_done(t->fsdp, block) : sago_reducer_block_done(t->reducer, block);
 }
@@ -73,7 +74,8 @@ static sago_status run_micro_batches(sago_trainer *t, const sago_batch *batch) {
         int64_t rows = batch->n_rows - first < t->micro_rows ? batch->n_rows - first : t->micro_rows;
         /* Where gradients accumulate in one buffer, only the last micro-batch leaves a block final. */
         args.block_done = every || i == n - 1 ? block_done : NULL;
-        SAGO_TRY(sago_model_loss(t->model, values, gradients, batch, first, rows, &args, &t->device_step->sums));
+        SAGO_TRY(
+            sago_model_loss(t->model, values, gradients, batch, first, rows, &args, &t->device_step->sums));
     }
     return SAGO_OK;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpu_ops.h"
+#include "greedy_loops.h"
 #include "onednn.h"
 
 #include <ctype.h>
@@ -117,6 +118,7 @@ sago_status sago_cpu_scratch(sago_device *device, size_t bytes, void **out) {
 typedef struct instruction_set {
     const char *name;
     const sago_ops *ops;
+    const sago_cpu_greedy *greedy;
     bool here;
 } instruction_set;
 
@@ -132,10 +134,10 @@ static int list_sets(instruction_set sets[N_SETS]) {
     bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
               __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
               __builtin_cpu_supports("avx512vl");
-    sets[n++] = (instruction_set){"v4", &sago_cpu_table_v4, v4};
-    sets[n++] = (instruction_set){"v3", &sago_cpu_table_v3, v3};
+    sets[n++] = (instruction_set){"v4", &sago_cpu_table_v4, &sago_cpu_greedy_v4, v4};
+    sets[n++] = (instruction_set){"v3", &sago_cpu_table_v3, &sago_cpu_greedy_v3, v3};
 #endif
-    sets[n++] = (instruction_set){"base", &sago_cpu_table_base, true};
+    sets[n++] = (instruction_set){"base", &sago_cpu_table_base, &sago_cpu_greedy_base, true};
     return n;
 }
 
@@ -196,6 +198,7 @@ sago_status sago_cpu_open(const char *variant, int n_threads, sago_device **out)
     sago_status status = SAGO_OK;
     if (!device || !cpu) SAGO_TRY_TO(done, sago_fail(SAGO_E_MEMORY, "cpu: no memory for a device"));
     cpu->isa = set.name;
+    cpu->greedy = set.greedy;
     device->ops = set.ops;
     device->name = "cpu";
     device->n_threads = n_threads > 0 ? n_threads : omp_get_num_procs();

@@ -19,6 +19,7 @@ typedef struct sago_cpu {
     void *scratch;   /* grows, 64-byte aligned; one operation's at a time */
     size_t scratch_bytes;
     struct sago_onednn *onednn;
+    const struct sago_cpu_greedy *greedy;
 } sago_cpu;
 
 /** Scratch of at least bytes, 64-byte aligned, not zeroed, valid until the next operation of this device. */

@@ -133,9 +133,10 @@ static void few_plain(const problem *x, int n_threads, bool bf16) {
 /* --- b as [n, k]: c's elements are dot products of contiguous rows ----------------------------------------
  */
 
-/* c[r][j] for GROUP rows of a and `columns` rows of b, which is read once for all of them. */
+/* c[r][j] for GROUP rows of a and `columns` rows of b, which is read once for all of them. asked: the one of
+   b's rows whose successor this turn asks for, all of them from `columns` on. */
 ALWAYS_INLINE void dots(float out[GROUP][DOT_COLUMNS], const float *a, const float *b, int64_t k,
-                        const int columns, bool bf16) {
+                        const int columns, const int asked, bool bf16) {
     _Static_assert(GROUP * DOT_COLUMNS % LANES == 0, "the sums are folded in whole registers");
     vec sum[GROUP * DOT_COLUMNS];
 #pragma GCC unroll 16
@@ -145,7 +146,7 @@ ALWAYS_INLINE void dots(float out[GROUP][DOT_COLUMNS], const float *a, const flo
         vec right[DOT_COLUMNS];
 #pragma GCC unroll 2
         for (int j = 0; j < columns; j++) {
-            __builtin_prefetch(b + j * k + p + AHEAD, 0, 2);
+            if (asked == j || asked >= columns) __builtin_prefetch(b + j * k + p + AHEAD, 0, 2);
             right[j] = load(b + j * k + p, bf16);
         }
 #pragma GCC unroll 8
@@ -164,9 +165,16 @@ ALWAYS_INLINE void dots(float out[GROUP][DOT_COLUMNS], const float *a, const flo
 
 ALWAYS_INLINE void dot_columns(const problem *x, int64_t j, const int columns, bool bf16) {
     const sago_gemm *g = x->g;
+    const float *b = x->b + j * g->k;
     for (int64_t r = 0; r < g->m; r += GROUP) {
         float out[GROUP][DOT_COLUMNS];
-        dots(out, x->a + r * g->k, x->b + j * g->k, g->k, columns, bf16);
+        /* Two groups share the asking: memory that one group asks for all of would wait out the other. */
+        if (x->rows != 2 * GROUP || columns != 2)
+            dots(out, x->a + r * g->k, b, g->k, columns, columns, bf16);
+        else if (r == 0)
+            dots(out, x->a, b, g->k, 2, 0, bf16);
+        else
+            dots(out, x->a + r * g->k, b, g->k, 2, 1, bf16);
         for (int64_t i = 0; i < GROUP && r + i < g->m; i++)
             for (int q = 0; q < columns; q++) {
                 float *c = x->c + (r + i) * g->n + j + q;
@@ -190,6 +198,14 @@ static void few_transposed(const problem *x, int n_threads, bool bf16) {
             dot_task(x, task * DOT_GRAIN, end, true);
         else
             dot_task(x, task * DOT_GRAIN, end, false);
+    }
+}
+
+void SAGO_CPU(product_few_column)(const sago_gemm *g, float *c, const float *a, const float *b) {
+    for (int64_t r = 0; r < g->m; r += GROUP) {
+        float out[GROUP][DOT_COLUMNS];
+        dots(out, a + r * g->k, b, g->k, 1, 1, false);
+        for (int64_t i = 0; i < GROUP && r + i < g->m; i++) c[r + i] = blend(g, out[i][0], 0);
     }
 }
 

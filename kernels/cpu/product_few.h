@@ -20,4 +20,10 @@
 sago_status SAGO_CPU(product_few)(sago_device *device, const sago_gemm *g, bool bf16, float *c,
                                   const float *a, const float *b);
 
+/**
+ * Column b[k] of the same product, transposed, in fp32, without beta: c[m], the same bits. a has zeros up to
+ * SAGO_FEW_ROWS rows.
+ */
+void SAGO_CPU(product_few_column)(const sago_gemm *g, float *c, const float *a, const float *b);
+
 #endif

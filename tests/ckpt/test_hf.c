@@ -271,7 +271,7 @@ static void wrong_models(void **unused) {
         {"[]", "no JSON object"},
         {"{\"model_type\":\"bert\"}", "\"model_type\" is \"bert\""},
         {"{}", "\"model_type\" is missing"},
-        {"{\"model_type\":\"t5\",\"feed_forward_proj\":\"gated-silu\"}", "\"gated-silu\""},
+        {"{\"model_type\":\"t5\",\"feed_forward_proj\":\"gated-swish\"}", "\"gated-swish\""},
         {"{\"model_type\":\"t5\"}", "\"vocab_size\" is missing"},
         {"{\"model_type\":\"t5\",\"vocab_size\":-1}", "\"vocab_size\" is no positive integer"},
         {"{\"model_type\":\"t5\",\"vocab_size\":1.5}", "\"vocab_size\" is no positive integer"},

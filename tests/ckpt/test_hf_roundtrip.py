@@ -27,6 +27,7 @@ COHERE = dict(vocab_size=97, hidden_size=24, head_dim=6, intermediate_size=40, n
 KINDS = {
     "v1.1": T5Config(**T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False, num_layers=2, num_decoder_layers=3),
     "1.0": T5Config(**T5, feed_forward_proj="relu", tie_word_embeddings=True, num_layers=3, num_decoder_layers=1),
+    "ul2": T5Config(**T5, feed_forward_proj="gated-silu", tie_word_embeddings=True, num_layers=2, num_decoder_layers=2),
     "palm": CohereConfig(**COHERE, num_key_value_heads=1, logit_scale=0.3),
     "palm-grouped": CohereConfig(**COHERE, num_key_value_heads=2),
 }
@@ -111,6 +112,42 @@ def check_own(folder):
     check_scores(folder, folder + "/run", model)
 
 
+TEXTS = ["one two three", "  two  spaces", "line\nbreak", "caf\u00e9 \u6c34 \uff21", "", " x ", "Tab\tx", "a" * 50]
+
+
+def check_tokenizer(folder):
+    """The ids of a decoder's prompt are sago's, with nothing in front or behind; T5's end with EOS."""
+    try:
+        import sentencepiece  # noqa: F401  (transformers reads a model with it)
+    except ImportError as missing:
+        print("skipped: tokenizers:", missing)
+        return
+    from transformers import AutoTokenizer
+    with open(folder + "/corpus.txt", "w") as f:
+        f.writelines(f"line {i} of one, two and three caf\u00e9s with spaces and a break\n" for i in range(200))
+    sago("tokenizer", "train", "--input", folder + "/corpus.txt", "--vocab-size", "50", "--output", folder + "/spiece.model")
+    with open(folder + "/texts.jsonl", "w") as f: f.writelines(json.dumps({"text": t}) + "\n" for t in TEXTS)
+    sago("tokenizer", "encode", "--model", folder + "/spiece.model", "--input", folder + "/texts.jsonl", "--output",
+         folder + "/ids.jsonl")
+    with open(folder + "/ids.jsonl") as f: want = [json.loads(line)["ids"] for line in f]
+    for family, layers, end in (("palm", 0, []), ("t5", 1, [1])):
+        out = f"{folder}/{family}"
+        with open(folder + "/config.yaml", "w") as f:
+            f.write(f"run: {{steps: 0, dir: {out}-run}}\nmodel: {{family: {family}, vocab_size: 160, d_model: 8, n_heads: 2, "
+                    f"head_dim: 4, d_ff: 8, encoder_layers: {layers}, decoder_layers: 1}}\n"
+                    f"data: {{tokenizer: {folder}/spiece.model, mixture: [{{name: some, format: jsonl, path: some.jsonl}}]}}\n"
+                    "train: {global_batch: 1}\n")
+        with open(folder + "/some.jsonl", "w") as f: f.write('{"inputs": "one", "targets": "two"}\n')
+        sago("train", folder + "/config.yaml", "--quiet")
+        sago("export", "--format", "hf", out + "-run", out)
+        tokenizer = AutoTokenizer.from_pretrained(out)
+        assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (0, 1, 2)
+        assert family == "t5" or len(tokenizer) == 50 and tokenizer.bos_token is None
+        for text, ids in zip(TEXTS, want, strict=True):
+            assert tokenizer(text)["input_ids"] == ids + end, (family, text, tokenizer(text)["input_ids"], ids)
+        print("pass tokenizer of", family)
+
+
 for kind, config in KINDS.items():
     for parts, dtype in ((0, torch.float32), (1, torch.float32), (0, torch.bfloat16), (0, torch.float16)):
         with tempfile.TemporaryDirectory() as folder:
@@ -119,3 +156,5 @@ for kind, config in KINDS.items():
 with tempfile.TemporaryDirectory() as folder:
     check_own(folder)
     print("pass a palm of sago's own")
+with tempfile.TemporaryDirectory() as folder:
+    check_tokenizer(folder)

@@ -122,6 +122,13 @@ class Lines(unittest.TestCase):
             self.assertLessEqual(len(output["output_ids"]), 6)
             self.assertAlmostEqual(output["logprob"], scored["logprob"], places=3)
 
+    def test_without_log_probabilities_the_same_ids(self):
+        few = ("--max-new-tokens", 12, "--batch", 3)
+        outputs = self.generate("pairs.jsonl", "with.jsonl", *few)
+        alone = self.generate("pairs.jsonl", "alone.jsonl", *few, "--no-logprob")
+        self.assertTrue(all(o.pop("logprob") < 0 for o in outputs))
+        self.assertEqual(outputs, alone)
+
     def test_samples_are_seeded(self):
         draw = ("--max-new-tokens", 5, "--temperature", 1, "--samples", 4)
         first = self.generate("pairs.jsonl", "s1.jsonl", *draw, "--seed", 7, "--batch", 3)

@@ -12,7 +12,7 @@ STEPS = 3
 
 SMALL = {"model.init": "", "model.vocab_size": 384, "model.d_model": 32, "model.n_heads": 2, "model.head_dim": 16, "model.d_ff": 64,
          "model.decoder_layers": 2, "data.tokenizer": "bytes", "data.input_length": 96, "data.target_length": 48, "data.pack_window": 16,
-         "data.cache_dir": f"{work}/cache", "train.global_batch": 2, "train.precision": "fp32", "run.steps": STEPS, "run.seed": 5,
+         "data.cache_dir": f"{work}/cache", "train.global_batch": 2, "run.steps": STEPS, "run.seed": 5,
          "checkpoint.every": 0, "mesh.data": 1, "mesh.model": 1, "device": "cpu", "threads": 1}
 MEMBERS = {"muffin": "jsonl", "t0sf": "jsonl", "cot": "cot", "niv2": "niv2"}
 

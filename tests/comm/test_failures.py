@@ -41,7 +41,11 @@ CASES = {
                    r"where rank \d entered all_reduce over world of 800000 bytes"),
     "check-buffer": (1, 0, r"error: comm.check: collective #31, all_reduce over world of 8192 bytes: rank {r} \(host \S+, pid \d+\) "
                      r"has another result than rank \d"),
+    "check-group": (1, 0, r"rank 2: error: comm.check: collective #3: rank {r} \(host \S+, pid \d+\) entered all_reduce over model of 799996 bytes, "
+                    r"where rank 2 entered all_reduce over model of 800000 bytes"),
+    "check-group-none": (0, 0, None),
 }
+FOUR = ("check-group", "check-group-none")  # on two groups of two ranks; else three
 
 
 def run(mpirun, program, what, rank, more=()):
@@ -49,7 +53,7 @@ def run(mpirun, program, what, rank, more=()):
     mark = f"SAGO_TEST_MARK={os.getpid()}-{what}-{rank}"
     env = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
     env.update([mark.split("=")])
-    command = [mpirun, "--oversubscribe", *more, "-n", "3", program, what, str(rank), str(TIMEOUT)]
+    command = [mpirun, "--oversubscribe", *more, "-n", "4" if what in FOUR else "3", program, what, str(rank), str(TIMEOUT)]
     began = time.monotonic()
     try:
         done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=90)
@@ -104,9 +108,9 @@ def check(mpirun, program, what, rank, more=()):
 def main():
     mpirun, program = sys.argv[1:3]
     everything = len(sys.argv) > 3
-    plan = [(what, 1, ()) for what in CASES]
+    plan = [(what, 3 if what in FOUR else 1, ()) for what in CASES]
     if everything:
-        plan = [(what, rank, ()) for what in CASES for rank in range(3)]
+        plan = [(what, rank, ()) for what in CASES for rank in ([3] if what in FOUR else range(3))]
         tcp = ("--mca", "btl", "tcp,self")
         plan += [(what, 1, tcp) for what in ("none", "stop", "kill", "absent", "error", "other-size")]
     else:

@@ -105,6 +105,19 @@ def main(folder):
             for i, span in enumerate(re.split("<extra_id_[0-9]+>", draw["targets"])[1:]):
                 back = back.replace("<extra_id_%d>" % i, span)
             assert len(back.encode()) == 568
+    # A part of the documents kept, and others that stand in a held-out file too left out.
+    kept = json.loads(run("data", "stats", text, "--json", "--count", 50, "--set", "data.eval_fraction=0.2"))["members"][0]
+    documents = kept["documents"]
+    assert documents["train"] + documents["eval"] == len([line for line in corpus if line.strip()])
+    assert 0.1 < documents["eval"] / documents["train"] < 0.4 and kept["eval"] > 0 and documents["dropped"] == 0
+    (folder / "heldout.txt").write_text("none of theirs\n" + corpus[3].upper() + " !\n")
+    copies = sum(re.findall("[a-z0-9]+", line.lower()) == re.findall("[a-z0-9]+", corpus[3].lower()) for line in corpus)
+    held = json.loads(run("data", "stats", text, "--json", "--count", 50, "--set", "data.holdout=[test]", "--set",
+                          "data.mixture=[{name: web, format: text, path: %s, objective: prefix-lm}, "
+                          "{name: test, format: text, path: %s, objective: prefix-lm}]"
+                          % (folder / "tasks/corpus.txt", folder / "heldout.txt")))["members"]
+    assert held[0]["documents"]["dropped"] == copies and held[1]["documents"]["eval"] == 2
+    assert (held[1]["proportion"], held[1]["train"]) == (0, 0)
     packed = json.loads(run("data", "pack", text, "--rows", 40, "--json"))
     assert packed["input_fill"] == packed["target_fill"] == 1
     packed = json.loads(run("data", "pack", text, "--rows", 40, "--json", "--set", "model.family=palm",

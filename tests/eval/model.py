@@ -116,6 +116,7 @@ class Model(unittest.TestCase):
     def succeeds(self, *words, ranks=1):
         done = sago(*words, ranks=ranks)
         self.assertEqual(done.returncode, 0, done.stderr)
+        return done
 
     def fails(self, code, says, *words):
         done = sago(*words)
@@ -249,6 +250,73 @@ class Model(unittest.TestCase):
         self.succeeds("eval", "config.yaml", "--checkpoint", "run", "--output", "held", "--set", "data.holdout=['*']")
         self.assertEqual(scores_of("held")["seen"]["tasks"], 0)
         self.assertEqual(scores_of("held")["unseen"]["tasks"], 4)
+
+    def test_text_loss(self):
+        """Held-out text: the windows of the one document are cut here, and scored by sago score."""
+        for name, objective, family in (("causal", "causal-lm", "palm"), ("spans", "span-corruption", "t5")):
+            with self.subTest(objective):
+                document = "".join(f"The {i}th stone lies in the river. " for i in range(40))
+                os.makedirs(path(f"{name}/train"), exist_ok=True)
+                with open(path(f"{name}/train/a.txt"), "w", encoding="utf-8") as f:
+                    f.writelines(f"A line number {i} of the text that is learned from.\n" for i in range(200))
+                with open(path(f"{name}/test.txt"), "w", encoding="utf-8") as f:
+                    f.write(document + "\n")
+                shape = ("{family: palm, vocab_size: 384, d_model: 32, n_heads: 2, head_dim: 16, d_ff: 64, decoder_layers: 1}"
+                         if family == "palm" else
+                         "{vocab_size: 384, d_model: 32, n_heads: 2, head_dim: 16, d_ff: 64, encoder_layers: 1, decoder_layers: 1}")
+                with open(path(f"{name}.yaml"), "w", encoding="utf-8") as f:
+                    f.write(f"run: {{dir: {name}/run, steps: 20, seed: 2}}\nmodel: {shape}\n"
+                            "data:\n  tokenizer: bytes\n  cache_dir: cache\n  input_length: 60\n  target_length: 40\n"
+                            "  eval_fraction: 0.1\n  holdout: [test]\n  mixture:\n"
+                            f"    - {{name: web, format: text, path: {name}/train, objective: {objective}}}\n"
+                            f"    - {{name: test, format: text, path: {name}/test.txt, objective: {objective}}}\n"
+                            "train: {global_batch: 4, dropout: 0}\noptimizer: {learning_rate: 0.01}\n"
+                            "checkpoint: {every: 0}\neval: {batch: 4, every: 10}\n")
+                done = self.succeeds("train", f"{name}.yaml")
+                self.assertIn("nats a token", done.stderr)  # eval.every
+                done = self.succeeds("eval", f"{name}.yaml", "--output", f"{name}/one")
+                self.assertIn("perplexity", done.stderr)
+                rows = {row["category"]: row for row in scores_of(f"{name}/one")["text"]}
+                self.assertEqual(set(rows), {"web", "test"})
+                self.assertEqual((rows["web"]["held_out"], rows["test"]["held_out"]), (False, True))
+                self.assertEqual(scores_of(f"{name}/one")["overall"]["tasks"], 0)
+                records = lines(f"{name}/one/predictions.jsonl")
+                for category, row in rows.items():
+                    mine = [r for r in records if r["category"] == category]
+                    tokens = sum(r["target_tokens"] for r in mine)
+                    loss = -sum(r["logprob"] for r in mine) / tokens
+                    self.assertEqual((row["pieces"], row["target_tokens"]), (len(mine), tokens))
+                    self.assertAlmostEqual(row["loss"]["mean"], loss, places=7)
+                    self.assertAlmostEqual(row["perplexity"]["mean"], math.exp(loss), places=4)
+                    self.assertTrue(row["loss"]["low"] <= loss <= row["loss"]["high"] and row["loss"]["low"] < row["loss"]["high"])
+                    self.assertTrue(0.5 < loss < math.log(384) + 1)
+                if family == "palm":
+                    stream = [b + 3 for b in document.encode()] + [1]
+                    windows = [stream[at:at + 100] for at in range(0, len(stream) - 1, 99)]
+                    write("causal/windows.jsonl", [{"input_ids": w[:1], "target_ids": w[1:]} for w in windows])
+                    self.succeeds("score", "--checkpoint", "causal/run", "--input", "causal/windows.jsonl", "--output",
+                                  "causal/scored.jsonl")
+                    mine = [r for r in records if r["category"] == "test"]
+                    self.assertEqual([r["target_tokens"] for r in mine], [len(w) - 1 for w in windows])
+                    for record, scored in zip(mine, lines("causal/scored.jsonl"), strict=True):
+                        self.assertAlmostEqual(record["logprob"], scored["logprob"], delta=1e-3)
+                for ranks in (2, 3):
+                    done = sago("eval", f"{name}.yaml", "--output", f"{name}/{ranks}", ranks=ranks)
+                    self.assertEqual(done.returncode, 0, done.stderr)
+                    again = {row["category"]: row for row in scores_of(f"{name}/{ranks}")["text"]}
+                    for category, row in rows.items():
+                        self.assertEqual(again[category]["target_tokens"], row["target_tokens"])
+                        self.assertAlmostEqual(again[category]["loss"]["mean"], row["loss"]["mean"], places=6)
+                self.succeeds("eval", "--predictions", f"{name}/one/predictions.jsonl", "--output", f"{name}/recorded")
+                for kept, made in zip(scores_of(f"{name}/recorded")["text"], scores_of(f"{name}/one")["text"], strict=True):
+                    self.assertEqual((kept["name"], kept["target_tokens"]), (made["name"], made["target_tokens"]))
+                    self.assertAlmostEqual(kept["loss"]["mean"], made["loss"]["mean"], places=7)
+                done = self.succeeds("eval", f"{name}.yaml", "--output", f"{name}/seen", "--split", "train", "--set",
+                                     "eval.examples_per_task=3")
+                self.assertEqual([row["pieces"] for row in scores_of(f"{name}/seen")["text"]], [3])
+                done = sago("eval", f"{name}.yaml", "--set", "data.eval_fraction=0", "--set", "data.holdout=[]", "--output", "no")
+                self.assertNotEqual(done.returncode, 0)
+                self.assertIn("data.eval_fraction", done.stderr)
 
 
 if __name__ == "__main__":

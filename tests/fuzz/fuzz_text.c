@@ -17,8 +17,20 @@ static void check_parts(const sago_source *source, const char *path, const uint8
         if (strncmp(sago_message(), path, strlen(path)) != 0) abort();
         return;
     }
-    if (scan.n_records == 0) abort();
-    for (size_t i = 0; i < scan.n_records; i++) {
+    if (scan.n_exemplars == 0 || scan.n_exemplars >= scan.n_records) abort();
+    size_t n_parts = scan.n_records - scan.n_exemplars, of_documents = 0;
+    for (size_t d = n_parts; d < scan.n_records; d++) { /* documents have the parts one after the other */
+        sago_text_parts parts = sago_text_parts_of(&scan.records[d]);
+        if (parts.first != (int64_t)of_documents || parts.n < 1 ||
+            parts.n > (int64_t)(n_parts - of_documents))
+            abort();
+        if (scan.records[d].line != scan.records[parts.first].line) abort();
+        for (int64_t p = 0; p < parts.n; p++)
+            if (sago_text_part_of(&scan.records[parts.first + p]) != p) abort();
+        of_documents += (size_t)parts.n;
+    }
+    if (of_documents != n_parts) abort();
+    for (size_t i = 0; i < n_parts; i++) {
         const sago_record *at = &scan.records[i];
         int64_t part = sago_text_part_of(at), tokens = sago_text_tokens_of(at);
         if (at->offset > size || at->length > size - at->offset || at->line == 0) abort();

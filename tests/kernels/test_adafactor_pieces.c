@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * A parameter cut into pieces, as ranks hold it, whose partial sums are added up between the phases, against the formula
- * of the whole in float64: cut by rows (data axis), by columns (model axis), and both ways at once, where no piece has a
- * whole row or a whole column. A piece may have no rows at all.
+ * A parameter cut into pieces, as ranks hold it, whose partial sums are added up between the phases, against
+ * the formula of the whole in float64: cut by rows (data axis), by columns (model axis), and both ways at
+ * once, where no piece has a whole row or a whole column. A piece may have no rows at all.
  */
 #include "adafactor_parameter.h"
 
-enum { ROWS = 150, COLUMNS = 200, MOST = 3 };
+enum { ROWS = 70, COLUMNS = 1100, MOST = 3 }; /* pieces of more than a tile of 512 columns */
 
 typedef struct grid {
     const char *what;
@@ -14,11 +14,11 @@ typedef struct grid {
     int64_t row[MOST + 1], column[MOST + 1]; /* where pieces begin, and the end */
 } grid;
 
-static const grid grids[] = {{"two pieces of rows", 2, 1, {0, 61, ROWS}, {0, COLUMNS}},
-                             {"two pieces of columns", 1, 2, {0, ROWS}, {0, 70, COLUMNS}},
-                             {"cut both ways", 3, 2, {0, 61, 149, ROWS}, {0, 70, COLUMNS}},
-                             {"a piece without rows", 3, 1, {0, 61, 61, ROWS}, {0, COLUMNS}},
-                             {"pieces without rows, both ways", 3, 2, {0, 61, 61, ROWS}, {0, 70, COLUMNS}}};
+static const grid grids[] = {{"two pieces of rows", 2, 1, {0, 31, ROWS}, {0, COLUMNS}},
+                             {"two pieces of columns", 1, 2, {0, ROWS}, {0, 570, COLUMNS}},
+                             {"cut both ways", 3, 2, {0, 31, 69, ROWS}, {0, 570, COLUMNS}},
+                             {"a piece without rows", 3, 1, {0, 31, 31, ROWS}, {0, COLUMNS}},
+                             {"pieces without rows, both ways", 3, 2, {0, 31, 31, ROWS}, {0, 570, COLUMNS}}};
 
 typedef struct pieces {
     sago_device *d;
@@ -105,7 +105,8 @@ static void step_pieces(pieces *p, float *gradient, const sago_adafactor_args *a
             int64_t count = p->of[i][j].rows * p->of[i][j].columns;
             float *own = plain_floats(count ? count : 1);
             copy_piece(p->g, i, j, own, gradient, true);
-            suite_ok(p->d->ops->upload(p->d, p->of[i][j].slot.gradient.data, own, (size_t)count * sizeof *own));
+            suite_ok(
+                p->d->ops->upload(p->d, p->of[i][j].slot.gradient.data, own, (size_t)count * sizeof *own));
             free(own);
         }
     on_each(p, p->d->ops->adafactor_statistics, args);
@@ -118,7 +119,8 @@ static void step_pieces(pieces *p, float *gradient, const sago_adafactor_args *a
 static float *gradient_of(int t) {
     float *g = suite_normal(ROWS * COLUMNS, (uint64_t)t + 40);
     for (int64_t i = 0; i < ROWS * COLUMNS; i++) {
-        g[i] *= 0.01f * (float)(1 + (i / COLUMNS) % 7) * (float)(1 + i % COLUMNS % 5); /* rows and columns differ */
+        g[i] *= 0.01f * (float)(1 + (i / COLUMNS) % 7) *
+                (float)(1 + i % COLUMNS % 5); /* rows and columns differ */
         if ((i / COLUMNS + t) % 3 == 0) g[i] = 0;
     }
     return g;

@@ -43,7 +43,8 @@ static sago_model_shape palm_shape(bool grouped) {
 
 sago_model_shape small_shape(small_kind kind) {
     bool palm = kind == SMALL_PALM || kind == SMALL_PALM_GROUPED;
-    sago_model_shape shape = palm ? palm_shape(kind == SMALL_PALM_GROUPED) : t5_shape(kind == SMALL_T5_1_1);
+    sago_model_shape shape = palm ? palm_shape(kind == SMALL_PALM_GROUPED) : t5_shape(kind != SMALL_T5_1_0);
+    if (kind == SMALL_T5_UL2) shape.activation = SAGO_SWIGLU, shape.tied_embeddings = true;
     shape.vocab_size = SMALL_VOCABULARY;
     sago_model_shape_complete(&shape);
     return shape;

@@ -12,6 +12,7 @@
 typedef enum small_kind {
     SMALL_T5_1_0,       /* one encoder layer, two of the decoder, tied */
     SMALL_T5_1_1,       /* two and one */
+    SMALL_T5_UL2,       /* the same with SwiGLU, tied */
     SMALL_PALM,         /* multi-query, rotary pairs of neighbours; causal */
     SMALL_PALM_GROUPED, /* two query heads a key/value head, rotary halves; inputs attend to one another */
     SMALL_KINDS

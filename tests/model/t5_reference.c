@@ -91,16 +91,13 @@ static void mlp(const reference *r, const char *stack, int layer, int block, int
     double *n = reference_room(s * d), *a = reference_room(s * f), *b = reference_room(s * f),
            *y = reference_room(s * d);
     norm(r, n, x->h, reference_named(r, stack, layer, "mlp.norm"), s);
-    reference_linear(
-        a, n,
-        reference_named(r, stack, layer, r->shape.activation == SAGO_GATED_GELU ? "mlp.gate" : "mlp.in"), s,
-        d, f);
-    if (r->shape.activation == SAGO_GATED_GELU)
-        reference_linear(b, n, reference_named(r, stack, layer, "mlp.linear"), s, d, f);
+    bool gated = r->shape.activation != SAGO_RELU;
+    reference_linear(a, n, reference_named(r, stack, layer, gated ? "mlp.gate" : "mlp.in"), s, d, f);
+    if (gated) reference_linear(b, n, reference_named(r, stack, layer, "mlp.linear"), s, d, f);
     for (int64_t i = 0; i < s * f; i++) {
-        double g = a[i];
+        double g = a[i], silu = g / (1 + exp(-g));
         double gelu = 0.5 * g * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (g + 0.044715 * g * g * g)));
-        a[i] = r->shape.activation == SAGO_GATED_GELU ? gelu * b[i] : g > 0 ? g : 0;
+        a[i] = !gated ? (g > 0 ? g : 0) : (r->shape.activation == SAGO_SWIGLU ? silu : gelu) * b[i];
         a[i] *=
             reference_keep(r, block * SAGO_SITES_PER_BLOCK + SAGO_SITE_MLP_INNER, row, s, i / f, f, i % f);
     }

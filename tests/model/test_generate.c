@@ -141,6 +141,32 @@ static void a_row_alone_or_among_others_is_the_same(void **state) {
     for (small_kind kind = 0; kind < SMALL_KINDS; kind++) check_rows_alone(kind);
 }
 
+/* Who does not ask for log-probabilities lets the device look for the best token alone. Weights are drawn
+   until rows end at different steps; sums of eight rows or fewer are the same. */
+static void tokens_alone_are_those_with_their_logprobs(void **state) {
+    (void)state;
+    for (small_kind kind = 0; kind < SMALL_KINDS; kind++)
+        for (int seed = 1; seed <= 10; seed++) {
+            small_model small;
+            small_open(&small, kind, (small_options){.inference = true, .seed = seed});
+            int32_t inputs[ROWS * SMALL_INPUTS], out[2][ROWS * TOKENS], lengths[2][ROWS];
+            double logprobs[ROWS];
+            fill_inputs(inputs);
+            for (int eos = -1; eos < SMALL_VOCABULARY; eos += 9) {
+                const sago_generate_args args = {
+                    .max_new_tokens = TOKENS, .eos_id = eos, .sample = {.top_p = 1}};
+                for (int i = 0; i < 2; i++)
+                    assert_int_equal(sago_model_generate(small.model, small.values, inputs, ROWS,
+                                                         SMALL_INPUTS, &args, out[i], lengths[i],
+                                                         i ? logprobs : NULL),
+                                     SAGO_OK);
+                assert_memory_equal(out[0], out[1], sizeof out[0]);
+                assert_memory_equal(lengths[0], lengths[1], sizeof lengths[0]);
+            }
+            small_close(&small);
+        }
+}
+
 static void samples_follow_their_seed(void **state) {
     (void)state;
     small_model small;
@@ -217,6 +243,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(greedy_equals_the_decoder_without_a_cache),
         cmocka_unit_test(a_row_alone_or_among_others_is_the_same),
+        cmocka_unit_test(tokens_alone_are_those_with_their_logprobs),
         cmocka_unit_test(samples_follow_their_seed),
         cmocka_unit_test(limits_are_checked),
         cmocka_unit_test(inputs_may_be_missing_for_t5_alone),

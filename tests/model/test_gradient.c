@@ -74,6 +74,11 @@ static void t5_relu_and_tied(void **state) {
     compare(SMALL_T5_1_0, (small_options){.chunk = 64}, 0, 0);
 }
 
+static void t5_of_ul2(void **state) {
+    (void)state;
+    compare(SMALL_T5_UL2, (small_options){0}, 0.2f, 0);
+}
+
 static void t5_with_dropout_and_smoothing(void **state) {
     (void)state;
     compare(SMALL_T5_1_1, (small_options){.recompute = true}, 0.2f, 0.1f);
@@ -108,6 +113,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(t5_gated_and_untied),
         cmocka_unit_test(t5_relu_and_tied),
+        cmocka_unit_test(t5_of_ul2),
         cmocka_unit_test(t5_with_dropout_and_smoothing),
         cmocka_unit_test(t5_tied_with_dropout),
         cmocka_unit_test(palm_multi_query_and_causal),

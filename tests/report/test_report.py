@@ -124,6 +124,35 @@ class Report(unittest.TestCase):
         self.assertIn(says, done.stderr)
         self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
 
+    def test_text(self):
+        """Losses of plain text beside the questions, and alone."""
+        make_run("text")
+        loss = lambda mean: {"mean": mean, "low": mean - 0.25, "high": mean + 0.25}
+        for label, mean in (("before", 5.9375), ("after", 2.8125)):
+            with open(path("text/eval", label, "scores.json"), encoding="utf-8") as f:
+                its = json.load(f)
+            its["text"] = [{"name": "causal", "category": "web <b>", "held_out": False, "pieces": 3, "target_tokens": 4321,
+                            "loss": loss(mean), "perplexity": loss(16.625)}]
+            write(f"text/eval/{label}/scores.json", its)
+            with open(path("text/eval", label, "predictions.jsonl"), "a", encoding="utf-8") as f:
+                f.write(jsonl({"task": "causal", "held_out": held, "index": i, "target_tokens": 99, "logprob": -5.5}
+                              for held in (False, True) for i in range(20)))
+        page, _, _ = self.made("text")
+        row = re.search(r"<tr><th scope=row>web &lt;b&gt; <small>causal</small></th>(.*?)</tr>", page).group(1)
+        self.assertEqual(re.findall(r"\d+\.\d+|\d{3,}", row),
+                         ["5.9375", "5.6875", "6.1875", "2.8125", "2.5625", "3.0625", "16.62", "4321"])
+        self.assertIn("tasks trained on", page)
+        self.assertEqual(page.count("<article>"), 1)  # the one question with an answer
+        for label in ("before", "after"):
+            with open(path("text/eval", label, "scores.json"), encoding="utf-8") as f:
+                its = json.load(f)
+            write(f"text/eval/{label}/scores.json",
+                  dict(its, overall={"tasks": 0, "examples": 0}, seen={"tasks": 0}, unseen={"tasks": 0}, categories=[], tasks=[]))
+            write(f"text/eval/{label}/predictions.jsonl", "")
+        page, _, _ = self.made("text")
+        self.assertIn("5.9375", page)
+        self.assertNotIn("option accuracy", page)
+
     def test_figures(self):
         make_run("run")
         page, figures, _ = self.made("run")

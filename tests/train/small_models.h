@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Models that take no time, and a batch of packed rows for them, for tests of what ranks make of one model together.
- * Included after cmocka.h.
+ * Models that take no time, and a batch of packed rows for them, for tests of what ranks make of one model
+ * together. Included after cmocka.h.
  */
 #ifndef SAGO_TESTS_SMALL_MODELS_H
 #define SAGO_TESTS_SMALL_MODELS_H

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Parameters, gradients and sums of squares of a fully sharded data axis over all ranks that mpirun gives, beside the same
- * model whole on each rank, which sees the rows of all: every rank's rows of every summed gradient, in both ways of keeping
- * what was gathered, with micro-batches of which some ranks have fewer, or none. And all values gathered again.
+ * Parameters, gradients and sums of squares of a fully sharded data axis over all ranks that mpirun gives,
+ * beside the same model whole on each rank, which sees the rows of all: every rank's rows of every summed
+ * gradient, in both ways of keeping what was gathered, with micro-batches of which some ranks have fewer, or
+ * none. And all values gathered again.
  */
 #include "fsdp.h"
 #include "mesh.h"
@@ -63,9 +64,12 @@ static void close_subject(subject *s) {
 }
 
 /* Steps over the rank's rows, one a micro-batch; as many as the rank that has most. */
-static void run_shared(subject *s, sago_fsdp *fsdp, const sago_batch *batch, bool keep, sago_loss_sums *sums) {
-    int64_t first = ROWS * rank / n_ranks, end = ROWS * (rank + 1) / n_ranks, most = (ROWS + n_ranks - 1) / n_ranks;
-    sago_loss_args args = {.dropout = 0.2f, .dropout_key = 31, .z_loss = 0.02f, .scale = 0.05, .context = fsdp, .fsdp = fsdp};
+static void run_shared(subject *s, sago_fsdp *fsdp, const sago_batch *batch, bool keep,
+                       sago_loss_sums *sums) {
+    int64_t first = ROWS * rank / n_ranks, end = ROWS * (rank + 1) / n_ranks,
+            most = (ROWS + n_ranks - 1) / n_ranks;
+    sago_loss_args args = {
+        .dropout = 0.2f, .dropout_key = 31, .z_loss = 0.02f, .scale = 0.05, .context = fsdp, .fsdp = fsdp};
     memset(s->own_gradients, 0, (size_t)s->held.n_elements * sizeof(float));
     must(sago_fsdp_begin(fsdp, s->own_values, s->own_gradients));
     for (int64_t i = 0; i < most; i++) {
@@ -86,7 +90,8 @@ static void compare(const subject *s) {
             most = fmax(most, fabs((double)s->gradients[w->offset + e]));
         assert_true(most > 0);
         for (int64_t e = 0; e < h->local_shape[0] * columns; e++, compared++)
-            off = fmax(off, fabs((double)s->own_gradients[h->offset + e] - (double)s->gradients[w->offset + first + e]));
+            off = fmax(off, fabs((double)s->own_gradients[h->offset + e] -
+                                 (double)s->gradients[w->offset + first + e]));
         if (off > 3e-5 * most) fail_msg("%s: gradients differ by %.3g of the largest", w->name, off / most);
     }
     must(sago_all_reduce_i64(mesh, SAGO_DATA_AXIS, &compared, 1));
@@ -99,7 +104,8 @@ static void compare_squares(subject *s) {
     must(sago_model_axis_open(&s->held, mesh, device, &axis));
     must(sago_model_axis_squares(axis, s->own_gradients, &squares));
     sago_model_axis_close(axis);
-    for (int64_t i = 0; i < s->whole.n_elements; i++) of_whole += (double)s->gradients[i] * (double)s->gradients[i];
+    for (int64_t i = 0; i < s->whole.n_elements; i++)
+        of_whole += (double)s->gradients[i] * (double)s->gradients[i];
     assert_true(fabs(squares - of_whole) <= 1e-4 * of_whole);
 }
 

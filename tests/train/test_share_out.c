@@ -55,8 +55,8 @@ static void test_shares_cover_all_once(void **state) {
     }
 }
 
-/* A matrix of 6 x 4 that two ranks of the model axis hold by columns and a vector that they both hold, on 2 data ranks:
-   each element once. */
+/* A matrix of 6 x 4 that two ranks of the model axis hold by columns and a vector that they both hold, on 2
+   data ranks: each element once. */
 static void test_parts_are_shared_among_those_that_hold_them(void **state) {
     (void)state;
     enum { ROWS = 6, COLUMNS = 4, HALF = COLUMNS / 2 };
@@ -72,7 +72,12 @@ static void test_parts_are_shared_among_those_that_hold_them(void **state) {
                                 .shape = {ROWS, HALF},
                                 .cut_over_model = true,
                                 .data = part},
-                               {.name = "v", .dtype = SAGO_F32, .n_dims = 1, .global_shape = {3, 1}, .shape = {3, 1}, .data = vector}};
+                               {.name = "v",
+                                .dtype = SAGO_F32,
+                                .n_dims = 1,
+                                .global_shape = {3, 1},
+                                .shape = {3, 1},
+                                .data = vector}};
         int n = sago_share_out(pieces, 2, &mesh);
         for (int k = 0; k < n; k++) {
             const sago_piece *p = &pieces[k];
@@ -90,8 +95,8 @@ static void test_parts_are_shared_among_those_that_hold_them(void **state) {
     for (int i = 0; i < 3; i++) assert_int_equal(vector_seen[i], 1);
 }
 
-/* The same where the data axis is fully sharded: rows and halves of the matrix are one rank's each, and the halves of the
-   vector belong to the two ranks of a model axis. */
+/* The same where the data axis is fully sharded: rows and halves of the matrix are one rank's each, and the
+   halves of the vector belong to the two ranks of a model axis. */
 static void test_what_one_rank_has_it_writes(void **state) {
     (void)state;
     float part[6 * 4], vector[3];
@@ -99,11 +104,23 @@ static void test_what_one_rank_has_it_writes(void **state) {
     for (int rank = 0; rank < 4; rank++) {
         int data = rank / 2, model = rank % 2;
         const sago_mesh mesh = {.axis_rank = {data, model, rank}, .axis_size = {2, 2, 4}};
-        sago_piece pieces[] = {{.name = "m", .dtype = SAGO_F32, .n_dims = 2, .global_shape = {6, 4},
-                                .offset = {3 * data, 2 * model}, .shape = {3, 2}, .cut_over_data = true,
-                                .cut_over_model = true, .data = part},
-                               {.name = "v", .dtype = SAGO_F32, .n_dims = 1, .global_shape = {3, 1}, .offset = {data, 0},
-                                .shape = {1 + data, 1}, .cut_over_data = true, .data = vector}};
+        sago_piece pieces[] = {{.name = "m",
+                                .dtype = SAGO_F32,
+                                .n_dims = 2,
+                                .global_shape = {6, 4},
+                                .offset = {3 * data, 2 * model},
+                                .shape = {3, 2},
+                                .cut_over_data = true,
+                                .cut_over_model = true,
+                                .data = part},
+                               {.name = "v",
+                                .dtype = SAGO_F32,
+                                .n_dims = 1,
+                                .global_shape = {3, 1},
+                                .offset = {data, 0},
+                                .shape = {1 + data, 1},
+                                .cut_over_data = true,
+                                .data = vector}};
         int n = sago_share_out(pieces, 2, &mesh);
         for (int k = 0; k < n; k++)
             for (int64_t i = 0; i < pieces[k].shape[0]; i++)
