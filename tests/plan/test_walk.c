@@ -156,18 +156,26 @@ static void sums_before_their_slot_is_needed(void **state) {
     open_case("flan-palm-8b", "2048");
     hardware.network_gb_per_second.value = 3;
     sago_timeline timeline = {0};
-    walk(64, 2, 4, 0, &timeline, NULL);
-    double summed[33] = {0};
+    sago_shares shares;
+    walk(64, 2, 4, 0, &timeline, &shares);
+    double summed[33] = {0}, added = 0, bytes = 0;
     int checked = 0;
     for (int64_t i = 0; i < timeline.count; i++) {
         const sago_event *e = &timeline.events[i];
         if (e->kind == SAGO_EVENT_SCATTER && e->queue == SAGO_QUEUE_DATA) summed[e->block] = e->end;
+        if (e->kind == SAGO_EVENT_ADD) added += e->end - e->start;
         if (e->kind == SAGO_EVENT_LOSS) assert_true(e->start >= summed[0] - 1e-12);
         if (!is_computing(e) || e->kind != SAGO_EVENT_BACKWARD || e->block < 1 || e->block > 30) continue;
         assert_true(e->start >= summed[e->block + 2] - 1e-12);
         checked++;
     }
     assert_true(checked >= 30 * 8);
+    /* Zeroed for each of the eight micro-batches, and each sum added to what the rank keeps: read, read,
+     * written. */
+    for (int64_t b = 0; b < shares.n_blocks; b++)
+        bytes += 8 * 4 * (double)(shares.blocks[b].elements + 3 * shares.blocks[b].held);
+    assert_true(fabs(added / (bytes / 3000e9) - 1) < 1e-9);
+    sago_shares_close(&shares);
     sago_timeline_free(&timeline);
     sago_config_free(config);
 }
