@@ -1,21 +1,22 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """What two ranks of one thread make of one step, beside one rank and beside two runs that share nothing.
-ranks.py SAGO [--steps N] [--rounds N] [--family palm|t5] [--output FILE.json]
+ranks.py SAGO [--steps N] [--rounds N] [--family palm,t5] [--only CASE,...] [--rows N] [--output FILE.json]
 
-Trains a PaLM and a T5 of d_model 1024 on random ids, 2 rows a step, in these cases, in turns:
+Trains a PaLM and a T5 of d_model 1024 on random ids, 2 rows a step, in these cases, in turns (--rows: of a step of the cases on two
+ranks; with 4 each rank of a data axis has as many as an independent run):
     one        one rank of one thread
     apart      two independent runs of one rank at once: what two cores have to give
     data       data axis of 2, replicated            sharded    data axis of 2, fully sharded
     keep       the same, gathered once a step        model      model axis of 2
-of each: seconds of a step (median and quartiles of all steps but the first of each run), its throughput as a share of that of
-`apart`, its time as a share of `one`, and each rank's peak memory less that of a run that does nothing (VmHWM). MPI's processes are
+of each: seconds of a step (median and quartiles of all steps but the first of each run), its throughput in rows as a share of that
+of `apart`, its time as a share of `one`, and each rank's peak memory less that of a run that does nothing (VmHWM). MPI's processes are
 bound to a core each. Prints a table, and writes JSON."""
 import argparse, json, os, random, shutil, statistics, subprocess, sys, tempfile
 
 ap = argparse.ArgumentParser()
 ap.add_argument("sago"); ap.add_argument("--steps", type=int, default=5); ap.add_argument("--rounds", type=int, default=1)
-ap.add_argument("--family", default="palm,t5"); ap.add_argument("--output"); ap.add_argument("--only", default="")
+ap.add_argument("--family", default="palm,t5"); ap.add_argument("--output"); ap.add_argument("--only", default=""); ap.add_argument("--rows", type=int, default=2)
 a = ap.parse_args()
 SAGO = os.path.abspath(a.sago)
 work = tempfile.mkdtemp(prefix="ranks-")
@@ -37,13 +38,13 @@ threads: 1
 """
 
 
-def start(family, name, case, steps=None):
+def start(family, name, case):
     """One run, under a shell that says each rank's peak memory when it ends."""
     ranks, sets = CASES[case]
     run = f"{work}/{name}"
     shutil.rmtree(run, ignore_errors=True)
     words = [SAGO, "train", f"{work}/{family}.yaml", "--quiet", "--set", f"run.dir={run}"]
-    for key, value in {**sets, **({"run.steps": steps} if steps else {})}.items():
+    for key, value in {**sets, "train.global_batch": a.rows if ranks > 1 else 2}.items():
         words += ["--set", f"{key}={value}"]
     os.makedirs(run)
     peak = [sys.executable, "-c", "import resource, subprocess, sys, os; c = subprocess.run(sys.argv[2:]).returncode; "
@@ -87,7 +88,7 @@ def table(family, found):
     for case, x in found.items():
         q = statistics.quantiles(x["seconds"], n=4)
         x.update(median=median(case), quartiles=[q[0], q[2]])
-        if "apart" in found and case not in ("one", "apart"): x["throughput_of_apart"] = median("apart") / median(case) / 2
+        if "apart" in found and case not in ("one", "apart"): x["throughput_of_apart"] = (a.rows / median(case)) / (2 * 2 / median("apart"))
         if "one" in found: x["time_of_one"] = median(case) / median("one")
         if "one" in found: x["memory_of_one"] = max(x["peak_mib"]) / max(found["one"]["peak_mib"])
         print(f"{family:5} {case:8} {x['median']:7.2f} s ({q[0]:.2f} - {q[2]:.2f})  waits {statistics.median(x['waits']):.2f} s  "
@@ -97,7 +98,7 @@ def table(family, found):
 
 random.seed(1)
 with open(f"{work}/ids.jsonl", "w") as f:
-    for _ in range(2 * a.steps + 2):
+    for _ in range(max(2, a.rows) * a.steps + 2):
         print(json.dumps({"input_ids": [random.randrange(3, 32000) for _ in range(768)], "target_ids": [random.randrange(3, 32000) for _ in range(256)]}), file=f)
 result = {"command": " ".join(sys.argv), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
 for family in a.family.split(","):
