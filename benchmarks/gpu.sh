@@ -64,13 +64,13 @@ stage() {
 "$build/sago" doctor >"$out/doctor.log" 2>&1
 for program in "$build"/tests/kernels/test_*; do
   name=$(basename "$program") # those about the cpu's own loops aside
-  case "$name" in *.p | test_onednn | test_vector_math | test_device | test_packed_attention) continue ;; esac
+  case "$name" in *.p | test_onednn | test_vector_math | test_greedy | test_device | test_packed_attention) continue ;; esac
   stage "conformance-$name" 60 "$program" "$device"
 done
 
 if [ "$device" = cuda ]; then
   if command -v compute-sanitizer >/dev/null; then
-    for name in norms activations embedding cross_entropy adafactor attention attention_backward; do
+    for name in norms rope activations embedding cross_entropy adafactor adafactor_pieces attention attention_backward; do
       stage "memcheck-$name" 40 compute-sanitizer --error-exitcode 9 --tool memcheck "$build/tests/kernels/test_$name" "$device"
     done
     stage racecheck-attention 40 compute-sanitizer --error-exitcode 9 --tool racecheck "$build/tests/kernels/test_attention" "$device"
