@@ -55,11 +55,27 @@ static void test_shares_cover_all_once(void **state) {
     }
 }
 
+enum { ROWS = 6, COLUMNS = 4, HALF = COLUMNS / 2, VECTOR = 3 };
+
+static void see(const sago_piece *p, int matrix[ROWS][COLUMNS], int vector[VECTOR]) {
+    for (int64_t i = 0; i < p->shape[0]; i++)
+        for (int64_t j = 0; j < p->shape[1]; j++) {
+            if (p->n_dims == 2)
+                matrix[p->offset[0] + i][p->offset[1] + j]++;
+            else
+                vector[p->offset[0] + i]++;
+        }
+}
+
+static void each_once(int matrix[ROWS][COLUMNS], const int vector[VECTOR]) {
+    for (int i = 0; i < ROWS * COLUMNS; i++) assert_int_equal(matrix[i / COLUMNS][i % COLUMNS], 1);
+    for (int i = 0; i < VECTOR; i++) assert_int_equal(vector[i], 1);
+}
+
 /* A matrix of 6 x 4 that two ranks of the model axis hold by columns and a vector that they both hold, on 2
    data ranks: each element once. */
 static void test_parts_are_shared_among_those_that_hold_them(void **state) {
     (void)state;
-    enum { ROWS = 6, COLUMNS = 4, HALF = COLUMNS / 2 };
     float part[ROWS * HALF], vector[3];
     int matrix_seen[ROWS][COLUMNS] = {0}, vector_seen[3] = {0};
     for (int rank = 0; rank < 4; rank++) {
@@ -82,25 +98,18 @@ static void test_parts_are_shared_among_those_that_hold_them(void **state) {
         for (int k = 0; k < n; k++) {
             const sago_piece *p = &pieces[k];
             if (p->n_dims == 2) assert_ptr_equal(p->data, part + p->offset[0] * HALF);
-            for (int64_t i = 0; i < p->shape[0]; i++)
-                for (int64_t j = 0; j < p->shape[1]; j++) {
-                    if (p->n_dims == 2)
-                        matrix_seen[p->offset[0] + i][p->offset[1] + j]++;
-                    else
-                        vector_seen[p->offset[0] + i]++;
-                }
+            see(p, matrix_seen, vector_seen);
         }
     }
-    for (int i = 0; i < ROWS * COLUMNS; i++) assert_int_equal(matrix_seen[i / COLUMNS][i % COLUMNS], 1);
-    for (int i = 0; i < 3; i++) assert_int_equal(vector_seen[i], 1);
+    each_once(matrix_seen, vector_seen);
 }
 
 /* The same where the data axis is fully sharded: rows and halves of the matrix are one rank's each, and the
    halves of the vector belong to the two ranks of a model axis. */
 static void test_what_one_rank_has_it_writes(void **state) {
     (void)state;
-    float part[6 * 4], vector[3];
-    int matrix_seen[6][4] = {0}, vector_seen[3] = {0};
+    float part[ROWS * COLUMNS], vector[VECTOR];
+    int matrix_seen[ROWS][COLUMNS] = {0}, vector_seen[VECTOR] = {0};
     for (int rank = 0; rank < 4; rank++) {
         int data = rank / 2, model = rank % 2;
         const sago_mesh mesh = {.axis_rank = {data, model, rank}, .axis_size = {2, 2, 4}};
@@ -122,17 +131,9 @@ static void test_what_one_rank_has_it_writes(void **state) {
                                 .cut_over_data = true,
                                 .data = vector}};
         int n = sago_share_out(pieces, 2, &mesh);
-        for (int k = 0; k < n; k++)
-            for (int64_t i = 0; i < pieces[k].shape[0]; i++)
-                for (int64_t j = 0; j < pieces[k].shape[1]; j++) {
-                    if (pieces[k].n_dims == 2)
-                        matrix_seen[pieces[k].offset[0] + i][pieces[k].offset[1] + j]++;
-                    else
-                        vector_seen[pieces[k].offset[0] + i]++;
-                }
+        for (int k = 0; k < n; k++) see(&pieces[k], matrix_seen, vector_seen);
     }
-    for (int i = 0; i < 24; i++) assert_int_equal(matrix_seen[i / 4][i % 4], 1);
-    for (int i = 0; i < 3; i++) assert_int_equal(vector_seen[i], 1);
+    each_once(matrix_seen, vector_seen);
 }
 
 int main(void) {
