@@ -111,7 +111,7 @@ static sago_status open_model(sago_trainer *t) {
     SAGO_TRY(ops->allocate_host(t->device, (void **)&t->host_steps, 2 * sizeof *t->host_steps));
     SAGO_TRY(sago_model_open(&t->shape, &t->registry, t->device, t->model_mesh, &options, &t->model));
     SAGO_TRY(sago_optimizer_open(config, &t->held, t->mesh, t->device, &t->optimizer));
-    SAGO_TRY(sago_model_axis_open(&t->held, t->mesh, t->device, &t->model_axis));
+    SAGO_TRY(sago_gradient_sums_open(&t->held, t->mesh, t->device, &t->gradient_sums));
     if (sharded)
         return sago_fsdp_open(&t->registry, &t->held, t->mesh, t->device, options.dtype,
                               strcmp(config->mesh.gathered, "keep") == 0, &t->fsdp);
@@ -319,7 +319,7 @@ void sago_trainer_close(sago_trainer *t) {
     sago_data_close(t->data);
     sago_tokenizer_close(t->tokenizer);
     sago_optimizer_close(t->optimizer);
-    sago_model_axis_close(t->model_axis);
+    sago_gradient_sums_close(t->gradient_sums);
     sago_model_close(t->model);
     if (t->device) {
         sago_weights_close(&t->weights);

@@ -114,11 +114,11 @@ sago_status sago_trainer_gradients(sago_trainer *t, sago_step_record *record, bo
         sago_reducer_begin(t->reducer, t->gradients);
     SAGO_TRY(run_micro_batches(t, batch));
     SAGO_TRY(t->fsdp ? sago_fsdp_finish(t->fsdp) : sago_reducer_finish(t->reducer));
-    SAGO_TRY(sago_model_axis_sum(t->model_axis, t->gradients));
+    SAGO_TRY(sago_gradient_sums_join(t->gradient_sums, t->gradients));
     record->comm_wait_seconds = sago_mesh_exposed_seconds(t->mesh) + sago_mesh_exposed_seconds(t->model_mesh);
 
     /* The norm of the summed gradient is the same bytes on every rank: all decide alike. */
-    SAGO_TRY(sago_model_axis_squares(t->model_axis, t->gradients, &on_device->squares));
+    SAGO_TRY(sago_gradient_sums_squares(t->gradient_sums, t->gradients, &on_device->squares));
     SAGO_TRY(ops->step_control(t->device, &on_device->control, &on_device->squares, &on_device->sums,
                                t->config->optimizer.clip_norm));
     record->state = &t->host_steps[record->number % 2];

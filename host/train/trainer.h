@@ -25,7 +25,7 @@
 #include "fsdp.h"
 #include "mesh.h"
 #include "model.h"
-#include "model_axis.h"
+#include "gradient_sums.h"
 #include "optimizer.h"
 #include "reduce.h"
 #include "spike.h"
@@ -66,7 +66,7 @@ typedef struct sago_trainer {
     sago_optimizer *optimizer;
     sago_reducer *reducer; /* sums gradients over the data axis ... */
     sago_fsdp *fsdp;       /* ... and this one scatters them, where it is fully sharded; else NULL */
-    sago_model_axis *model_axis;
+    sago_gradient_sums *gradient_sums;
     sago_ckpt_writer *writer;
     sago_weights weights;
     float *gradients;             /* flat like the weights, on the device */

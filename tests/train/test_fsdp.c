@@ -7,7 +7,7 @@
  */
 #include "fsdp.h"
 #include "mesh.h"
-#include "model_axis.h"
+#include "gradient_sums.h"
 #include "str.h"
 
 #include <math.h>
@@ -100,10 +100,10 @@ static void compare(const subject *s) {
 
 static void compare_squares(subject *s) {
     double squares, of_whole = 0;
-    sago_model_axis *axis;
-    must(sago_model_axis_open(&s->held, mesh, device, &axis));
-    must(sago_model_axis_squares(axis, s->own_gradients, &squares));
-    sago_model_axis_close(axis);
+    sago_gradient_sums *axis;
+    must(sago_gradient_sums_open(&s->held, mesh, device, &axis));
+    must(sago_gradient_sums_squares(axis, s->own_gradients, &squares));
+    sago_gradient_sums_close(axis);
     for (int64_t i = 0; i < s->whole.n_elements; i++)
         of_whole += (double)s->gradients[i] * (double)s->gradients[i];
     assert_true(fabs(squares - of_whole) <= 1e-4 * of_whole);

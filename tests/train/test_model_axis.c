@@ -7,7 +7,7 @@
  */
 #include "mesh.h"
 #include "model.h"
-#include "model_axis.h"
+#include "gradient_sums.h"
 #include "ops.h"
 #include "str.h"
 
@@ -93,19 +93,19 @@ static void check_training(const sago_model_shape *shape, bool recompute) {
     sago_loss_sums expected = {0}, got = {0};
     must(sago_model_loss(whole.model, whole.values, whole.gradients, &r.batch, 0, ROWS, &args, &expected));
     must(sago_model_loss(part.model, part.values, part.gradients, &r.batch, 0, ROWS, &args, &got));
-    sago_model_axis *axis;
-    must(sago_model_axis_open(&part.registry, mesh, device, &axis));
-    must(sago_model_axis_sum(axis, part.gradients));
+    sago_gradient_sums *axis;
+    must(sago_gradient_sums_open(&part.registry, mesh, device, &axis));
+    must(sago_gradient_sums_join(axis, part.gradients));
     assert_true(got.tokens == expected.tokens && got.tokens > 10);
     assert_true(fabs(got.objective - expected.objective) <= 3e-6 * fabs(expected.objective));
     assert_true(fabs(got.z - expected.z) <= 3e-6 * fabs(expected.z));
     compare_gradients(&whole, &part);
     double squares, of_whole = 0;
-    must(sago_model_axis_squares(axis, part.gradients, &squares));
+    must(sago_gradient_sums_squares(axis, part.gradients, &squares));
     for (int64_t i = 0; i < whole.registry.n_elements; i++)
         of_whole += (double)whole.gradients[i] * (double)whole.gradients[i];
     assert_true(fabs(squares - of_whole) <= 1e-4 * of_whole);
-    sago_model_axis_close(axis);
+    sago_gradient_sums_close(axis);
     close_subject(&whole);
     close_subject(&part);
     sago_device_close(device);
