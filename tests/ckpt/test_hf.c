@@ -7,6 +7,7 @@
 #include "hf.h"
 #include "rng.h"
 #include "safetensors.h"
+#include "write_text.h"
 
 static const char config_v11[] =
     "{\"model_type\":\"t5\",\"vocab_size\":11,\"d_model\":8,\"num_heads\":2,\"d_kv\":3,\"d_ff\":12,"
@@ -122,15 +123,6 @@ static void write_file(const char *path, const entry *list, int first, int end) 
     assert_int_equal(fwrite(file.data, 1, file.length, out), file.length);
     assert_int_equal(fclose(out), 0);
     sago_str_free(&file);
-}
-
-static void write_text(const char *dir, const char *name, const char *text) {
-    char *path = sago_path_join(dir, name);
-    FILE *out = fopen(path, "wb");
-    assert_non_null(out);
-    fputs(text, out);
-    assert_int_equal(fclose(out), 0);
-    free(path);
 }
 
 static char *make_model(const char *name, const char *config, const entry *list, int n) {

@@ -6,6 +6,7 @@
 #include "hf.h"
 #include "rng.h"
 #include "safetensors.h"
+#include "write_text.h"
 
 #include <malloc.h>
 #include <sys/resource.h>
@@ -47,15 +48,6 @@ static uint16_t upper_bits(uint64_t key, int64_t i) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     return (uint16_t)(bits >> 16);
-}
-
-static void write_text(const char *dir, const char *name, const char *text) {
-    char *path = sago_path_join(dir, name);
-    FILE *out = fopen(path, "wb");
-    assert_non_null(out);
-    fputs(text, out);
-    assert_int_equal(fclose(out), 0);
-    free(path);
 }
 
 /* One model.safetensors. spoiled: the bits of the last element of the last tensor, where they are not 0. */

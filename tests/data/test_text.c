@@ -13,6 +13,8 @@
 
 #include <cmocka.h>
 
+#include "text_mixture.h"
+
 enum { DOCUMENTS = 90, BYTE = 3 }; /* id of a byte: itself + 3 */
 
 static sago_str documents[DOCUMENTS];
@@ -59,20 +61,6 @@ static sago_config *config_of(const char *objective, const char *keys) {
     sago_config *config = test_config(text);
     free(text);
     return config;
-}
-
-static sago_tokenizer *bytes_tokenizer(void) {
-    sago_tokenizer *tokenizer;
-    assert_int_equal(sago_tokenizer_open("bytes", &tokenizer), SAGO_OK);
-    return tokenizer;
-}
-
-static sago_mixture *open_mixture(const sago_config *config, const sago_tokenizer *tokenizer,
-                                  bool decoder_only) {
-    sago_mixture *mixture;
-    if (sago_mixture_open(config, tokenizer, 400, decoder_only, &mixture) != SAGO_OK)
-        fail_msg("%s", sago_message());
-    return mixture;
 }
 
 static void draw(const sago_mixture *mixture, uint64_t number, sago_example *out) {

@@ -13,6 +13,8 @@
 
 #include <cmocka.h>
 
+#include "text_mixture.h"
+
 /* Document d is one character, U+4E00 + d, over and over: of its three bytes the last names the document in
  * whatever piece of it, and no other byte is one of these. */
 enum { DOCUMENTS = 56, BYTE = 3, FIRST_MARK = 0x80 + BYTE };
@@ -64,20 +66,6 @@ static sago_config *config_of(const char *folder, const char *objective, double 
     sago_config *config = test_config(text);
     free(text);
     return config;
-}
-
-static sago_tokenizer *bytes_tokenizer(void) {
-    sago_tokenizer *tokenizer;
-    assert_int_equal(sago_tokenizer_open("bytes", &tokenizer), SAGO_OK);
-    return tokenizer;
-}
-
-static sago_mixture *open_mixture(const sago_config *config, const sago_tokenizer *tokenizer,
-                                  bool decoder_only) {
-    sago_mixture *mixture;
-    if (sago_mixture_open(config, tokenizer, 400, decoder_only, &mixture) != SAGO_OK)
-        fail_msg("%s", sago_message());
-    return mixture;
 }
 
 static void mark(const int32_t *ids, int64_t n, int marks[DOCUMENTS]) {
