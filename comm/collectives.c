@@ -29,7 +29,7 @@ static sago_status start_sum(sago_mesh *mesh, sago_mesh_axis axis, comm_dtype dt
 /* What NCCL does is no job of a channel, but has a number there, and a gate where collectives are checked. */
 static sago_status enter_on_device(sago_mesh *mesh, const comm_request *request, comm_job *job) {
     job->kind = request->kind == COMM_ALL_GATHER ? COMM_ALL_GATHER_PIECES : request->kind;
-    job->dtype = COMM_F32;
+    job->dtype = request->dtype;
     job->count = 0;
     for (int m = 0; m < request->n_pieces; m++) {
         job->first[m] = job->count;
@@ -58,10 +58,11 @@ static sago_status start_on_device(sago_mesh *mesh, const comm_request *request,
     return status;
 }
 
-sago_status sago_all_reduce_start(sago_mesh *mesh, sago_mesh_axis axis, float *buffer, int64_t count,
-                                  sago_collective **out) {
+static sago_status start_all_reduce(sago_mesh *mesh, sago_mesh_axis axis, comm_dtype dtype, void *buffer,
+                                    int64_t count, sago_collective **out) {
     if (mesh->state->transport && mesh->axis_size[axis] > 1 && count > 0) {
         comm_request request = {.kind = COMM_ALL_REDUCE,
+                                .dtype = dtype,
                                 .axis = axis,
                                 .in = buffer,
                                 .out = buffer,
@@ -69,7 +70,17 @@ sago_status sago_all_reduce_start(sago_mesh *mesh, sago_mesh_axis axis, float *b
                                 .sizes = &count};
         return start_on_device(mesh, &request, out);
     }
-    return start_sum(mesh, axis, COMM_F32, buffer, count, out);
+    return start_sum(mesh, axis, dtype, buffer, count, out);
+}
+
+sago_status sago_all_reduce_start(sago_mesh *mesh, sago_mesh_axis axis, float *buffer, int64_t count,
+                                  sago_collective **out) {
+    return start_all_reduce(mesh, axis, COMM_F32, buffer, count, out);
+}
+
+sago_status sago_all_reduce_f64_start(sago_mesh *mesh, sago_mesh_axis axis, double *buffer, int64_t count,
+                                      sago_collective **out) {
+    return start_all_reduce(mesh, axis, COMM_F64, buffer, count, out);
 }
 
 /* The one piece of an axis of one rank, in the order of the device's work where it is a device's. */
@@ -123,13 +134,14 @@ static sago_status start_pieces(sago_mesh *mesh, const comm_request *request, sa
 
 sago_status sago_reduce_scatter_start(sago_mesh *mesh, sago_mesh_axis axis, const float *in, float *out,
                                       const int64_t counts[], sago_collective **collective) {
-    comm_request request = {COMM_REDUCE_SCATTER, axis, in, out, mesh->axis_size[axis], counts};
+    comm_request request = {COMM_REDUCE_SCATTER, COMM_F32, axis, in, out, mesh->axis_size[axis], counts};
     return start_pieces(mesh, &request, collective);
 }
 
 sago_status sago_all_gather_start(sago_mesh *mesh, sago_mesh_axis axis, const void *in, void *out,
                                   const size_t bytes[], sago_collective **collective) {
-    comm_request request = {COMM_ALL_GATHER, axis, in, out, mesh->axis_size[axis], (const int64_t *)bytes};
+    comm_request request = {COMM_ALL_GATHER, COMM_F32, axis, in, out, mesh->axis_size[axis],
+                            (const int64_t *)bytes};
     return start_pieces(mesh, &request, collective);
 }
 

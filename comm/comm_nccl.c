@@ -168,7 +168,7 @@ static sago_status call(nccl_state *s, const comm_request *r, uint64_t *ticket) 
     case COMM_ALL_GATHER:
         return s->cuda->nccl_all_gather(group, r->in, r->out, r->sizes, ticket);
     default:
-        return s->cuda->nccl_sum(group, r->out, r->sizes[0], ticket);
+        return s->cuda->nccl_sum(group, r->out, r->sizes[0], r->dtype == COMM_F64, ticket);
     }
 }
 

@@ -140,6 +140,8 @@ const char *sago_mesh_transport(const sago_mesh *mesh);
 /** Starts buffer[i] = sum over ranks. */
 sago_status sago_all_reduce_start(sago_mesh *mesh, sago_mesh_axis axis, float *buffer, int64_t count,
                                   sago_collective **out) SAGO_MUST_CHECK;
+sago_status sago_all_reduce_f64_start(sago_mesh *mesh, sago_mesh_axis axis, double *buffer, int64_t count,
+                                      sago_collective **out) SAGO_MUST_CHECK;
 
 /**
  * Starts out = this rank's piece of the sum of `in` over the ranks of the axis. `in` holds the pieces of all
@@ -159,7 +161,7 @@ sago_status sago_all_gather_start(sago_mesh *mesh, sago_mesh_axis axis, const vo
 /** Waits for what one of the starts gave; NULL is fine. The handle is gone after it. */
 sago_status sago_collective_wait(sago_mesh *mesh, sago_collective *collective) SAGO_MUST_CHECK;
 
-/** Blocking sums of a few numbers, in rank order. */
+/** Blocking sums of a few numbers in host memory, in rank order. */
 sago_status sago_all_reduce_f64(sago_mesh *mesh, sago_mesh_axis axis, double *values,
                                 int64_t count) SAGO_MUST_CHECK;
 sago_status sago_all_reduce_i64(sago_mesh *mesh, sago_mesh_axis axis, int64_t *values,

@@ -19,6 +19,7 @@ enum { SLOTS = 4, SLOT_BYTES = 16 << 20 };
 
 typedef struct staged_work {
     comm_kind kind;
+    comm_dtype dtype; /* of a sum */
     sago_mesh_axis axis;
     const char *in; /* both on the device */
     char *out;
@@ -101,6 +102,9 @@ static sago_status begin_round(staged *s, slot *at) {
     sago_status status = fetch_round(s, at);
     comm_device_wait(false);
     SAGO_TRY(status);
+    if (work->kind == COMM_ALL_REDUCE && work->dtype == COMM_F64)
+        return sago_all_reduce_f64_start(s->mesh, work->axis, (double *)(void *)at->memory, at->sizes[0],
+                                         &at->collective);
     if (work->kind == COMM_ALL_REDUCE)
         return sago_all_reduce_start(s->mesh, work->axis, numbers, at->sizes[0], &at->collective);
     for (int m = 0; m < work->own; m++) before += at->sizes[m];
@@ -228,13 +232,14 @@ static staged_work *new_work(const staged *s, const comm_request *request) {
     int n = request->n_pieces;
     staged_work *work = sago_alloc_zero(1, sizeof *work);
     *work = (staged_work){.kind = request->kind,
+                          .dtype = request->dtype,
                           .axis = request->axis,
                           .in = request->in,
                           .out = request->out,
                           .n_pieces = n,
                           .own = n == 1 ? 0 : s->mesh->axis_rank[request->axis],
                           .first = sago_alloc_zero((size_t)n + 1, sizeof *work->first),
-                          .element = request->kind == COMM_ALL_GATHER ? 1 : sizeof(float)};
+                          .element = request->kind == COMM_ALL_GATHER ? 1 : comm_dtype_bytes(request->dtype)};
     int64_t largest = 0, share = SLOT_BYTES / (int64_t)work->element / n;
     for (int m = 0; m < n; m++) {
         work->first[m + 1] = work->first[m] + request->sizes[m];

@@ -17,6 +17,7 @@
 /** A collective on device memory, over an axis of more than one rank, with something in it. */
 typedef struct comm_request {
     comm_kind kind; /* COMM_ALL_REDUCE, COMM_REDUCE_SCATTER, COMM_ALL_GATHER */
+    comm_dtype dtype; /* of a sum: COMM_F32; an all-reduce also COMM_F64 */
     sago_mesh_axis axis;
     const void *in;
     void *out;    /* all-reduce: the same as in */

@@ -41,9 +41,9 @@ typedef struct sago_cuda_entry {
     sago_status (*nccl_open)(sago_device *device, const char id[SAGO_NCCL_ID_BYTES], int rank, int size,
                              double timeout_seconds, sago_nccl **out);
     void (*nccl_close)(sago_nccl *nccl);
-    /** buffer = sum over ranks, once the device's work so far is done, on a stream of its own. *ticket is for
-     * join. */
-    sago_status (*nccl_sum)(sago_nccl *nccl, float *buffer, int64_t count, uint64_t *ticket);
+    /** buffer = sum over ranks, of floats or doubles, once the device's work so far is done, on a stream of its own.
+     * *ticket is for join. */
+    sago_status (*nccl_sum)(sago_nccl *nccl, void *buffer, int64_t count, bool doubles, uint64_t *ticket);
     /**
      * Likewise. out = own piece of the sum of in, counts[m] elements for member m one after another; out may be
      * the own piece of in. The counts of all members; they are read during the call alone.

@@ -82,10 +82,9 @@ sago_status sago_gradient_sums_squares(sago_gradient_sums *sums, float *gradient
         if (count_of(p) == 0) continue;
         sums->counted[n++] = sago_tensor_1d(gradients + p->offset, SAGO_F32, count_of(p));
     }
-    double own;
+    sago_collective *sum;
     SAGO_TRY(ops->sum_squares(sums->device, squares, sums->counted, n));
-    SAGO_TRY(ops->download(sums->device, &own, squares, sizeof own));
-    SAGO_TRY(
-        sago_all_reduce_f64(sums->mesh, sums->rows_are_cut ? SAGO_WORLD_AXIS : SAGO_MODEL_AXIS, &own, 1));
-    return ops->upload(sums->device, squares, &own, sizeof own);
+    SAGO_TRY(sago_all_reduce_f64_start(
+        sums->mesh, sums->rows_are_cut ? SAGO_WORLD_AXIS : SAGO_MODEL_AXIS, squares, 1, &sum));
+    return sago_collective_wait(sums->mesh, sum);
 }

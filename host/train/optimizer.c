@@ -29,7 +29,6 @@ struct sago_optimizer {
     sago_device *device;
     sago_mesh *mesh;
     partial_sums statistics[SAGO_WORLD_AXIS], updates[SAGO_WORLD_AXIS]; /* that travel on an axis */
-    double *host_sums;          /* room for any, where the device's memory is not the host's */
     sago_adafactor_slot *slots; /* of the parameters that learn */
     const sago_param **params;  /* the slot's parameter */
     double *multipliers;        /* the slot's learning-rate multiplier */
@@ -196,12 +195,6 @@ sago_status sago_optimizer_open(const sago_config *config, const sago_registry *
     }
     sago_arena_over(&arena, o->memory, o->bytes);
     lay_out(o, &arena);
-    int64_t longest = 0;
-    for (int axis = 0; axis < SAGO_WORLD_AXIS; axis++) {
-        if (o->statistics[axis].count > longest) longest = o->statistics[axis].count;
-        if (o->updates[axis].count > longest) longest = o->updates[axis].count;
-    }
-    if (longest > 0 && device->asynchronous) o->host_sums = sago_alloc_zero((size_t)longest, sizeof(double));
     *out = o;
     return SAGO_OK;
 }
@@ -213,25 +206,18 @@ void sago_optimizer_close(sago_optimizer *o) {
     free(o->params);
     free(o->multipliers);
     free(o->tensors);
-    free(o->host_sums);
     free(o);
 }
 
 /* Adds the parts of all ranks: first of those that share rows, then of those that hold other ones. */
 static sago_status join(sago_optimizer *o, const partial_sums all[]) {
     static const sago_mesh_axis order[] = {SAGO_MODEL_AXIS, SAGO_DATA_AXIS};
-    const sago_ops *ops = o->device->ops;
     for (int i = 0; i < 2; i++) {
         const partial_sums *sums = &all[order[i]];
-        size_t bytes = (size_t)sums->count * sizeof(double);
+        sago_collective *sum;
         if (sums->count == 0) continue;
-        if (!o->device->asynchronous) {
-            SAGO_TRY(sago_all_reduce_f64(o->mesh, order[i], sums->first, sums->count));
-            continue;
-        }
-        SAGO_TRY(ops->download(o->device, o->host_sums, sums->first, bytes));
-        SAGO_TRY(sago_all_reduce_f64(o->mesh, order[i], o->host_sums, sums->count));
-        SAGO_TRY(ops->upload(o->device, sums->first, o->host_sums, bytes));
+        SAGO_TRY(sago_all_reduce_f64_start(o->mesh, order[i], sums->first, sums->count, &sum));
+        SAGO_TRY(sago_collective_wait(o->mesh, sum));
     }
     return SAGO_OK;
 }

@@ -239,14 +239,14 @@ static sago_status take_ticket(sago_nccl *nccl, uint64_t *ticket) {
                       "recording an event");
 }
 
-sago_status sago_cuda_nccl_sum(sago_nccl *nccl, float *buffer, int64_t count, uint64_t *ticket) {
+sago_status sago_cuda_nccl_sum(sago_nccl *nccl, void *buffer, int64_t count, bool doubles, uint64_t *ticket) {
     SAGO_TRY(follow_compute(nccl));
     pthread_mutex_lock(&nccl->lock);
     sago_status status = check_open(nccl);
     if (status == SAGO_OK)
         status = settle(nccl,
-                        lib.all_reduce(buffer, buffer, (size_t)count, ncclFloat, ncclSum, nccl->communicator,
-                                       (cudaStream_t)nccl->stream),
+                        lib.all_reduce(buffer, buffer, (size_t)count, doubles ? ncclDouble : ncclFloat, ncclSum,
+                                       nccl->communicator, (cudaStream_t)nccl->stream),
                         "all-reduce");
     pthread_mutex_unlock(&nccl->lock);
     SAGO_TRY(status);

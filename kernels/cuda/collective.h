@@ -14,7 +14,7 @@ sago_status sago_cuda_nccl_id(char id[SAGO_NCCL_ID_BYTES]);
 sago_status sago_cuda_nccl_open(sago_device *device, const char id[SAGO_NCCL_ID_BYTES], int rank, int size,
                                 double timeout_seconds, sago_nccl **out);
 void sago_cuda_nccl_close(sago_nccl *nccl);
-sago_status sago_cuda_nccl_sum(sago_nccl *nccl, float *buffer, int64_t count, uint64_t *ticket);
+sago_status sago_cuda_nccl_sum(sago_nccl *nccl, void *buffer, int64_t count, bool doubles, uint64_t *ticket);
 sago_status sago_cuda_nccl_reduce_scatter(sago_nccl *nccl, const float *in, float *out,
                                           const int64_t counts[], uint64_t *ticket);
 sago_status sago_cuda_nccl_all_gather(sago_nccl *nccl, const void *in, void *out, const int64_t bytes[],

@@ -77,10 +77,14 @@ static void disconnect(sago_nccl *nccl) {
     free(nccl);
 }
 
-static sago_status sum(sago_nccl *nccl, float *buffer, int64_t count, uint64_t *ticket) {
+static sago_status sum(sago_nccl *nccl, void *buffer, int64_t count, bool doubles, uint64_t *ticket) {
     if (nccl->aborted) return sago_fail(SAGO_E_COMM, "nccl: aborted");
     if (behaves("errs")) return sago_fail(SAGO_E_COMM, "nccl: all-reduce: a remote process has exited");
     *ticket = ++nccl->sums;
+    if (doubles) {
+        for (int64_t i = 0; i < count; i++) ((double *)buffer)[i] *= nccl->size;
+        return SAGO_OK;
+    }
     return nccl->device->ops->scale(nccl->device, sago_tensor_1d(buffer, SAGO_F32, count), (float)nccl->size);
 }
 

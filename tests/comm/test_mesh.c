@@ -74,6 +74,28 @@ static void test_overlap(void **unused) {
     }
 }
 
+/* Sums of doubles lose nothing of them, on any axis. */
+static void test_device_doubles(sago_device *device) {
+    enum { N = 5000 };
+    double *memory, x[N];
+    for (int axis = 0; axis < SAGO_N_AXES; axis++) {
+        sago_collective *sum;
+        for (int i = 0; i < N; i++) x[i] = 1.0 / (i + 1) + mesh->rank;
+        assert_status_ok(device->ops->allocate(device, (void **)&memory, sizeof x));
+        assert_status_ok(device->ops->upload(device, memory, x, sizeof x));
+        assert_status_ok(sago_all_reduce_f64_start(mesh, (sago_mesh_axis)axis, memory, N, &sum));
+        assert_status_ok(sago_collective_wait(mesh, sum));
+        assert_status_ok(device->ops->download(device, x, memory, sizeof x));
+        for (int i = 0; i < N; i++) {
+            double expected = 0;
+            for (int m = 0; m < mesh->axis_size[axis]; m++)
+                expected += 1.0 / (i + 1) + world_rank((sago_mesh_axis)axis, m);
+            assert_true(x[i] == expected);
+        }
+        device->ops->release(device, memory);
+    }
+}
+
 /*
  * Sums of device memory, several at once and larger than a piece, between sums of the host's. What the device
  * was told before a start counts, and what it is told after a wait finds the sum. The cpu device says here
@@ -124,6 +146,7 @@ static void test_device_sums(void **unused) {
             free(x);
         }
     }
+    test_device_doubles(&device);
     assert_status_ok(sago_mesh_use_device(mesh, NULL));
     sago_device_close(opened);
 }
