@@ -53,6 +53,10 @@ sago_status sago_attention_check(const sago_device *device, const char *operatio
            sago_all_dtype(SAGO_I32, SAGO_TENSORS(args->lo, args->hi));
     SAGO_TRY(sago_check_shapes(fits, operation, "q[B, Sq, H, E], lo[B, Sq], hi[B, Sq]",
                                SAGO_TENSORS(q, args->lo, args->hi)));
+    if (args->position.data)
+        SAGO_TRY(sago_check_shapes(args->position.n_dims == 1 && args->position.shape[0] == 1 &&
+                                       args->position.dtype == SAGO_I32 && queries == 1,
+                                   operation, "position[1], q[B, 1, H, E]", SAGO_TENSORS(args->position, q)));
     int n_buckets;
     SAGO_TRY(check_bias(device, operation, q, args, &n_buckets));
     if (args->dropout.rate < 0 || !(args->dropout.rate < 1))
@@ -72,6 +76,8 @@ sago_status sago_attention_backward_check(sago_tensor d_q, sago_tensor d_k, sago
                 sago_all_dtype(q.dtype, SAGO_TENSORS(d_q, d_k, d_v, d_o));
     SAGO_TRY(sago_check_shapes(fits, "attention_backward", "d_q and d_o as q, d_k and d_v as k, q, k",
                                SAGO_TENSORS(d_q, d_o, d_k, d_v, q, k)));
+    if (args->position.data)
+        return sago_fail(SAGO_E_SHAPE, "attention_backward: a position that the device knows is for forward alone");
     if (args->bias.data == NULL) return SAGO_OK;
     return sago_check_shapes(
         sago_tensor_same_shape(d_bias, args->bias) && sago_all_dtype(SAGO_F32, SAGO_TENSORS(d_bias)),

@@ -17,7 +17,8 @@ static const sago_cuda_entry *opened;
 
 /* The first of the places that has the file; NULL: none has. */
 static char *find(void) {
-    static const char *const places[] = {"", "../lib/sago/"};
+    /* Of the program, installed or not; then of a build folder's benchmarks and tests. */
+    static const char *const places[] = {"", "../lib/sago/", "../", "../../"};
     const char *named = getenv("SAGO_CUDA_LIBRARY");
     if (named && named[0]) return sago_strdup(named);
     char folder[PATH_MAX];

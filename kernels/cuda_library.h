@@ -65,8 +65,8 @@ typedef struct sago_cuda_entry {
 extern const sago_cuda_entry sago_cuda_library_entry; /* inside the library */
 
 /**
- * Opens the library: $SAGO_CUDA_LIBRARY where it is set, else libsago_cuda.so beside the program or in
- * ../lib/sago from there. Opened once, never closed. Errors: SAGO_E_DEVICE with the reason in one line.
+ * Opens the library: $SAGO_CUDA_LIBRARY where it is set, else libsago_cuda.so beside the program, in ../lib/sago
+ * from there, or in a build folder that the program stands in (../ and ../../). Opened once, never closed. Errors: SAGO_E_DEVICE with the reason in one line.
  */
 sago_status sago_cuda_library(const sago_cuda_entry **out) SAGO_MUST_CHECK;
 

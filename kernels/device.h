@@ -12,11 +12,14 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct sago_ops;
+struct sago_graph_ops;
 
 typedef struct sago_device {
     const struct sago_ops *ops;
+    const struct sago_graph_ops *graphs; /* NULL: none */
     const char *name;        /* "cpu", "sim", "cuda" */
     char description[128];   /* "cpu: Intel(R) Xeon(R), 2 threads, avx512, oneDNN 2.6.3" */
     int n_threads;           /* host threads of the device's own loops */
@@ -26,6 +29,7 @@ typedef struct sago_device {
     const char *purpose;     /* what is allocated next: "parameters", ...; static text, for the line when memory ends */
     double peak_flops;       /* a second, of dense bf16 products by the maker's data sheet; 0: not known */
     size_t allocated_bytes, most_allocated_bytes; /* device memory, scratch included; 0 where nobody counts */
+    int64_t host_waits;      /* calls of ops, from the thread that hands over work, that waited for it; 0 where nobody counts */
     void *state;             /* the implementation's own */
 } sago_device;
 

@@ -90,6 +90,7 @@ typedef struct sago_attention_args {
     bool bias_bidirectional;
     int bias_max_distance;
     int64_t query_offset;   /* position of query 0 among the keys: > 0 while decoding */
+    sago_tensor position;   /* i32[1], added to query_offset when the operation runs; data NULL: 0. Sq 1, forward alone */
     sago_dropout dropout;
 } sago_attention_args;
 
@@ -344,5 +345,23 @@ typedef struct sago_ops {
     sago_status (*sample)(sago_device *, sago_tensor ids, sago_tensor logprobs, sago_tensor logits,
                           const uint64_t draws[], const sago_sample_args *);
 } sago_ops;
+
+/**
+ * Graphs: operations recorded once and handed over again as one, where device->graphs is not NULL. A launch costs the
+ * host some microseconds; steps of many small operations, such as generation's, are bound by that.
+ *
+ * From begin to end, operations are recorded and not run. What they take by value (shapes, factors, keys) is the same in
+ * every launch; what they read from the device's memory or from memory of allocate_host is read anew in each. Whatever
+ * waits may not be recorded, nor marks, nor copies of other host memory. Every operation has run once before with the
+ * same shapes: what it allocates or chooses is then there.
+ */
+typedef struct sago_graph sago_graph;
+typedef struct sago_graph_ops {
+    sago_status (*begin)(sago_device *);
+    /** To be called also after an operation in between has failed; *out is NULL then, and where recording failed. */
+    sago_status (*end)(sago_device *, sago_graph **out);
+    sago_status (*launch)(sago_device *, const sago_graph *);
+    void (*close)(sago_device *, sago_graph *); /* NULL is fine; waits for the device */
+} sago_graph_ops;
 
 #endif

@@ -47,6 +47,7 @@ typedef struct sago_config {
     char *file;      /* the file it was read from, absolute; "" when none */
     char *device;    /* auto | cpu | sim | cuda */
     int64_t threads; /* host threads a rank; 0: cores of the node / ranks on it */
+    bool graphs;     /* of devices that have them */
 
     struct {
         char *dir;

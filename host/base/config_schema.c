@@ -85,6 +85,9 @@ const config_key config_keys[] = {
            "why. cuda: GPUs, one a rank. sim: the GPU's kernels on the processor, slowly, to test them."),
     INT("threads", threads, "0", 0, 4096, CHANGES,
         "Host threads of a rank. 0: the cores of the node, shared evenly by the ranks on it."),
+    BOOL("graphs", graphs, "true", CHANGES,
+         "On a GPU, steps of generation that repeat are recorded once and launched as one (a CUDA graph). The "
+         "results are the same."),
 
     PATH("run.dir", run.dir, NULL, CHANGES,
          "Folder of the run; made if missing. A run that is there is continued."),

@@ -38,6 +38,7 @@ static sago_status open_from(sago_loaded_model *m, sago_ckpt *ckpt, const sago_c
     SAGO_TRY(sago_model_shape_check(&m->shape, model_size));
     int threads = config->threads > 0 ? (int)config->threads : sago_mesh_cores(m->mesh);
     SAGO_TRY(sago_device_open_local(config->device, threads, m->mesh->local_rank, &m->device));
+    if (!config->graphs) m->device->graphs = NULL;
     SAGO_TRY(sago_model_mesh_open(m->mesh, m->device, &m->model_mesh));
     SAGO_TRY(sago_precision_agree(config, m->device, m->mesh, &m->bf16));
     SAGO_TRY(sago_model_declare(&m->shape, &m->registry));

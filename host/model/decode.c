@@ -154,7 +154,6 @@ typedef struct attended {
     void *k, *v;
     int64_t tokens;
     bool append; /* this token's keys and values first */
-    int64_t position;
     int hi_part;
 } attended;
 
@@ -165,10 +164,10 @@ static sago_status attend(const sago_attention *layer, const sago_pass *pass, co
     int64_t rows = decode->rows, e = layer->head_dim, h = layer->heads, g = layer->kv_heads;
     sago_tensor k = sago_tensor_4d(cache->k, pass->dtype, rows, cache->tokens, g, e),
                 v = sago_tensor_4d(cache->v, pass->dtype, rows, cache->tokens, g, e);
-    sago_tensor at = step_part(decode, SAGO_STEP_POSITION, 2);
+    sago_tensor at = step_part(decode, SAGO_STEP_POSITION, 2),
+                place = step_part(decode, SAGO_STEP_POSITION, 1);
     SAGO_TRY(sago_attention_queries(layer, pass, sago_tokens(pass, saved->q, rows, 1, h * e), n, at));
     if (cache->append) {
-        sago_tensor place = step_part(decode, SAGO_STEP_POSITION, 1);
         SAGO_TRY(sago_attention_keys(layer, pass, sago_tokens(pass, saved->k, rows, 1, g * e),
                                      sago_tokens(pass, saved->v, rows, 1, g * e), n, at));
         SAGO_TRY(
@@ -178,7 +177,8 @@ static sago_status attend(const sago_attention *layer, const sago_pass *pass, co
     }
     const sago_ranges ranges = {step_part(decode, SAGO_STEP_LO, 2), step_part(decode, cache->hi_part, 2)};
     sago_attention_args args = sago_attention_arguments(layer, pass, &ranges, 1, cache->tokens);
-    args.query_offset = cache->position;
+    /* With a position bias all rows stand at one position. */
+    if (cache->append) args.position = sago_tensor_1d(place.data, SAGO_I32, 1);
     return ops->attention_forward(pass->device, sago_tensor_4d(saved->o, pass->dtype, rows, 1, h, e),
                                   sago_tensor_3d(saved->lse, SAGO_F32, rows, h, 1),
                                   sago_tensor_4d(saved->q, pass->dtype, rows, 1, h, e), k, v, &args);
@@ -186,10 +186,10 @@ static sago_status attend(const sago_attention *layer, const sago_pass *pass, co
 
 /* x += block's sub-layers, of one token a row. */
 static sago_status step_block(const sago_block *block, const sago_pass *pass, const sago_decode *decode,
-                              const sago_decode_cache *cache, sago_tensor x, int64_t position) {
+                              const sago_decode_cache *cache, sago_tensor x) {
     const sago_block_saved *saved = &decode->block;
-    const attended self = {cache->self_k, cache->self_v, decode->tokens, true, position, SAGO_STEP_SELF_HI},
-                   cross = {cache->cross_k, cache->cross_v, decode->inputs, false, 0, SAGO_STEP_CROSS_HI};
+    const attended self = {cache->self_k, cache->self_v, decode->tokens, true, SAGO_STEP_SELF_HI},
+                   cross = {cache->cross_k, cache->cross_v, decode->inputs, false, SAGO_STEP_CROSS_HI};
     sago_tensor n = x;
     n.data = saved->self_normed;
     SAGO_TRY(sago_norm_forward(&block->self_norm, pass, &saved->self_norm, n, x));
@@ -214,17 +214,16 @@ static sago_status step_block(const sago_block *block, const sago_pass *pass, co
                                 block->mlp.out, sago_block_site(block, SAGO_SITE_MLP_OUTPUT));
 }
 
-sago_status sago_decode_step(const sago_network *network, const sago_pass *pass, const sago_decode *decode,
-                             int64_t position) {
+sago_status sago_decode_step(const sago_network *network, const sago_pass *pass, const sago_decode *decode) {
     const sago_ops *ops = pass->device->ops;
     int64_t rows = decode->rows, d_model = network->decoder.blocks[0].d_model;
-    SAGO_TRY(ops->upload(pass->device, decode->step, decode->host_step,
-                         (size_t)(rows * SAGO_STEP_COUNT) * sizeof *decode->step));
+    SAGO_TRY(ops->upload_async(pass->device, decode->step, decode->host_step,
+                               (size_t)(rows * SAGO_STEP_COUNT) * sizeof *decode->step));
     sago_tensor x = sago_tokens(pass, decode->x, rows, 1, d_model);
     SAGO_TRY(sago_embedding_forward(&network->embedding, pass, x, step_part(decode, SAGO_STEP_ID, 1).data,
                                     rows, 1, network->decoder.input_site));
     for (int i = 0; i < network->decoder.n_blocks; i++)
-        SAGO_TRY(step_block(&network->decoder.blocks[i], pass, decode, &decode->caches[i], x, position));
+        SAGO_TRY(step_block(&network->decoder.blocks[i], pass, decode, &decode->caches[i], x));
     return finish(network, pass, decode, rows);
 }
 

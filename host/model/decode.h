@@ -61,10 +61,13 @@ sago_status sago_decode_read(const sago_network *network, const sago_pass *pass,
                              const sago_stack_saved *saved, int64_t first_row, sago_tensor ids,
                              sago_tensor last, const sago_block_inputs *inputs) SAGO_MUST_CHECK;
 
-/** One step of all rows from host_step: uploads it, runs the decoder, and leaves its output [rows, D] after
- * the final norm. position: that of all rows in T5's decoder. */
-sago_status sago_decode_step(const sago_network *network, const sago_pass *pass, const sago_decode *decode,
-                             int64_t position) SAGO_MUST_CHECK;
+/**
+ * One step of all rows from host_step: uploads it, runs the decoder, and leaves its output [rows, D] after the
+ * final norm. In T5's decoder all rows stand at one position. host_step must stay as it is until the device has
+ * come to it. Nothing but host_step and the caches differs from step to step, so that a graph may hold it.
+ */
+sago_status sago_decode_step(const sago_network *network, const sago_pass *pass,
+                             const sago_decode *decode) SAGO_MUST_CHECK;
 
 /** The product of that output with the output matrix: this rank's logits of all rows. */
 sago_status sago_decode_product(const sago_network *network, const sago_pass *pass,

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "log.h"
 #include "rng.h"
 #include "state.h"
 #include "str.h"
@@ -24,11 +25,17 @@ typedef struct generation {
     bool by_copy; /* only the best token is asked for, and the device finds it without all logits */
     bool copied;
     int64_t unsettled; /* steps that the copy left open, less those that it did not */
+    bool by_graph;
+    sago_graph *graph; /* a step of graph_rows slots */
+    int64_t graph_rows, steps_alike;
 } generation;
 
 /* Steps before the copy is made, which takes about as long as it saves in three; and how many more of them
    may be left open than not before it is given up. */
 enum { STEPS_BEFORE_COPY = 3, MOST_UNSETTLED = 4 };
+
+/* Steps that must be left for a graph, whose recording takes the host about as long as two. */
+enum { STEPS_OF_GRAPH = 4 };
 
 static sago_status check(const sago_model *model, int64_t n_rows, int64_t input_length,
                          const sago_generate_args *args) {
@@ -157,6 +164,11 @@ static bool has_step(const generation *run, int64_t token) {
     return token > 0 || !run->model->network.decoder_only;
 }
 
+/* The copy of the output matrix may find this token without all logits. */
+static bool copy_may_do(const generation *run, int64_t token) {
+    return run->by_copy && token >= STEPS_BEFORE_COPY && run->model->decode.rows <= SAGO_GREEDY_ROWS;
+}
+
 /* decode->host_chosen from the copy of the output matrix, where *settled. */
 static sago_status choose_by_copy(generation *run, bool *settled) {
     sago_model *model = run->model;
@@ -176,24 +188,68 @@ static sago_status choose_by_copy(generation *run, bool *settled) {
                     : SAGO_OK;
 }
 
+/* The decoder's work for a token, and the product with the output matrix unless the copy may do without. */
+static sago_status run_step(generation *run, int64_t token) {
+    const sago_network *network = &run->model->network;
+    const sago_decode *decode = &run->model->decode;
+    SAGO_TRY(sago_decode_step(network, &run->pass, decode));
+    return copy_may_do(run, token) ? SAGO_OK : sago_decode_product(network, &run->pass, decode);
+}
+
+static void forget_graph(generation *run) {
+    if (run->graph) run->model->device->graphs->close(run->model->device, run->graph);
+    run->graph = NULL;
+}
+
+/* run->graph, or, where the device can't, none from now on. */
+static void record_step(generation *run, int64_t token) {
+    sago_device *device = run->model->device;
+    sago_error recorded;
+    sago_status status = device->graphs->begin(device);
+    if (status == SAGO_OK) {
+        sago_error_take(run_step(run, token), &recorded);
+        status = device->graphs->end(device, &run->graph);
+        if (status == SAGO_OK && recorded.status != SAGO_OK) status = sago_error_give(&recorded);
+    }
+    run->graph_rows = run->model->decode.rows;
+    if (status == SAGO_OK) return;
+    sago_warn("generation goes on without a graph: %s", sago_message());
+    forget_graph(run);
+    run->by_graph = false;
+}
+
+/* A step: operation by operation, or, as soon as it repeats, all of it by one launch. */
+static sago_status step(generation *run, int64_t token) {
+    sago_device *device = run->model->device;
+    if (!run->by_graph) return run_step(run, token);
+    if (run->graph_rows != run->model->decode.rows) {
+        forget_graph(run);
+        run->graph_rows = run->model->decode.rows, run->steps_alike = 0;
+    }
+    if (!run->graph && run->steps_alike++ > 0 && run->args->max_new_tokens - token >= STEPS_OF_GRAPH)
+        record_step(run, token);
+    return run->graph ? device->graphs->launch(device, run->graph) : run_step(run, token);
+}
+
 /* Chooses the next token of every slot, number `token`; decode->host_chosen, and host_logprobs where they are
    asked for. */
 static sago_status choose(generation *run, int64_t token) {
     sago_device *device = run->model->device;
     sago_decode *decode = &run->model->decode;
-    bool stepped = has_step(run, token), settled = false;
-    if (stepped && run->by_copy && token >= STEPS_BEFORE_COPY && decode->rows <= SAGO_GREEDY_ROWS)
+    bool settled = false;
+    if (has_step(run, token) && copy_may_do(run, token)) {
         SAGO_TRY(choose_by_copy(run, &settled));
-    if (settled) return SAGO_OK;
-    if (stepped) SAGO_TRY(sago_decode_product(&run->model->network, &run->pass, decode));
+        if (settled) return SAGO_OK;
+        SAGO_TRY(sago_decode_product(&run->model->network, &run->pass, decode));
+    }
     sago_tensor logits;
     SAGO_TRY(sago_decode_logits(&run->model->head, &run->pass, decode, &logits));
     size_t bytes = (size_t)decode->rows * sizeof(int32_t);
     SAGO_TRY(device->ops->sample(device, sago_tensor_1d(decode->chosen, SAGO_I32, decode->rows),
                                  sago_tensor_1d(decode->logprobs, SAGO_F32, decode->rows), logits, run->draws,
                                  &run->args->sample));
-    SAGO_TRY(device->ops->download(device, decode->host_chosen, decode->chosen, bytes));
-    return device->ops->download(device, decode->host_logprobs, decode->logprobs, bytes);
+    SAGO_TRY(device->ops->download_async(device, decode->host_logprobs, decode->logprobs, bytes));
+    return device->ops->download(device, decode->host_chosen, decode->chosen, bytes);
 }
 
 /* Live rows close ranks when half of the slots have ended: a step's cost goes with the number of slots. */
@@ -222,7 +278,7 @@ static sago_status decode_all(generation *run, int32_t *out, int32_t *lengths, d
     for (int64_t token = 0; token < args->max_new_tokens && run->live > 0; token++) {
         SAGO_TRY(close_ranks(run));
         tell(run, decode->host_chosen, token);
-        if (has_step(run, token)) SAGO_TRY(sago_decode_step(&run->model->network, &run->pass, decode, token));
+        if (has_step(run, token)) SAGO_TRY(step(run, token));
         SAGO_TRY(choose(run, token));
         for (int64_t s = 0; s < decode->rows; s++) {
             slot *at = &run->slots[s];
@@ -253,10 +309,13 @@ sago_status sago_model_generate(sago_model *model, const void *values, const int
                       .live = n_rows};
     run.by_copy = !logprobs && args->sample.temperature == 0 && !run.pass.bf16 && model->model_size <= 1 &&
                   sago_greedy_possible(model->device, model->shape.d_model, model->network.logit_scale);
+    /* Collectives of ranks that share a model are no part of a graph. */
+    run.by_graph = model->device->graphs && model->model_size <= 1 && !run.by_copy;
     model->decode.rows = n_rows;
     model->decode.tokens = args->max_new_tokens;
     sago_status status = read_inputs(&run, inputs, n_rows, input_length);
     if (status == SAGO_OK) status = decode_all(&run, out, lengths, logprobs);
+    forget_graph(&run);
     free(run.slots);
     free(run.draws);
     return status;

@@ -213,8 +213,10 @@ sago_status sago_model_open(const sago_model_shape *shape, const sago_registry *
 
     sago_arena host = sago_arena_measure();
     plan_host(model, &host);
-    SAGO_TRY_TO(done, sago_arena_open(&model->host, host.peak_bytes));
-    plan_host(model, &model->host);
+    SAGO_TRY_TO(done, device->ops->allocate_host(device, &model->host, host.peak_bytes));
+    size_t host_bytes = host.peak_bytes;
+    sago_arena_over(&host, model->host, host_bytes);
+    plan_host(model, &host);
 done:
     sago_registry_free(&declared);
     if (status == SAGO_OK)
@@ -230,7 +232,7 @@ void sago_model_close(sago_model *model) {
         if (model->stages[i].memory) model->device->ops->release_host(model->device, model->stages[i].memory);
     if (model->memory) model->device->ops->release(model->device, model->memory);
     sago_greedy_release(model->device, &model->greedy);
-    sago_arena_close(&model->host);
+    if (model->host) model->device->ops->release_host(model->device, model->host);
     sago_stack_saved_close(&model->encoder);
     sago_stack_saved_close(&model->decoder);
     free(model->decode.caches);

@@ -143,6 +143,7 @@ typedef struct sago_generate_args {
 /**
  * Decodes with a KV cache. inputs i32[n_rows, Si] (0-padded), out i32[n_rows, max_new_tokens] (0 after EOS),
  * lengths[n_rows] counts EOS; logprob[n_rows] = sum over produced tokens (may be NULL). All host memory.
+ * Where the device has graphs, steps that repeat are launched as one, with the same results.
  * With neither logprobs nor a temperature, a device may find the tokens without computing all logits
  * (kernels/greedy.h); they are the same.
  */

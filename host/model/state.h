@@ -57,7 +57,7 @@ struct sago_model {
     } stages[SAGO_STAGES];
     int stage; /* the one to be filled next */
 
-    sago_arena host;
+    void *host; /* what is copied to the host and from it; of allocate_host */
     float *host_logprobs;
 };
 

@@ -244,7 +244,9 @@ static sago_status choose_model(sago_trainer *t, int64_t step, sago_ckpt **sourc
 static sago_status open_device(sago_trainer *t) {
     const sago_config *config = t->config;
     int threads = config->threads > 0 ? (int)config->threads : sago_mesh_cores(t->mesh);
-    return sago_device_open_local(config->device, threads, t->mesh->local_rank, &t->device);
+    SAGO_TRY(sago_device_open_local(config->device, threads, t->mesh->local_rank, &t->device));
+    if (!config->graphs) t->device->graphs = NULL;
+    return SAGO_OK;
 }
 
 /* What rank 0 kept or chose; the config then says it, and with it config.yaml and the checkpoints. */

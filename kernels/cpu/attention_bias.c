@@ -9,7 +9,8 @@ attention_bias SAGO_CPU(attention_bias_fill)(void *memory, const sago_attention_
     bias.stride = lanes_up(z->queries + z->keys) + LANES;
     bias.rows = memory;
     bias.buckets = (int32_t *)(bias.rows + z->heads * bias.stride);
-    int64_t count = z->queries + z->keys - 1, origin = z->queries - 1 + args->query_offset;
+    int64_t offset = args->query_offset + (args->position.data ? *(const int32_t *)args->position.data : 0);
+    int64_t count = z->queries + z->keys - 1, origin = z->queries - 1 + offset;
     int64_t far = sago_attention_far(z->n_buckets, args->bias_bidirectional, args->bias_max_distance);
     for (int64_t d = 0; d < count; d++) {
         int64_t relative = d - origin;

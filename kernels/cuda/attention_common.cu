@@ -3,15 +3,17 @@
 
 #include "attention_bucket.h"
 
-/* Entry e of head h: the bias of distance e - far - ATTENTION_BIAS_PAD, cut to where the buckets change. */
+/* Entry e of head h: the bias of distance e - far - ATTENTION_BIAS_PAD, cut to where the buckets change, less the
+ * position. */
 template <typename T>
 static __global__ void attention_bias_kernel(float *out, const T *table, int stride, int far, int heads,
                                              int n_buckets, bool bidirectional, int max_distance,
-                                             float unit) {
+                                             const int32_t *position, float unit) {
     int at = (int)(blockIdx.x * blockDim.x + threadIdx.x);
     if (at >= stride) return;
     int distance = at - far - ATTENTION_BIAS_PAD;
     distance = distance < -far ? -far : distance > far ? far : distance;
+    if (position) distance -= *position;
     int bucket = sago_attention_bucket(distance, n_buckets, bidirectional, max_distance);
     for (int h = (int)blockIdx.y; h < heads; h += (int)gridDim.y)
         out[(int64_t)h * stride + at] = to_float(table[(int64_t)bucket * heads + h]) * unit;
@@ -40,13 +42,14 @@ sago_status SAGO_GPU(attention_prepare)(sago_gpu *gpu, const char *operation,
     p.mask = sago_mask_make(&args->dropout, sizes->keys);
     p.dropout_pitch = (int)p.mask.pitch;
     p.dropout_quads = p.mask.first % 4 == 0 && p.mask.pitch % 4 == 0; /* and so is the stride of rows */
+    const int32_t *position = (const int32_t *)args->position.data;
     size_t bias_bytes = 0;
     if (sizes->n_buckets > 0) {
         int64_t far = sago_attention_far(sizes->n_buckets, args->bias_bidirectional, args->bias_max_distance);
         int64_t farthest =
             sizes->queries + sizes->keys + (p.query_offset < 0 ? -p.query_offset : p.query_offset);
-        p.bias_far = (int)(far < farthest ? far : farthest);
-        p.bias_near_end = args->bias_bidirectional ? p.bias_far : 0;
+        p.bias_far = (int)(far < farthest && !position ? far : farthest);
+        p.bias_near_end = args->bias_bidirectional || position ? p.bias_far : 0;
         p.bias_stride = 2 * (p.bias_far + ATTENTION_BIAS_PAD) + 1;
         bias_bytes = ((size_t)p.heads * (size_t)p.bias_stride * sizeof(float) + 255) / 256 * 256;
     }
@@ -62,7 +65,7 @@ sago_status SAGO_GPU(attention_prepare)(sago_gpu *gpu, const char *operation,
                       SAGO_TRY(SAGO_LAUNCH(gpu, attention_bias_kernel<T>, dim3(blocks, rows), threads, 0,
                                            (float *)workspace, (const T *)args->bias.data, p.bias_stride,
                                            p.bias_far, p.heads, sizes->n_buckets, args->bias_bidirectional,
-                                           args->bias_max_distance, bias_unit)));
+                                           args->bias_max_distance, position, bias_unit)));
     }
     *out = p;
     return SAGO_OK;

@@ -31,7 +31,8 @@ typedef struct attention_problem {
      * bias + h * bias_stride, and distance 0 stands bias_far + ATTENTION_BIAS_PAD after that. Distances <=
      * -bias_far have one value, and so have those >= bias_near_end. Both ends repeat it ATTENTION_BIAS_PAD
      * times: a tile with any distance between the two finds all its distances in the table, without a bound
-     * to check. NULL: no bias.
+     * to check. A position that only the device knows moves the entries, all distances then being near ones.
+     * NULL: no bias.
      */
     const float *bias;
     int bias_stride, bias_far, bias_near_end;

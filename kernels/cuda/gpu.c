@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "graph.h"
+
 #include "gpu_ops.h"
 #include "str.h"
 
@@ -16,7 +18,7 @@
 enum {
     MARKS = 256,               /* that may be told apart; an older one is waited for by a newer one's event */
     WORKSPACE_GRAIN = 1 << 20, /* the workspace grows in whole ones */
-    RETIRED = 64,
+    RETIRED = 64, /* workspaces that may still be in use */
 };
 
 /* Memory that allocate or allocate_host handed out. */
@@ -33,8 +35,9 @@ typedef struct inside {
     sago_mark newest;
     block *blocks;
     int n_blocks, room;
-    void *retired[RETIRED]; /* sim: workspaces of operations that may not have run yet */
+    void *retired[RETIRED]; /* of operations that may not have run yet (sim), or of graphs (cuda) */
     int n_retired;
+    size_t most_workspace_bytes; /* that an operation has asked for */
 } inside;
 
 static inside *inside_of(sago_device *device) {
@@ -99,6 +102,12 @@ static sago_status no_memory(sago_gpu *gpu, size_t bytes, const char *purpose) {
             hint ? "; lower train.micro_batch or train.loss_chunk, or set train.recompute=true" : "");
     sago_str_free(&held);
     return status;
+}
+
+/* For the thread that hands over work. */
+static sago_status wait_for_compute(sago_gpu *gpu) {
+    gpu->device.host_waits++;
+    return SAGO_GPU(rt_stream_wait)(gpu->compute);
 }
 
 static void count(sago_gpu *gpu, int64_t bytes) {
@@ -170,6 +179,17 @@ void SAGO_GPU(release_host)(sago_device *device, void *memory) {
 /* --- scratch
  * ------------------------------------------------------------------------------------------------- */
 
+static sago_status note_workspace(sago_gpu *gpu, size_t bytes) {
+    inside *in = gpu->inside;
+    if (bytes <= in->most_workspace_bytes) return SAGO_OK;
+    if (gpu->recorded)
+        return sago_fail(SAGO_E_INTERNAL,
+                         DEVICE_NAME ": %zu bytes of scratch are wanted in a graph, more than ever before it",
+                         bytes);
+    in->most_workspace_bytes = bytes;
+    return SAGO_OK;
+}
+
 #ifdef SAGO_SIM
 
 /*
@@ -179,28 +199,47 @@ void SAGO_GPU(release_host)(sago_device *device, void *memory) {
  */
 sago_status SAGO_GPU(workspace)(sago_gpu *gpu, size_t bytes, void **out) {
     inside *in = gpu->inside;
-    if (in->n_retired == RETIRED) SAGO_TRY(SAGO_GPU(synchronize)(&gpu->device));
-    if (gpu->workspace) in->retired[in->n_retired++] = gpu->workspace;
-    count(gpu, -(int64_t)gpu->workspace_bytes);
-    gpu->workspace = NULL, gpu->workspace_bytes = 0;
     *out = NULL;
-    sago_status status = SAGO_GPU(rt_malloc)(&gpu->workspace, bytes ? bytes : 1);
+    SAGO_TRY(note_workspace(gpu, bytes));
+    if (!gpu->recorded) {
+        if (in->n_retired == RETIRED) {
+            SAGO_TRY(SAGO_GPU(rt_stream_wait)(gpu->compute));
+            SAGO_GPU(free_retired)(gpu);
+        }
+        if (gpu->workspace) in->retired[in->n_retired++] = gpu->workspace;
+        count(gpu, -(int64_t)gpu->workspace_bytes);
+        gpu->workspace = NULL, gpu->workspace_bytes = 0;
+    }
+    sago_status status = SAGO_GPU(rt_malloc)(out, bytes ? bytes : 1);
     if (status == SAGO_E_MEMORY) return no_memory(gpu, bytes, "scratch");
     SAGO_TRY(status);
-    gpu->workspace_bytes = bytes;
-    count(gpu, (int64_t)bytes);
-    *out = gpu->workspace;
-    return SAGO_GPU(rt_set)(gpu->workspace, 0xff, bytes, gpu->compute);
+    if (gpu->recorded) {
+        SAGO_GPU(graph_keep)(gpu->recorded, *out);
+    } else {
+        gpu->workspace = *out, gpu->workspace_bytes = bytes;
+        count(gpu, (int64_t)bytes);
+    }
+    return SAGO_GPU(rt_set)(*out, 0xff, bytes, gpu->compute);
+}
+
+void SAGO_GPU(free_retired)(sago_gpu *gpu) {
+    inside *in = gpu->inside;
+    while (in->n_retired > 0) SAGO_GPU(rt_free)(in->retired[--in->n_retired]);
 }
 
 #else
 
 sago_status SAGO_GPU(workspace)(sago_gpu *gpu, size_t bytes, void **out) {
+    inside *in = gpu->inside;
+    SAGO_TRY(note_workspace(gpu, bytes));
     if (bytes > gpu->workspace_bytes) {
         size_t room = (bytes + WORKSPACE_GRAIN - 1) / WORKSPACE_GRAIN * WORKSPACE_GRAIN;
-        /* Operations that are under way may still use the old one. */
-        SAGO_TRY(SAGO_GPU(rt_stream_wait)(gpu->compute));
-        SAGO_GPU(rt_free)(gpu->workspace);
+        /* Operations that are under way may still use the old one, and graphs later. */
+        SAGO_TRY(wait_for_compute(gpu));
+        if (gpu->workspace && in->n_retired == RETIRED)
+            return sago_fail(SAGO_E_INTERNAL, DEVICE_NAME ": scratch has grown too often under a graph");
+        if (gpu->workspace) in->retired[in->n_retired++] = gpu->workspace;
+        SAGO_GPU(free_retired)(gpu);
         count(gpu, -(int64_t)gpu->workspace_bytes);
         gpu->workspace = NULL, gpu->workspace_bytes = 0;
         *out = NULL;
@@ -214,11 +253,12 @@ sago_status SAGO_GPU(workspace)(sago_gpu *gpu, size_t bytes, void **out) {
     return SAGO_OK;
 }
 
-#endif
-
-static void free_retired(inside *in) {
-    while (in->n_retired > 0) SAGO_GPU(rt_free)(in->retired[--in->n_retired]);
+void SAGO_GPU(free_retired)(sago_gpu *gpu) {
+    inside *in = gpu->inside;
+    while (gpu->n_graphs == 0 && in->n_retired > 0) SAGO_GPU(rt_free)(in->retired[--in->n_retired]);
 }
+
+#endif
 
 /* --- copies
  * ---------------------------------------------------------------------------------------------------- */
@@ -232,14 +272,14 @@ sago_status SAGO_GPU(upload)(sago_device *device, void *to_device, const void *f
     bool pinned = is_pinned(in, from_host);
     pthread_mutex_unlock(&in->lock);
     /* Pinned memory is read while the copy runs, other memory before rt_copy returns. */
-    return pinned ? SAGO_GPU(rt_stream_wait)(gpu->compute) : SAGO_OK;
+    return pinned ? wait_for_compute(gpu) : SAGO_OK;
 }
 
 sago_status SAGO_GPU(download)(sago_device *device, void *to_host, const void *from_device, size_t bytes) {
     sago_gpu *gpu = sago_gpu_of(device);
     if (bytes == 0) return SAGO_OK;
     SAGO_TRY(SAGO_GPU(rt_copy)(to_host, from_device, bytes, SAGO_DEVICE_TO_HOST, gpu->compute));
-    return SAGO_GPU(rt_stream_wait)(gpu->compute);
+    return wait_for_compute(gpu);
 }
 
 /*
@@ -260,8 +300,8 @@ sago_status SAGO_GPU(download_async)(sago_device *device, void *to_host, const v
 
 sago_status SAGO_GPU(synchronize)(sago_device *device) {
     sago_gpu *gpu = sago_gpu_of(device);
-    SAGO_TRY(SAGO_GPU(rt_stream_wait)(gpu->compute));
-    free_retired(gpu->inside);
+    SAGO_TRY(wait_for_compute(gpu));
+    SAGO_GPU(free_retired)(gpu);
     return SAGO_GPU(rt_stream_wait)(gpu->copies);
 }
 
@@ -367,6 +407,7 @@ sago_status SAGO_GPU(open)(const char *variant, int n_threads, int local_rank, s
     pthread_mutex_init(&in->copying, NULL);
     gpu->inside = in;
     gpu->device = (sago_device){.ops = &SAGO_GPU(table),
+                                .graphs = &SAGO_GPU(graphs),
                                 .name = DEVICE_NAME,
                                 .n_threads = n_threads,
                                 .has_bf16 = true,
@@ -399,7 +440,7 @@ void SAGO_GPU(close)(sago_device *device) {
     for (int i = 0; i < MARKS; i++)
         if (in->events[i]) SAGO_GPU(rt_event_close)(in->events[i]);
     if (gpu->workspace) SAGO_GPU(rt_free)(gpu->workspace);
-    free_retired(in);
+    SAGO_GPU(free_retired)(gpu);
     if (gpu->compute) SAGO_GPU(rt_stream_close)(gpu->compute);
     if (gpu->copies) SAGO_GPU(rt_stream_close)(gpu->copies);
     sago_error_give(&failure);

@@ -23,6 +23,8 @@ typedef struct sago_gpu {
     size_t workspace_bytes;
     void *products; /* matrix products' own state: cuBLASLt handles and chosen algorithms, or the cpu device in sim */
     void *optimizer; /* Adafactor's tables on their way to the device (adafactor_table.c) */
+    sago_graph *recorded; /* the graph that is being recorded; NULL: none */
+    int n_graphs;         /* that exist */
     void *inside;   /* gpu.c's own: marks, the list of what is allocated, locks */
 } sago_gpu;
 

@@ -3,7 +3,8 @@
  * The few calls by which the host side of the GPU devices reaches a GPU: memory, streams, events, launches.
  *
  * Two implementations: runtime_cuda.cu (the CUDA runtime) and kernels/sim/runtime_sim.cpp (the host: memory is
- * malloc with guards, a stream is an ordered queue, a launch runs the kernel's text on fibers). Everything above this
+ * malloc with guards, a stream is an ordered queue, a launch runs the kernel's text on fibers, a recording is a list of
+ * what was handed over). Everything above this
  * file is the same source on both, so that CI runs it without a GPU. All calls return SAGO_OK or SAGO_E_DEVICE with the
  * runtime's own words; memory that does not fit is SAGO_E_MEMORY with what was asked for and what is free.
  */
@@ -28,6 +29,7 @@ extern "C" {
 
 typedef struct sago_stream sago_stream; /* work in order; NULL is no stream */
 typedef struct sago_event sago_event;   /* a point in a stream's work */
+typedef struct sago_recording sago_recording; /* work of a stream, to be handed over again */
 
 typedef struct sago_gpu_properties {
     char name[96];
@@ -68,6 +70,16 @@ typedef enum sago_copy_kind { SAGO_HOST_TO_DEVICE, SAGO_DEVICE_TO_HOST, SAGO_DEV
 /** Enqueues a copy. Host memory that is not from rt_malloc_host is read, or written, before the call returns. */
 sago_status SAGO_GPU(rt_copy)(void *to, const void *from, size_t bytes, sago_copy_kind kind, sago_stream *stream);
 sago_status SAGO_GPU(rt_set)(void *to, int byte, size_t bytes, sago_stream *stream);
+
+/**
+ * From here to rt_record_end, what this thread hands to the stream is recorded and not run: launches, copies of device
+ * and pinned memory, fills. A recording launched puts all of it behind the work of a stream, as one. What waits, and an
+ * event's record, makes the recording fail, which rt_record_end tells; it is to be called in any case.
+ */
+sago_status SAGO_GPU(rt_record_begin)(sago_stream *stream);
+sago_status SAGO_GPU(rt_record_end)(sago_stream *stream, sago_recording **out);
+sago_status SAGO_GPU(rt_recording_launch)(const sago_recording *recording, sago_stream *stream);
+void SAGO_GPU(rt_recording_close)(sago_recording *recording); /* not while it runs */
 
 #ifdef SAGO_SIM
 /**

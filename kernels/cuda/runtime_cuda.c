@@ -151,6 +151,32 @@ sago_status SAGO_GPU(rt_set)(void *to, int byte, size_t bytes, sago_stream *stre
     return check(cudaMemsetAsync(to, byte, bytes, of(stream)), "setting memory");
 }
 
+/* What other threads do meanwhile (copies of a checkpoint, allocations) is no concern of the recording's. */
+sago_status SAGO_GPU(rt_record_begin)(sago_stream *stream) {
+    return check(cudaStreamBeginCapture(of(stream), cudaStreamCaptureModeThreadLocal), "recording a graph");
+}
+
+sago_status SAGO_GPU(rt_record_end)(sago_stream *stream, sago_recording **out) {
+    cudaGraph_t graph = NULL;
+    cudaGraphExec_t executable = NULL;
+    *out = NULL;
+    cudaError_t error = cudaStreamEndCapture(of(stream), &graph);
+    if (error == cudaSuccess) error = cudaGraphInstantiate(&executable, graph, 0);
+    if (graph) (void)cudaGraphDestroy(graph);
+    (void)cudaGetLastError(); /* else the next launch would report it again */
+    SAGO_TRY(check(error, "recording a graph"));
+    *out = (sago_recording *)executable;
+    return SAGO_OK;
+}
+
+sago_status SAGO_GPU(rt_recording_launch)(const sago_recording *recording, sago_stream *stream) {
+    return check(cudaGraphLaunch((cudaGraphExec_t)recording, of(stream)), "launching a graph");
+}
+
+void SAGO_GPU(rt_recording_close)(sago_recording *recording) {
+    (void)cudaGraphExecDestroy((cudaGraphExec_t)recording);
+}
+
 sago_status SAGO_GPU(rt_launched)(const char *kernel) {
     cudaError_t error = cudaGetLastError();
     if (error == cudaSuccess) return SAGO_OK;

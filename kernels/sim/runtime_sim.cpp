@@ -59,10 +59,16 @@ thread_local std::shared_ptr<context> current;
 
 } // namespace
 
+struct sago_recording {
+    std::vector<task> tasks;
+};
+
 struct sago_stream {
     std::shared_ptr<context> owner;
     std::deque<task> tasks;
     uint64_t handed_over, done;
+    sago_recording *recording; /* where tasks go instead; nullptr: nowhere */
+    const char *spoiled;       /* what made the recording fail; nullptr: nothing */
 };
 
 struct sago_event {
@@ -215,12 +221,23 @@ sago_status outcome(context *c) {
     return c->failure.status == SAGO_OK ? SAGO_OK : sago_error_give(&c->failure);
 }
 
+/* What waits, or is waited for, has no place in a recording. */
+sago_status refuse(sago_stream *stream, const char *what) {
+    if (!stream->spoiled) stream->spoiled = what;
+    return sago_fail(SAGO_E_DEVICE, "sim: %s while a graph is recorded", what);
+}
+
 sago_status wait_for(sago_stream *stream) {
+    if (stream->recording) return refuse(stream, "a wait");
     work(stream, stream->handed_over);
     return outcome(stream->owner.get());
 }
 
 void hand_over(sago_stream *stream, task &&next) {
+    if (stream->recording) {
+        stream->recording->tasks.push_back(std::move(next));
+        return;
+    }
     stream->tasks.push_back(std::move(next));
     stream->handed_over++;
 }
@@ -378,7 +395,7 @@ sago_status SAGO_GPU(rt_stream_open)(sago_stream **out) {
     if (!current) return sago_fail(SAGO_E_INTERNAL, "sim: a stream before a device");
     std::lock_guard<std::mutex> held(lock);
     make_registries();
-    *out = new sago_stream{current, {}, 0, 0};
+    *out = new sago_stream{current, {}, 0, 0, nullptr, nullptr};
     streams->push_back(*out);
     return SAGO_OK;
 }
@@ -407,6 +424,7 @@ void SAGO_GPU(rt_event_close)(sago_event *event) {
 
 sago_status SAGO_GPU(rt_event_record)(sago_event *event, sago_stream *stream) {
     std::lock_guard<std::mutex> held(lock);
+    if (stream->recording) return refuse(stream, "an event's record");
     event->at->stream = stream;
     event->at->owner = stream->owner;
     event->at->recorded = ++last_record;
@@ -424,6 +442,7 @@ sago_status SAGO_GPU(rt_event_wait)(sago_event *event) {
 
 sago_status SAGO_GPU(rt_stream_wait_event)(sago_stream *stream, sago_event *event) {
     std::lock_guard<std::mutex> held(lock);
+    if (stream->recording) return refuse(stream, "a wait for an event");
     if (event->at->recorded)
         hand_over(stream, task{task::WAIT, "an event", nullptr, event->at, event->at->recorded});
     return SAGO_OK;
@@ -443,6 +462,7 @@ sago_status SAGO_GPU(rt_copy)(void *to, const void *from, size_t bytes, sago_cop
     if (kind != SAGO_HOST_TO_DEVICE && !is_device(from, bytes))
         return sago_fail(SAGO_E_DEVICE, "sim: a copy of %zu bytes from what is not device memory", bytes);
     if (kind == SAGO_HOST_TO_DEVICE && !is_pinned(from, bytes)) {
+        if (stream->recording) return refuse(stream, "a copy of memory that is not pinned");
         const char *first = static_cast<const char *>(from);
         std::vector<char> now(first, first + bytes);
         hand_over(stream, "a copy to the device", [to, now]() {
@@ -467,6 +487,37 @@ sago_status SAGO_GPU(rt_set)(void *to, int byte, size_t bytes, sago_stream *stre
         return SAGO_OK;
     });
     return SAGO_OK;
+}
+
+sago_status SAGO_GPU(rt_record_begin)(sago_stream *stream) {
+    std::lock_guard<std::mutex> held(lock);
+    if (stream->recording) return sago_fail(SAGO_E_DEVICE, "sim: the stream is being recorded already");
+    stream->recording = new sago_recording();
+    stream->spoiled = nullptr;
+    return SAGO_OK;
+}
+
+sago_status SAGO_GPU(rt_record_end)(sago_stream *stream, sago_recording **out) {
+    std::lock_guard<std::mutex> held(lock);
+    *out = nullptr;
+    if (!stream->recording) return sago_fail(SAGO_E_DEVICE, "sim: the stream is not being recorded");
+    if (stream->spoiled)
+        delete stream->recording;
+    else
+        *out = stream->recording;
+    stream->recording = nullptr;
+    return *out ? SAGO_OK : sago_fail(SAGO_E_DEVICE, "sim: %s while a graph was recorded", stream->spoiled);
+}
+
+sago_status SAGO_GPU(rt_recording_launch)(const sago_recording *recording, sago_stream *stream) {
+    std::lock_guard<std::mutex> held(lock);
+    for (const task &one : recording->tasks) hand_over(stream, task(one));
+    return SAGO_OK;
+}
+
+void SAGO_GPU(rt_recording_close)(sago_recording *recording) {
+    std::lock_guard<std::mutex> held(lock);
+    delete recording;
 }
 
 sago_status SAGO_GPU(rt_host_function)(sago_stream *stream, sago_status (*function)(void *argument),

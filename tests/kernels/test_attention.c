@@ -322,10 +322,15 @@ static void decode_body(suite_run *run, const void *context) {
                    (size_t)query_row * sizeof(float));
         suite_ok(
             ops->upload(run->device, q_one.data, scratch, (size_t)(c->batch * query_row) * sizeof(float)));
+        if (t > 0) {
+            for (int64_t b = 0; b < c->batch; b++) numbers[b] = (int32_t)t - 1;
+            suite_ok(ops->upload(run->device, at.data, numbers, (size_t)c->batch * sizeof(int32_t)));
+        }
         for (int64_t b = 0; b < c->batch; b++) numbers[b] = (int32_t)t + 1;
         suite_ok(ops->upload(run->device, hi.data, numbers, (size_t)c->batch * sizeof(int32_t)));
         sago_attention_args step = args;
-        step.lo = lo, step.hi = hi, step.query_offset = t;
+        step.lo = lo, step.hi = hi, step.position = sago_tensor_1d(at.data, SAGO_I32, 1);
+        step.query_offset = t == 0 ? 0 : 1; /* the rest is the device's */
         suite_ok(ops->attention_forward(run->device, o_one, lse_one, q_one, k_cache, v_cache, &step));
         suite_ok(
             ops->download(run->device, scratch, o_one.data, (size_t)(c->batch * query_row) * sizeof(float)));
@@ -430,6 +435,9 @@ static void errors_body(suite_run *run, const void *context) {
     suite_expect_shape_error(ops->attention_forward(run->device, o, lse, q, k, v, &wrong),
                              "attention_forward");
     wrong = args, wrong.dropout.rate = 0.5f, wrong.dropout.pitch = c->keys - 1;
+    suite_expect_shape_error(ops->attention_forward(run->device, o, lse, q, k, v, &wrong),
+                             "attention_forward");
+    wrong = args, wrong.position = sago_tensor_1d(args.lo.data, SAGO_I32, 1);
     suite_expect_shape_error(ops->attention_forward(run->device, o, lse, q, k, v, &wrong),
                              "attention_forward");
     wrong = args, wrong.bias_max_distance = 1;

@@ -239,6 +239,68 @@ static void inputs_may_be_missing_for_t5_alone(void **state) {
     }
 }
 
+/* Sim's graphs, and how often one was launched. */
+static const sago_graph_ops *real_graphs;
+static int64_t count_launches;
+
+static sago_status counted_launch(sago_device *device, const sago_graph *graph) {
+    count_launches++;
+    return real_graphs->launch(device, graph);
+}
+
+/* On sim, whose graphs keep what a step was told by value: launched steps equal steps operation by operation. */
+static void a_graph_of_steps_changes_nothing(void **state) {
+    (void)state;
+    static const sago_sample_args samples[] = {{.top_p = 1}, {.temperature = 0.9f, .top_p = 1, .key = 4}};
+    for (small_kind kind = 0; kind < SMALL_KINDS; kind++) {
+        small_model small;
+        small_open(&small, kind, (small_options){.inference = true});
+        sago_device *sim;
+        assert_int_equal(sago_device_open("sim", 1, &sim), SAGO_OK);
+        real_graphs = sim->graphs;
+        sago_graph_ops counted_graphs = *real_graphs;
+        counted_graphs.launch = counted_launch;
+        const sago_model_options options = {.max_rows = 4,
+                                            .input_length = SMALL_INPUTS,
+                                            .target_length = SMALL_TARGETS,
+                                            .prefix = small.prefix,
+                                            .loss_chunk_tokens = 7,
+                                            .generate_rows = SMALL_GENERATE_ROWS,
+                                            .generate_inputs = SMALL_INPUTS,
+                                            .generate_tokens = SMALL_GENERATE_TOKENS};
+        size_t bytes = (size_t)small.registry.n_elements * sizeof(float);
+        sago_model *model;
+        void *values;
+        assert_int_equal(sago_model_open(&small.shape, &small.registry, sim, NULL, &options, &model), SAGO_OK);
+        assert_int_equal(sim->ops->allocate(sim, &values, bytes), SAGO_OK);
+        assert_int_equal(sim->ops->upload(sim, values, small.values, bytes), SAGO_OK);
+        int32_t inputs[ROWS * SMALL_INPUTS], out[2][ROWS * TOKENS], lengths[2][ROWS];
+        double logprobs[2][ROWS];
+        fill_inputs(inputs);
+        for (int s = 0; s < 2; s++) {
+            sago_generate_args args = {.max_new_tokens = TOKENS, .eos_id = -1, .sample = samples[s]};
+            for (int round = 0; round < 2; round++) { /* of all tokens, then with rows that end early */
+                int64_t before = count_launches;
+                for (int with = 0; with < 2; with++) {
+                    sim->graphs = with ? &counted_graphs : NULL;
+                    assert_int_equal(sago_model_generate(model, values, inputs, ROWS, SMALL_INPUTS, &args,
+                                                         out[with], lengths[with], logprobs[with]),
+                                     SAGO_OK);
+                }
+                assert_true(round > 0 || count_launches - before >= TOKENS - 3);
+                assert_memory_equal(out[0], out[1], sizeof out[0]);
+                assert_memory_equal(lengths[0], lengths[1], sizeof lengths[0]);
+                assert_memory_equal(logprobs[0], logprobs[1], sizeof logprobs[0]);
+                args.eos_id = out[0][TOKENS / 2];
+            }
+        }
+        sim->ops->release(sim, values);
+        sago_model_close(model);
+        sago_device_close(sim);
+        small_close(&small);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(greedy_equals_the_decoder_without_a_cache),
@@ -247,6 +309,7 @@ int main(void) {
         cmocka_unit_test(samples_follow_their_seed),
         cmocka_unit_test(limits_are_checked),
         cmocka_unit_test(inputs_may_be_missing_for_t5_alone),
+        cmocka_unit_test(a_graph_of_steps_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
