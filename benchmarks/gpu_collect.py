@@ -58,6 +58,31 @@ def step_rows(steps, peers):
             yield *(mine if i == 0 else ("",) * 5), *other
 
 
+def of_kind(folder, prefix):
+    """What the programs of a kind printed, by the names that gpu.sh gave them."""
+    found = {}
+    for name in sorted(os.listdir(folder)):
+        if name.startswith(prefix) and name.endswith(".json"):
+            try:
+                found[name[len(prefix):-5]] = json.load(open(os.path.join(folder, name)))
+            except ValueError:
+                pass  # the program failed
+    return found
+
+
+def generation_rows(generations, peers):
+    """A row a run of bench_generate, beside each peer of its name."""
+    for name, run in generations.items():
+        number = lambda of, key: f"{of[key]['median']:.4g}" if of else "-"
+        plain, tokens = run.get("without_graphs"), run["tokens_per_second"]["median"]
+        mine = (name, number(run, "milliseconds_per_step"), number(run, "tokens_per_second"),
+                f"{run['bandwidth_gb_per_second']:.4g}", number(plain, "milliseconds_per_step"), number(plain, "tokens_per_second"))
+        beside = [p for p in peers if p.get("generate") == name and "tokens_per_second" in p]
+        for i, p in enumerate(beside or [None]):
+            other = ("-",) * 3 if p is None else (p["peer"], f"{p['tokens_per_second']:.4g}", "%.2f" % (tokens / p["tokens_per_second"]))
+            yield *(mine if i == 0 else ("",) * 6), *other
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
@@ -66,13 +91,7 @@ def main():
     args = parser.parse_args()
     at = lambda name: os.path.join(args.folder, name)
     kernels, peers = lines(at("kernels.jsonl")), lines(at("peers.jsonl"))
-    steps = {}
-    for name in sorted(os.listdir(args.folder)):
-        if name.startswith("train_step-") and name.endswith(".json"):
-            try:
-                steps[name[11:-5]] = json.load(open(at(name)))
-            except ValueError:
-                pass
+    steps, generations = of_kind(args.folder, "train_step-"), of_kind(args.folder, "generate-")
     whole = {
         "date": datetime.date.today().isoformat(),
         "commit": asked("git", "rev-parse", "--short", "HEAD"),
@@ -86,6 +105,7 @@ def main():
         "kernels": kernels,
         "peers": peers,
         "train_step": steps,
+        "generate": generations,
     }
     json.dump(whole, open(at("gpu.json"), "w"), indent=1)
     with open(at("gpu.md"), "w") as page:
@@ -102,6 +122,10 @@ def main():
         page.write("\n| step | sago, ms | rows/s | tokens/s | MFU | peer | ms | rows/s | tokens/s | MFU | sago over peer |\n"
                    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
         for row in step_rows(steps, peers):
+            page.write("| " + " | ".join(row) + " |\n")
+        page.write("\n| generation | ms a step | tokens/s | GB/s of weights | without graphs: ms a step | tokens/s "
+                   "| peer | tokens/s | sago over peer |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
+        for row in generation_rows(generations, peers):
             page.write("| " + " | ".join(row) + " |\n")
         page.write("\n| stage | result | seconds |\n| --- | --- | --- |\n")
         for s in whole["stages"]:

@@ -23,8 +23,9 @@
 
 typedef struct nccl_state {
     const sago_cuda_entry *cuda;
-    sago_nccl *groups[SAGO_N_AXES]; /* NULL: an axis of one rank */
+    sago_nccl *groups[SAGO_N_AXES]; /* NULL: an axis of one rank; axes of the same ranks have one */
     bool aborted;                   /* under the lock below */
+    struct nccl_state *next;
 } nccl_state;
 
 typedef struct nccl_work {
@@ -32,9 +33,17 @@ typedef struct nccl_work {
     uint64_t ticket;
 } nccl_work;
 
-/* What the communication thread watches: one mesh at a time has its sums on GPUs. */
+/* What the communication thread watches: the states of all views of the mesh that have their sums on GPUs, the
+ * trainer's and its model's. */
 static pthread_mutex_t watched_lock = PTHREAD_MUTEX_INITIALIZER;
 static nccl_state *watched;
+
+/* An axis that has a group of its own, and not that of one before it. */
+static bool owns_group(const nccl_state *s, int axis) {
+    for (int a = 0; a < axis; a++)
+        if (s->groups[a] == s->groups[axis]) return false;
+    return s->groups[axis] != NULL;
+}
 
 /* --- choosing
  * ------------------------------------------------------------------------------------------------------ */
@@ -81,18 +90,20 @@ bool comm_nccl_is_open(void) {
 
 void comm_nccl_abort(void) {
     pthread_mutex_lock(&watched_lock);
-    if (watched && !watched->aborted)
+    for (nccl_state *s = watched; s; s = s->next) {
         for (int a = 0; a < SAGO_N_AXES; a++)
-            if (watched->groups[a]) watched->cuda->nccl_abort(watched->groups[a]);
-    if (watched) watched->aborted = true;
+            if (!s->aborted && owns_group(s, a)) s->cuda->nccl_abort(s->groups[a]);
+        s->aborted = true;
+    }
     pthread_mutex_unlock(&watched_lock);
 }
 
 sago_status comm_nccl_poll(void) {
     sago_status status = SAGO_OK;
     pthread_mutex_lock(&watched_lock);
-    for (int a = 0; a < SAGO_N_AXES && status == SAGO_OK && watched && !watched->aborted; a++)
-        if (watched->groups[a]) status = watched->cuda->nccl_poll(watched->groups[a]);
+    for (nccl_state *s = watched; s; s = s->next)
+        for (int a = 0; a < SAGO_N_AXES && status == SAGO_OK && !s->aborted; a++)
+            if (owns_group(s, a)) status = s->cuda->nccl_poll(s->groups[a]);
     pthread_mutex_unlock(&watched_lock);
     return status;
 }
@@ -104,10 +115,11 @@ static sago_status known_failure(void) {
     return failure.status == SAGO_OK ? SAGO_OK : sago_error_give(&failure);
 }
 
-/* NCCL says that something is wrong; the heartbeats say who, or end this process, within the timeout. */
+/* NCCL says that something is wrong; the heartbeats say who, or end this process, within the timeout. What the
+ * GPU itself reports is this rank's own trouble. */
 static sago_status explain(sago_status status) {
     sago_error found;
-    if (status == SAGO_OK) return SAGO_OK;
+    if (status != SAGO_E_COMM) return status;
     sago_error_take(status, &found);
     pthread_mutex_lock(&comm.lock);
     int64_t until = sago_now_ns() + (int64_t)((comm.timeout_seconds + 5) * 1e9);
@@ -125,10 +137,14 @@ static sago_status explain(sago_status status) {
 static void nccl_close(void *state) {
     nccl_state *s = state;
     pthread_mutex_lock(&watched_lock);
-    if (watched == s) watched = NULL;
+    for (nccl_state **at = &watched; *at; at = &(*at)->next)
+        if (*at == s) {
+            *at = s->next;
+            break;
+        }
     pthread_mutex_unlock(&watched_lock);
-    for (int a = 0; a < SAGO_N_AXES; a++)
-        if (s->groups[a]) s->cuda->nccl_close(s->groups[a]);
+    for (int a = SAGO_N_AXES - 1; a >= 0; a--)
+        if (owns_group(s, a)) s->cuda->nccl_close(s->groups[a]);
     free(s);
 }
 
@@ -147,13 +163,17 @@ static sago_status connect(nccl_state *s, sago_mesh *mesh, sago_device *device, 
 static sago_status nccl_open(sago_mesh *mesh, sago_device *device, void **state) {
     nccl_state *s = sago_alloc_zero(1, sizeof *s);
     sago_status status = sago_cuda_library(&s->cuda);
-    for (int a = 0; a < SAGO_N_AXES && status == SAGO_OK; a++)
-        if (mesh->axis_size[a] > 1) status = connect(s, mesh, device, (sago_mesh_axis)a);
+    for (int a = 0; a < SAGO_N_AXES && status == SAGO_OK; a++) {
+        for (int b = 0; b < a && !s->groups[a]; b++)
+            if (a == SAGO_WORLD_AXIS && mesh->axis_size[b] == mesh->size) s->groups[a] = s->groups[b];
+        if (mesh->axis_size[a] > 1 && !s->groups[a]) status = connect(s, mesh, device, (sago_mesh_axis)a);
+    }
     if (status != SAGO_OK) {
         nccl_close(s);
         return status;
     }
     pthread_mutex_lock(&watched_lock);
+    s->next = watched;
     watched = s;
     pthread_mutex_unlock(&watched_lock);
     *state = s;
@@ -195,7 +215,7 @@ static double nccl_exposed_seconds(void *state) {
     nccl_state *s = state;
     double seconds = 0;
     for (int a = 0; a < SAGO_N_AXES; a++)
-        if (s->groups[a]) seconds += s->cuda->nccl_exposed_seconds(s->groups[a]);
+        if (owns_group(s, a)) seconds += s->cuda->nccl_exposed_seconds(s->groups[a]);
     return seconds;
 }
 

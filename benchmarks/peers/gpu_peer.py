@@ -6,8 +6,10 @@
 
 Peers: scaled_dot_product_attention with its flash and its cuDNN backend forced, FlexAttention (packed rows, T5 bias),
 torch.optim.Adafactor, compiled RMSNorm, LayerNorm, GEGLU, SwiGLU, rotations (with tables of cosines and sines) and linear +
-cross-entropy, Liger's fused linear + cross-entropy where it can be imported, and steps of transformers' T5 and Cohere
-(PaLM's block) compiled; a step's line names in "step" the one of bench_train_step that it is beside. A case that this machine's packages cannot run says why in "error" and costs nothing else. Cases stop when --seconds are over.
+cross-entropy, Liger's fused linear + cross-entropy where it can be imported, and of transformers steps of T5 and Cohere
+(PaLM's block) compiled, and T5's generation. A step's line names in "step" that of bench_train_step which it is beside, one
+of generation in "generate" that of bench_generate. A case that this machine's packages cannot run says why in "error" and
+costs nothing else. Cases stop when --seconds are over.
 --small --device cpu shrinks all shapes: it shows that the script runs.
 """
 import argparse
@@ -74,11 +76,11 @@ def forward_only(function, make):
 
 
 def backward_only(function, make):
-    """Backward alone: the graph of one forward is walked again and again."""
+    """Backward alone: the graph of one forward is walked again and again. function.leaves: what else learns."""
     tensors = make()
     out = function(*tensors)
     d_out = torch.randn_like(out)
-    leaves = [t for t in tensors if torch.is_tensor(t) and t.requires_grad]
+    leaves = [t for t in tensors if torch.is_tensor(t) and t.requires_grad] + getattr(function, "leaves", [])
     return seconds_of(lambda i: torch.autograd.grad(out, leaves, d_out, retain_graph=True))
 
 
@@ -140,6 +142,7 @@ def dense_bias(shape):
     def run(q, k, v):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
+    run.leaves = [bias]
     return run
 
 
@@ -323,23 +326,50 @@ def step_seconds(net, ids, labels):
     return seconds_of(step)
 
 
-def t5_case(size, rows, inputs, targets):
-    """A step of transformers' T5 v1.1, compiled, with fused AdamW: forward, backward, update."""
-    def run():
-        from transformers import T5Config, T5ForConditionalGeneration
+def t5_model(size):
+    """transformers' T5 v1.1 in the shapes of bench_shape (bench.c)."""
+    from transformers import T5Config, T5ForConditionalGeneration
 
-        d, h, ff, layers = {"base": (768, 12, 2048, 12), "large": (1024, 16, 2816, 24), "xl": (2048, 32, 5120, 24)}[size]
-        if args.small:
-            d, h, ff, layers = 64, 2, 96, 2
-        config = T5Config(vocab_size=32128, d_model=d, d_kv=64 if not args.small else 32, d_ff=ff, num_layers=layers,
-                          num_decoder_layers=layers, num_heads=h, feed_forward_proj="gated-gelu",
-                          tie_word_embeddings=False, dropout_rate=0.0, decoder_start_token_id=0)
+    d, h, ff, layers = {"base": (768, 12, 2048, 12), "large": (1024, 16, 2816, 24), "xl": (2048, 32, 5120, 24)}[size]
+    if args.small:
+        d, h, ff, layers = 64, 2, 96, 2
+    config = T5Config(vocab_size=32128, d_model=d, d_kv=64 if not args.small else 32, d_ff=ff, num_layers=layers,
+                      num_decoder_layers=layers, num_heads=h, feed_forward_proj="gated-gelu",
+                      tie_word_embeddings=False, dropout_rate=0.0, decoder_start_token_id=0)
+    return T5ForConditionalGeneration(config)
+
+
+def t5_case(size, rows, inputs, targets):
+    """A step, compiled, with fused AdamW: forward, backward, update."""
+    def run():
         n = shrunk(rows, 2)
         x = torch.randint(2, 32128, (n, shrunk(inputs, 64)), device=args.device)
         y = torch.randint(2, 32128, (n, shrunk(targets, 32)), device=args.device)
-        return step_seconds(T5ForConditionalGeneration(config), x, y)
+        return step_seconds(t5_model(size), x, y)
 
     yield "transformers, torch.compile, AdamW", run, ("rows_per_second", shrunk(rows, 2)), {"step": size}
+
+
+def generate_case(size, rows, inputs, tokens):
+    """Greedy decoding in bf16; with a cache that grows, and with one of fixed size whose step is compiled."""
+    n, steps = shrunk(rows, 2), shrunk(tokens, 4)
+
+    def run(**more):
+        model = t5_model(size).to(args.device, torch.bfloat16).eval()
+        x = torch.randint(2, 32128, (n, shrunk(inputs, 16)), device=args.device)
+        rounds, args.rounds = args.rounds, min(args.rounds, 3)
+
+        def call(_):
+            with torch.no_grad():
+                model.generate(x, max_new_tokens=steps, min_new_tokens=steps, do_sample=False, num_beams=1, **more)
+        try:
+            return seconds_of(call)
+        finally:
+            args.rounds = rounds
+
+    row = ("tokens_per_second", n * steps), {"generate": size}
+    yield "transformers generate", run, *row
+    yield "transformers generate, static cache", lambda: run(cache_implementation="static"), *row
 
 
 def palm_case(size, rows, tokens):
@@ -366,6 +396,8 @@ def cases():
     yield "adafactor, 1e9 parameters", adafactor_case
     yield "T5 v1.1 base 512+114, step", lambda: t5_case("base", 32, 512, 114)
     yield "T5 v1.1 large 512+114, step", lambda: t5_case("large", 16, 512, 114)
+    yield "T5 v1.1 large, generation", lambda: generate_case("large", 32, 512, 64)
+    yield "T5 v1.1 xl, generation", lambda: generate_case("xl", 64, 512, 64)
     yield "PaLM 1B, 2048 tokens, step", lambda: palm_case("1b", 8, 2048)
     yield "PaLM 3B, 2048 tokens, step", lambda: palm_case("3b", 4, 2048)
 
@@ -382,6 +414,10 @@ def main():
     name = torch.cuda.get_device_name() if args.device == "cuda" else "cpu"
     print(json.dumps({"benchmark": "gpu_peer", "device": name, "torch": torch.__version__, "small": args.small}), flush=True)
     until = time.perf_counter() + args.seconds
+    # backward_only walks a graph twice, which donated buffers forbid.
+    functorch = importlib.import_module("torch._functorch.config")
+    if hasattr(functorch, "donated_buffer"):
+        functorch.donated_buffer = False
     for case, make in cases():
         if args.only not in case or time.perf_counter() > until:
             continue

@@ -17,12 +17,17 @@
 #include <dlfcn.h>
 #include <nccl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-enum { SUMS = 256 }; /* that may be joined one by one; an older one is joined by a newer one's event */
+enum {
+    SUMS = 256,        /* that may be joined one by one; an older one is joined by a newer one's event */
+    LATE_LIMIT = 40,   /* timeouts that a rank may be late for a collective, as for MPI's; heartbeats judge */
+    LEAVE_SECONDS = 5, /* for what is under way when a run ends */
+};
 
 static struct {
     pthread_mutex_t lock;
@@ -141,21 +146,44 @@ sago_status sago_cuda_nccl_id(char id[SAGO_NCCL_ID_BYTES]) {
     return SAGO_OK;
 }
 
-/* The outcome of a call that came back before it was done. Under the lock. */
-static sago_status settle(sago_nccl *nccl, ncclResult_t result, const char *what) {
-    int64_t until = sago_now_ns() + (int64_t)(nccl->timeout_seconds * 1e9);
-    for (int polls = 0; result == ncclInProgress; polls++) {
+static sago_status check_open(const sago_nccl *nccl) {
+    return nccl->aborted ? sago_fail(SAGO_E_COMM, "nccl: sums were ended because a rank failed") : SAGO_OK;
+}
+
+/*
+ * The outcome of a call that came back before it was done. Under the lock, which is free while this waits: the
+ * thread that watches the other ranks may then end the communicator. A collective's start takes some 0.1 ms, in
+ * which it is not worth to sleep.
+ */
+static sago_status settle(sago_nccl *nccl, ncclResult_t result, const char *what, double seconds) {
+    int64_t since = sago_now_ns();
+    while (result == ncclInProgress) {
         ncclResult_t now = ncclInProgress;
         SAGO_TRY(check(lib.async_error(nccl->communicator, &now), NULL, what));
         result = now;
         if (result != ncclInProgress) break;
-        if (sago_now_ns() > until)
+        int64_t waited = sago_now_ns() - since;
+        if ((double)waited * 1e-9 > seconds)
             return sago_fail(SAGO_E_COMM,
                              "nccl: %s: not done after %.0f s; a rank or the way to it is missing", what,
-                             nccl->timeout_seconds);
-        if (polls > 100) nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+                             seconds);
+        pthread_mutex_unlock(&nccl->lock);
+        if (waited < 300000)
+            sched_yield();
+        else
+            nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+        pthread_mutex_lock(&nccl->lock);
+        SAGO_TRY(check_open(nccl));
     }
     return check(result, nccl->communicator, what);
+}
+
+/* Its kernels, which are few and small, go before those of computation when both wait. */
+static sago_status open_stream(sago_nccl *nccl) {
+    int least, greatest;
+    SAGO_TRY(cuda_check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "priorities of streams"));
+    return cuda_check(
+        cudaStreamCreateWithPriority((cudaStream_t *)&nccl->stream, cudaStreamNonBlocking, greatest), "a stream");
 }
 
 sago_status sago_cuda_nccl_open(sago_device *device, const char id[SAGO_NCCL_ID_BYTES], int rank, int size,
@@ -173,7 +201,7 @@ sago_status sago_cuda_nccl_open(sago_device *device, const char id[SAGO_NCCL_ID_
     nccl->rank = rank;
     nccl->size = size;
     nccl->timeout_seconds = timeout_seconds;
-    SAGO_TRY_TO(failed, SAGO_GPU(rt_stream_open)(&nccl->stream));
+    SAGO_TRY_TO(failed, open_stream(nccl));
     SAGO_TRY_TO(failed,
                 cuda_check(cudaEventCreateWithFlags(&nccl->ready, cudaEventDisableTiming), "an event"));
     for (int i = 0; i < SUMS; i++) {
@@ -182,8 +210,11 @@ sago_status sago_cuda_nccl_open(sago_device *device, const char id[SAGO_NCCL_ID_
         for (int j = 0; j < 2; j++)
             SAGO_TRY_TO(failed, cuda_check(cudaEventCreate(&nccl->waited[i][j]), "an event"));
     }
-    SAGO_TRY_TO(failed, settle(nccl, lib.init(&nccl->communicator, size, unique, rank, &config),
-                               "connecting the GPUs"));
+    pthread_mutex_lock(&nccl->lock);
+    status = settle(nccl, lib.init(&nccl->communicator, size, unique, rank, &config), "connecting the GPUs",
+                    timeout_seconds);
+    pthread_mutex_unlock(&nccl->lock);
+    if (status != SAGO_OK) goto failed;
     *out = nccl;
     return SAGO_OK;
 failed:
@@ -199,16 +230,29 @@ void sago_cuda_nccl_abort(sago_nccl *nccl) {
     pthread_mutex_unlock(&nccl->lock);
 }
 
+static bool comes_to_rest(const sago_nccl *nccl) {
+    int64_t until = sago_now_ns() + LEAVE_SECONDS * INT64_C(1000000000);
+    cudaError_t state;
+    while ((state = cudaStreamQuery((cudaStream_t)nccl->stream)) == cudaErrorNotReady && sago_now_ns() < until)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    (void)cudaGetLastError();
+    return state == cudaSuccess;
+}
+
 void sago_cuda_nccl_close(sago_nccl *nccl) {
     if (!nccl) return;
     sago_error kept;
     sago_error_take(SAGO_OK, &kept);
     if (nccl->communicator && !nccl->aborted) {
-        /* A rank that leaves alone would wait here for the others. */
-        if (settle(nccl, lib.finalize(nccl->communicator), "ending") == SAGO_OK)
+        pthread_mutex_lock(&nccl->lock);
+        /* After a failure a collective may be under way that will never end; a rank that leaves alone would wait
+         * for the others. */
+        if (comes_to_rest(nccl) &&
+            settle(nccl, lib.finalize(nccl->communicator), "ending", LEAVE_SECONDS) == SAGO_OK)
             (void)lib.destroy(nccl->communicator);
-        else
+        else if (!nccl->aborted)
             (void)lib.abort(nccl->communicator);
+        pthread_mutex_unlock(&nccl->lock);
     }
     for (int i = 0; i < SUMS; i++) {
         if (nccl->done[i]) (void)cudaEventDestroy(nccl->done[i]);
@@ -220,10 +264,6 @@ void sago_cuda_nccl_close(sago_nccl *nccl) {
     sago_error_give(&kept);
     pthread_mutex_destroy(&nccl->lock);
     free(nccl);
-}
-
-static sago_status check_open(const sago_nccl *nccl) {
-    return nccl->aborted ? sago_fail(SAGO_E_COMM, "nccl: sums were ended because a rank failed") : SAGO_OK;
 }
 
 /* The stream of collectives waits for the work handed to the device so far. */
@@ -247,7 +287,7 @@ sago_status sago_cuda_nccl_sum(sago_nccl *nccl, void *buffer, int64_t count, boo
         status = settle(nccl,
                         lib.all_reduce(buffer, buffer, (size_t)count, doubles ? ncclDouble : ncclFloat, ncclSum,
                                        nccl->communicator, (cudaStream_t)nccl->stream),
-                        "all-reduce");
+                        "all-reduce", LATE_LIMIT * nccl->timeout_seconds);
     pthread_mutex_unlock(&nccl->lock);
     SAGO_TRY(status);
     return take_ticket(nccl, ticket);
@@ -297,7 +337,7 @@ sago_status sago_cuda_nccl_reduce_scatter(sago_nccl *nccl, const float *in, floa
                    are_even(nccl, counts) ? lib.reduce_scatter(in, out, (size_t)counts[0], ncclFloat, ncclSum,
                                                                nccl->communicator, (cudaStream_t)nccl->stream)
                                           : reduce_pieces(nccl, in, out, counts),
-                   "reduce-scatter");
+                   "reduce-scatter", LATE_LIMIT * nccl->timeout_seconds);
     pthread_mutex_unlock(&nccl->lock);
     SAGO_TRY(status);
     return take_ticket(nccl, ticket);
@@ -313,7 +353,7 @@ sago_status sago_cuda_nccl_all_gather(sago_nccl *nccl, const void *in, void *out
                         are_even(nccl, bytes) ? lib.all_gather(in, out, (size_t)bytes[0], ncclUint8,
                                                                nccl->communicator, (cudaStream_t)nccl->stream)
                                               : broadcast_pieces(nccl, in, out, bytes),
-                        "all-gather");
+                        "all-gather", LATE_LIMIT * nccl->timeout_seconds);
     pthread_mutex_unlock(&nccl->lock);
     SAGO_TRY(status);
     return take_ticket(nccl, ticket);

@@ -29,7 +29,7 @@ typedef struct block {
 } block;
 
 typedef struct inside {
-    pthread_mutex_t lock;    /* of everything here; never held through a wait for work */
+    pthread_mutex_t lock;    /* of everything here but the workspace's, which only the thread that hands over work uses */
     pthread_mutex_t copying; /* of the copy stream: one fetch or put at a time */
     sago_event *events[MARKS];
     sago_mark newest;
@@ -63,16 +63,6 @@ static size_t forget(inside *in, const void *memory) {
             return bytes;
         }
     return 0;
-}
-
-static bool is_pinned(const inside *in, const void *memory) {
-    for (int i = 0; i < in->n_blocks; i++) {
-        const char *start = in->blocks[i].memory;
-        if (!in->blocks[i].purpose && (const char *)memory >= start &&
-            (const char *)memory < start + in->blocks[i].bytes)
-            return true;
-    }
-    return false;
 }
 
 /* One line: what was asked for and by whom, what holds the rest, what is free, what helps. */
@@ -265,14 +255,9 @@ void SAGO_GPU(free_retired)(sago_gpu *gpu) {
 
 sago_status SAGO_GPU(upload)(sago_device *device, void *to_device, const void *from_host, size_t bytes) {
     sago_gpu *gpu = sago_gpu_of(device);
-    inside *in = gpu->inside;
     if (bytes == 0) return SAGO_OK;
     SAGO_TRY(SAGO_GPU(rt_copy)(to_device, from_host, bytes, SAGO_HOST_TO_DEVICE, gpu->compute));
-    pthread_mutex_lock(&in->lock);
-    bool pinned = is_pinned(in, from_host);
-    pthread_mutex_unlock(&in->lock);
-    /* Pinned memory is read while the copy runs, other memory before rt_copy returns. */
-    return pinned ? wait_for_compute(gpu) : SAGO_OK;
+    return wait_for_compute(gpu); /* the caller may write its memory again */
 }
 
 sago_status SAGO_GPU(download)(sago_device *device, void *to_host, const void *from_device, size_t bytes) {
@@ -389,7 +374,7 @@ static double peak_flops(const char *name) {
     static const struct {
         const char *name;
         double tflops;
-    } peaks[] = {{"GB200", 2500}, {"B200", 2250},  {"H200", 989.4},   {"H100 PCIe", 756}, {"H100 NVL", 835},
+    } peaks[] = {{"GB200", 2500}, {"B200", 2250},  {"H200 NVL", 835.5}, {"H200", 989.4}, {"H100 PCIe", 756}, {"H100 NVL", 835},
                  {"H100", 989.4}, {"H800", 989.4}, {"H20", 148},      {"A100", 312},      {"A800", 312},
                  {"L40S", 362},   {"L40", 181},    {"NVIDIA L4", 121}};
     for (size_t i = 0; i < sizeof peaks / sizeof *peaks; i++)

@@ -23,6 +23,7 @@
 enum {
     SCRATCH_BYTES = 32 << 20, /* what NVIDIA names for Hopper */
     PLANS = 1024,             /* a step has some dozens of shapes */
+    PROBES = 4,               /* places that a plan may have */
     MOST_ALIGNMENT = 256,
 };
 
@@ -137,13 +138,18 @@ static sago_status make(products *p, plan *made, const key *k) {
     return SAGO_OK;
 }
 
-/* The plan of this key: the one kept, or a new one in its place. */
+/* The plan of this key: the one kept, or a new one in a free place, or in the last one's that it may have. */
 static sago_status find(products *p, const key *k, plan **out) {
     uint64_t hash = 1469598103934665603u; /* FNV-1a */
     for (size_t i = 0; i < sizeof *k; i++) hash = (hash ^ ((const unsigned char *)k)[i]) * 1099511628211u;
-    plan *at = &p->plans[(hash >> 32) % PLANS];
+    plan *at = NULL;
+    for (unsigned probe = 0; probe < PROBES; probe++) {
+        at = &p->plans[((hash >> 32) + probe) % PLANS];
+        if (!at->ready) break;
+        *out = at;
+        if (memcmp(&at->key, k, sizeof *k) == 0) return SAGO_OK;
+    }
     *out = at;
-    if (at->ready && memcmp(&at->key, k, sizeof *k) == 0) return SAGO_OK;
     forget(at);
     sago_status status = make(p, at, k);
     if (status != SAGO_OK) forget(at);

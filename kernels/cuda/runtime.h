@@ -2,7 +2,7 @@
 /**
  * The few calls by which the host side of the GPU devices reaches a GPU: memory, streams, events, launches.
  *
- * Two implementations: runtime_cuda.cu (the CUDA runtime) and kernels/sim/runtime_sim.cpp (the host: memory is
+ * Two implementations: runtime_cuda.c (the CUDA runtime) and kernels/sim/runtime_sim.cpp (the host: memory is
  * malloc with guards, a stream is an ordered queue, a launch runs the kernel's text on fibers, a recording is a list of
  * what was handed over). Everything above this
  * file is the same source on both, so that CI runs it without a GPU. All calls return SAGO_OK or SAGO_E_DEVICE with the
@@ -67,7 +67,8 @@ sago_status SAGO_GPU(rt_stream_wait_event)(sago_stream *stream, sago_event *even
 sago_status SAGO_GPU(rt_event_milliseconds)(float *out, sago_event *from, sago_event *to);
 
 typedef enum sago_copy_kind { SAGO_HOST_TO_DEVICE, SAGO_DEVICE_TO_HOST, SAGO_DEVICE_TO_DEVICE } sago_copy_kind;
-/** Enqueues a copy. Host memory that is not from rt_malloc_host is read, or written, before the call returns. */
+/** Enqueues a copy. Host memory must stand until the stream has been waited for, also what is not from rt_malloc_host,
+ * which CUDA may or may not have read, or written, when this returns. */
 sago_status SAGO_GPU(rt_copy)(void *to, const void *from, size_t bytes, sago_copy_kind kind, sago_stream *stream);
 sago_status SAGO_GPU(rt_set)(void *to, int byte, size_t bytes, sago_stream *stream);
 

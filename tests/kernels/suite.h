@@ -18,7 +18,7 @@
  *     }
  *
  * Each program takes the device's name as its argument ("cpu" without one; "sim" is all schedules,
- * "sim:warp-up,early" one) and leaves with 77 (skipped) where this machine cannot open it. After it,
+ * "sim:warp-up,early" one) and leaves with 77 (skipped) where the processor lacks it. After it,
  * "short" leaves two schedules of sim and "only=PATTERN" the tests of that name.
  */
 #ifndef SAGO_TESTS_SUITE_H
