@@ -51,9 +51,11 @@ static sago_status write_step(sago_trainer *t, const sago_step_record *record, c
         "step_seconds", seconds, "tokens_per_second", speed, "data_wait", sums->data_wait_seconds,
         "comm_wait", sums->comm_wait_seconds, "time", (json_int_t)time(NULL));
     if (t->gemm_gflops > 0) json_object_set_new(line, "mfu", number_or_null(mfu));
-    if (t->device->most_allocated_bytes > 0)
+    if (t->device->most_allocated_bytes > 0) {
         json_object_set_new(line, "device_memory_gb",
                             json_real(1e-9 * (double)t->device->most_allocated_bytes));
+        json_object_set_new(line, "device_waits", json_integer(record->device_waits));
+    }
     if (!sums->finite) json_object_set_new(line, "skipped", json_true());
     sago_status status = sago_metrics_append(t->metrics, line);
     json_decref(line);

@@ -101,6 +101,7 @@ sago_status sago_trainer_gradients(sago_trainer *t, sago_step_record *record, bo
     SAGO_TRY(sago_agree(t->mesh, sago_data_next(t->data, &batch)));
     *ended = batch == NULL;
     if (*ended) return SAGO_OK;
+    record->device_waits = -t->device->host_waits;
     describe_batch(t, batch, record);
     record->data_wait_seconds = sago_data_wait_seconds(t->data);
 

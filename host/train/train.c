@@ -149,6 +149,7 @@ static sago_status apply(sago_trainer *t, sago_step_record *record) {
     record->learning_rate = sago_schedule_rate(t->config, record->number);
     SAGO_TRY(sago_optimizer_step(t->optimizer, &t->weights, t->gradients, age, record->learning_rate,
                                  &t->device_step->control));
+    record->device_waits += t->device->host_waits;
     t->step = record->number;
     return SAGO_OK;
 }

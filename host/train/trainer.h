@@ -49,6 +49,7 @@ typedef struct sago_step_record {
     int64_t started_ns;
     double learning_rate;
     double input_tokens, examples, matmul_flops, rows; /* of this rank */
+    int64_t device_waits; /* times that the host stood waiting for the device while it handed the step over */
     double data_wait_seconds, comm_wait_seconds;
 } sago_step_record;
 

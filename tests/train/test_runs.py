@@ -66,6 +66,12 @@ def losses(run):
     return [(r["step"], r["loss"], r["gradient_norm"]) for r in lines(run) if "target_tokens" in r]
 
 
+def no_step_waits(run):
+    """From the third step on, what a device that works behind the host is told never makes the host wait for it."""
+    waits = [r["device_waits"] for r in lines(run) if "device_waits" in r]
+    assert not any(waits[2:]) and (len(waits) > 2 or os.environ.get("SAGO_TEST_DEVICE", "cpu") == "cpu"), waits
+
+
 def weights(run):
     out = f"{work}/{run}.hf"
     subprocess.run([SAGO, "export", "--format", "hf", f"{work}/{run}", out, "--quiet"], check=True, env=ENV)
@@ -107,6 +113,8 @@ def case_two_ranks_share_a_model():
     train("shared", ranks=2, mesh__model=2, run__steps=6, train__micro_batch=3)
     for (s, l, g), (t, m, h) in zip(losses("alone"), losses("shared")):
         assert s == t and abs(l - m) < 1e-4 * l and abs(g - h) < 2e-3 * g, (s, l, m, g, h)
+    train("cut", ranks=2, mesh__data_axis="sharded", run__steps=6)
+    no_step_waits("alone"), no_step_waits("shared"), no_step_waits("cut")
     assert len(losses("shared")) == 6 and lines("shared")[0]["rows_by_data_rank"] == [4]
 
 
