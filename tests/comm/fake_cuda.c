@@ -82,6 +82,7 @@ static sago_status sum(sago_nccl *nccl, void *buffer, int64_t count, bool double
     if (behaves("errs")) return sago_fail(SAGO_E_COMM, "nccl: all-reduce: a remote process has exited");
     *ticket = ++nccl->sums;
     if (doubles) {
+        SAGO_TRY(nccl->device->ops->synchronize(nccl->device));
         for (int64_t i = 0; i < count; i++) ((double *)buffer)[i] *= nccl->size;
         return SAGO_OK;
     }
@@ -124,6 +125,7 @@ static sago_status poll(sago_nccl *nccl) {
 }
 
 static void end_sums(sago_nccl *nccl) {
+    fprintf(stderr, "rank %d: a communicator was aborted\n", nccl->rank);
     nccl->aborted = true;
 }
 

@@ -18,6 +18,8 @@ for case in ("sums", "shared", "refuses", "leaves", "errs"):
     assert f"rank 1: {case}: " + ("rank 1 has a reason of its own" if leaves else "as it should be") in out, (case, out, err)
     if case == "shared":
         assert "ranks 0 and 1 share a GPU" in err, err
+    if leaves:  # the mesh's and its view's; axes of the same ranks share one
+        assert err.count("rank 0: a communicator was aborted") == 2, err
     if case == "sums":
         assert "gradients are summed by NCCL" in err, err
 print("ok")
