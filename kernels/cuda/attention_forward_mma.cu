@@ -42,14 +42,37 @@ typedef struct softmax_row {
 } softmax_row;
 
 /**
+ * s = s * factor + the bias of its pair; table: the bias of (query g, key t). A pair's place in the table
+ * depends on its diagonal alone, of which a warp has KEYS / 8 + 2 BLOCKS - 1 times two.
+ */
+template <int BLOCKS, int KEYS>
+static __device__ __forceinline__ void mma_bias(float s[BLOCKS][KEYS / 8][4], float factor,
+                                                const float *table) {
+#pragma unroll
+    for (int diagonal = 1 - 2 * BLOCKS; diagonal < KEYS / 8; diagonal++) {
+        float of_pair[2] = {table[8 * diagonal], table[8 * diagonal + 1]};
+#pragma unroll
+        for (int eight = 0; eight < 2 * BLOCKS; eight++) { /* eight queries of the warp's */
+            const int f = diagonal + eight, n = eight / 2;
+            if (f < 0 || f >= KEYS / 8) continue;
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                float *x = &s[n][f][eight % 2 * 2 + e];
+                *x = fmaf(*x, factor, of_pair[e]);
+            }
+        }
+    }
+}
+
+/**
  * s = the warp's scores of a tile: keys from `from` on. Becomes the weights 2^(s - top), and rows what they
  * are now; shrink: what the sums so far are to be multiplied by. rows[2 n + r] is of queries 16 n + g + 8 r.
  */
 template <int BLOCKS, int KEYS, bool BIAS>
-static __device__ __forceinline__ void mma_softmax(float s[BLOCKS][KEYS / 8][4], softmax_row rows[2 * BLOCKS],
-                                                   float shrink[2 * BLOCKS], const attention_problem &p,
-                                                   const attention_range *range, const float *bias, int query,
-                                                   int from, bool whole) {
+static __device__ __forceinline__ void
+mma_softmax(float s[BLOCKS][KEYS / 8][4], softmax_row rows[2 * BLOCKS], float shrink[2 * BLOCKS],
+            const attention_problem &p, const attention_range *range, const float *bias,
+            const float *shared_bias, int query, int from, bool whole) {
     int lane = (int)(threadIdx.x % WARP), g = lane / 4, t = 2 * (lane % 4);
     /* The exponent of a weight is factor * s + add - top: the scale costs nothing there. */
     float factor = p.scale * ATTENTION_LOG2E, add = 0.0f;
@@ -62,17 +85,20 @@ static __device__ __forceinline__ void mma_softmax(float s[BLOCKS][KEYS / 8][4],
     }
     /* A factor that is not positive would turn the largest product into the smallest score. */
     if (near || !(factor > 0.0f)) {
-        const float *table = near ? bias + attention_distance(p, query + g, from + t) : bias;
+        int place = attention_distance(p, query + g, from + t);
+        /* Two loops, so that the compiler knows which one reads shared memory. */
+        if (BIAS && near && shared_bias) {
+            mma_bias<BLOCKS, KEYS>(s, factor, shared_bias + place);
+        } else if (BIAS && near) {
+            mma_bias<BLOCKS, KEYS>(s, factor, bias + place);
+        } else {
 #pragma unroll
-        for (int n = 0; n < BLOCKS; n++)
+            for (int n = 0; n < BLOCKS; n++)
 #pragma unroll
-            for (int f = 0; f < KEYS / 8; f++)
+                for (int f = 0; f < KEYS / 8; f++)
 #pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    float of_pair = add;
-                    if (BIAS && near) of_pair = table[8 * f + e % 2 - 16 * n - 8 * (e / 2)];
-                    s[n][f][e] = fmaf(s[n][f][e], factor, of_pair);
-                }
+                    for (int e = 0; e < 4; e++) s[n][f][e] = fmaf(s[n][f][e], factor, add);
+        }
         factor = 1.0f, add = 0.0f;
     }
     if (!whole) {
@@ -163,6 +189,8 @@ static __global__ void __launch_bounds__(MMA_THREADS, 2)
     for (int i = (int)threadIdx.x; i < shape::QUERIES; i += MMA_THREADS)
         room->range[i] = attention_range_of(p, work.b, first + i);
     const float *bias = BIAS ? attention_bias_shared(p, work.h, room->bias) : NULL;
+    const float *shared_bias =
+        BIAS && p.bias_stride <= ATTENTION_BIAS_SHARED ? room->bias + p.bias_far + ATTENTION_BIAS_PAD : NULL;
     attention_span own = attention_span_of(p, work.b, first + mine, 16 * BLOCKS);
     if (lane == 0) room->own[warp] = own;
     if (DROPOUT && threadIdx.x == 0) room->dropout_row = attention_dropout_row(p, work.b, work.h, first);
@@ -221,8 +249,8 @@ static __global__ void __launch_bounds__(MMA_THREADS, 2)
                 }
             }
             float shrink[ROWS];
-            mma_softmax<BLOCKS, KEYS, BIAS>(s, rows, shrink, p, room->range + mine, bias, first + mine, from,
-                                            class_of == ATTENTION_WHOLE);
+            mma_softmax<BLOCKS, KEYS, BIAS>(s, rows, shrink, p, room->range + mine, bias, shared_bias,
+                                            first + mine, from, class_of == ATTENTION_WHOLE);
             bool grown = false;
 #pragma unroll
             for (int row = 0; row < ROWS; row++) grown |= shrink[row] != 1.0f;
