@@ -75,7 +75,7 @@ stage goldens 90 python3 tests/golden/run.py "$build/sago" "$(command -v mpirun)
 if [ -n "${SAGO_GOLDEN:-}" ]; then
   stage accept 120 python3 "$SAGO_GOLDEN/accept.py" --sago "$build/sago" --model t5-tied --quick --steps 3 --set "device=$device" --set train.precision=fp32
 fi
-stage curve 90 python3 benchmarks/gpu_curve.py "$build/sago" "$device" "$out/curve.json" "$([ "$device" = sim ] && echo 8 || echo 50)"
+stage curve 120 python3 benchmarks/gpu_curve.py "$build/sago" "$device" "$out/curve.json" "$([ "$device" = sim ] && echo 8 || echo 50)"
 
 stage timings 120 sh -c '"$0" --device "$1" --rounds "$2" $3 >"$4"' "$build/benchmarks/bench_gpu_kernels" "$device" "$rounds" "${small[*]-}" "$out/kernels.jsonl"
 # step NAME LIMIT OPTION...: bench_train_step with these, to OUT/train_step-NAME.json.

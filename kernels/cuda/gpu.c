@@ -30,7 +30,7 @@ typedef struct block {
 
 typedef struct inside {
     pthread_mutex_t lock;    /* of everything here but the workspace's, which only the thread that hands over work uses */
-    pthread_mutex_t copying; /* of the copy stream: one fetch or put at a time */
+    pthread_mutex_t fetching, putting; /* of the copy streams: one copy a way at a time */
     sago_event *events[MARKS];
     sago_mark newest;
     block *blocks;
@@ -113,8 +113,8 @@ static sago_status allocate_zeroed(sago_gpu *gpu, void **out, size_t bytes, cons
     if (status == SAGO_E_MEMORY) return no_memory(gpu, bytes, purpose);
     SAGO_TRY(status);
     /* Waited for, so that whichever stream comes first finds zeros. */
-    status = SAGO_GPU(rt_set)(*out, 0, room, gpu->copies);
-    if (status == SAGO_OK) status = SAGO_GPU(rt_stream_wait)(gpu->copies);
+    status = SAGO_GPU(rt_set)(*out, 0, room, gpu->up);
+    if (status == SAGO_OK) status = SAGO_GPU(rt_stream_wait)(gpu->up);
     if (status != SAGO_OK) {
         SAGO_GPU(rt_free)(*out);
         *out = NULL;
@@ -287,7 +287,8 @@ sago_status SAGO_GPU(synchronize)(sago_device *device) {
     sago_gpu *gpu = sago_gpu_of(device);
     SAGO_TRY(wait_for_compute(gpu));
     SAGO_GPU(free_retired)(gpu);
-    return SAGO_GPU(rt_stream_wait)(gpu->copies);
+    SAGO_TRY(SAGO_GPU(rt_stream_wait)(gpu->down));
+    return SAGO_GPU(rt_stream_wait)(gpu->up);
 }
 
 sago_status SAGO_GPU(mark)(sago_device *device, sago_mark *out) {
@@ -329,12 +330,12 @@ sago_status SAGO_GPU(fetch)(sago_device *device, void *to_host, const void *from
     if (bytes == 0) return SAGO_OK;
     SAGO_TRY(SAGO_GPU(rt_attach)(gpu->properties.index));
     SAGO_TRY(find_mark(in, after, &event));
-    pthread_mutex_lock(&in->copying);
-    sago_status status = event ? SAGO_GPU(rt_stream_wait_event)(gpu->copies, event) : SAGO_OK;
+    pthread_mutex_lock(&in->fetching);
+    sago_status status = event ? SAGO_GPU(rt_stream_wait_event)(gpu->down, event) : SAGO_OK;
     if (status == SAGO_OK)
-        status = SAGO_GPU(rt_copy)(to_host, from_device, bytes, SAGO_DEVICE_TO_HOST, gpu->copies);
-    if (status == SAGO_OK) status = SAGO_GPU(rt_stream_wait)(gpu->copies);
-    pthread_mutex_unlock(&in->copying);
+        status = SAGO_GPU(rt_copy)(to_host, from_device, bytes, SAGO_DEVICE_TO_HOST, gpu->down);
+    if (status == SAGO_OK) status = SAGO_GPU(rt_stream_wait)(gpu->down);
+    pthread_mutex_unlock(&in->fetching);
     return status;
 }
 
@@ -343,10 +344,10 @@ sago_status SAGO_GPU(put)(sago_device *device, void *to_device, const void *from
     inside *in = gpu->inside;
     if (bytes == 0) return SAGO_OK;
     SAGO_TRY(SAGO_GPU(rt_attach)(gpu->properties.index));
-    pthread_mutex_lock(&in->copying);
-    sago_status status = SAGO_GPU(rt_copy)(to_device, from_host, bytes, SAGO_HOST_TO_DEVICE, gpu->copies);
-    if (status == SAGO_OK) status = SAGO_GPU(rt_stream_wait)(gpu->copies);
-    pthread_mutex_unlock(&in->copying);
+    pthread_mutex_lock(&in->putting);
+    sago_status status = SAGO_GPU(rt_copy)(to_device, from_host, bytes, SAGO_HOST_TO_DEVICE, gpu->up);
+    if (status == SAGO_OK) status = SAGO_GPU(rt_stream_wait)(gpu->up);
+    pthread_mutex_unlock(&in->putting);
     return status;
 }
 
@@ -389,7 +390,8 @@ sago_status SAGO_GPU(open)(const char *variant, int n_threads, int local_rank, s
     sago_status status;
     *out = NULL;
     pthread_mutex_init(&in->lock, NULL);
-    pthread_mutex_init(&in->copying, NULL);
+    pthread_mutex_init(&in->fetching, NULL);
+    pthread_mutex_init(&in->putting, NULL);
     gpu->inside = in;
     gpu->device = (sago_device){.ops = &SAGO_GPU(table),
                                 .graphs = &SAGO_GPU(graphs),
@@ -401,7 +403,8 @@ sago_status SAGO_GPU(open)(const char *variant, int n_threads, int local_rank, s
                                 .state = gpu};
     SAGO_TRY_TO(failed, SAGO_GPU(rt_open)(local_rank, variant, &gpu->properties));
     SAGO_TRY_TO(failed, SAGO_GPU(rt_stream_open)(&gpu->compute));
-    SAGO_TRY_TO(failed, SAGO_GPU(rt_stream_open)(&gpu->copies));
+    SAGO_TRY_TO(failed, SAGO_GPU(rt_stream_open)(&gpu->down));
+    SAGO_TRY_TO(failed, SAGO_GPU(rt_stream_open)(&gpu->up));
     SAGO_TRY_TO(failed, SAGO_GPU(products_open)(gpu, products));
     describe(gpu, products);
     gpu->device.peak_flops = peak_flops(gpu->properties.name);
@@ -419,7 +422,8 @@ void SAGO_GPU(close)(sago_device *device) {
     /* What ended the run was reported where it happened; here work only has to stop using the memory. */
     sago_error_take(SAGO_OK, &failure);
     if (gpu->compute) (void)!SAGO_GPU(rt_stream_wait)(gpu->compute);
-    if (gpu->copies) (void)!SAGO_GPU(rt_stream_wait)(gpu->copies);
+    if (gpu->down) (void)!SAGO_GPU(rt_stream_wait)(gpu->down);
+    if (gpu->up) (void)!SAGO_GPU(rt_stream_wait)(gpu->up);
     SAGO_GPU(products_close)(gpu);
     SAGO_GPU(adafactor_close)(gpu);
     for (int i = 0; i < MARKS; i++)
@@ -427,10 +431,12 @@ void SAGO_GPU(close)(sago_device *device) {
     if (gpu->workspace) SAGO_GPU(rt_free)(gpu->workspace);
     SAGO_GPU(free_retired)(gpu);
     if (gpu->compute) SAGO_GPU(rt_stream_close)(gpu->compute);
-    if (gpu->copies) SAGO_GPU(rt_stream_close)(gpu->copies);
+    if (gpu->down) SAGO_GPU(rt_stream_close)(gpu->down);
+    if (gpu->up) SAGO_GPU(rt_stream_close)(gpu->up);
     sago_error_give(&failure);
     pthread_mutex_destroy(&in->lock);
-    pthread_mutex_destroy(&in->copying);
+    pthread_mutex_destroy(&in->fetching);
+    pthread_mutex_destroy(&in->putting);
     free(in->blocks);
     free(in);
     free(gpu);

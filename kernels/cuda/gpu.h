@@ -18,7 +18,7 @@ extern "C" {
 typedef struct sago_gpu {
     sago_device device; /* first: a sago_device * of this kind is a sago_gpu * */
     sago_gpu_properties properties;
-    sago_stream *compute, *copies;
+    sago_stream *compute, *down, *up; /* down, up: copies of other threads, from the GPU and to it */
     void *workspace;
     size_t workspace_bytes;
     void *products; /* matrix products' own state: cuBLASLt handles and chosen algorithms, or the cpu device in sim */
