@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * Adafactor's first phase: sums of g^2 by row and column, and of value^2, of all parameters in two launches.
- * Sums of a tile are fp32 over at most 512 elements; what tiles leave is added in double and in the order of
- * the tiles, by the second kernel.
+ * Values are read only where their sum is not known from the step before. Sums of a tile are fp32 over at
+ * most 512 elements; what tiles leave is added in double and in the order of the tiles, by the second kernel.
  */
 #include "adafactor_tile.cuh"
 
@@ -11,8 +11,11 @@ typedef struct statistics_shared {
     double parts[WARPS];
 } statistics_shared;
 
+/* How the values of a tile are read. */
+enum { VALUES_NOT, VALUES_F32, VALUES_HALVES };
+
 /** Sums of s = (scale g)^2 + 1e-30 by row and column, and of value^2 (returned, this thread's). */
-template <bool split, bool full>
+template <int values, bool full>
 static __device__ __forceinline__ double factored_statistics(const adafactor_entry &e, const tile &t,
                                                              const adafactor_plan &plan, float scale,
                                                              statistics_shared *shared) {
@@ -33,7 +36,8 @@ static __device__ __forceinline__ double factored_statistics(const adafactor_ent
             int64_t place = at + k * 4 * WARP;
             int length = group_length<full, true>(e, t, place, k);
             g[k] = quad_load(e.gradient + place, length, full || e.vector);
-            p[k] = load_rounded<split>(e, place, length, full || e.vector);
+            if constexpr (values != VALUES_NOT)
+                p[k] = load_rounded<values == VALUES_HALVES>(e, place, length, full || e.vector);
         }
         float sum = 0.0f;
 #pragma unroll
@@ -43,7 +47,7 @@ static __device__ __forceinline__ double factored_statistics(const adafactor_ent
                 float x = g[k].x[i] * scale;
                 x = full || i < t.columns - k * 4 * WARP ? x * x + epsilon : 0.0f;
                 sum += x, column[k][i] += x;
-                value_square += p[k].x[i] * p[k].x[i];
+                if constexpr (values != VALUES_NOT) value_square = add_square(value_square, p[k].x[i]);
             }
         sum = warp_sum(sum);
         if (lane == 0) row_partial[row] = sum;
@@ -63,7 +67,7 @@ static __device__ __forceinline__ double factored_statistics(const adafactor_ent
     return value_square;
 }
 
-template <bool split, bool full>
+template <int values, bool full>
 static __device__ __forceinline__ double whole_statistics(const adafactor_entry &e, const tile &t) {
     float value_square = 0.0f;
 #pragma unroll 2
@@ -72,21 +76,24 @@ static __device__ __forceinline__ double whole_statistics(const adafactor_entry 
 #pragma unroll
         for (int k = 0; k < GROUPS; k++) {
             int64_t place = at + k * 4 * WARP;
-            quad<float> p =
-                load_value<split>(e, place, group_length<full, false>(e, t, place, k), full || e.vector);
+            quad<float> p = load_value<values == VALUES_HALVES>(
+                e, place, group_length<full, false>(e, t, place, k), full || e.vector);
 #pragma unroll
-            for (int i = 0; i < 4; i++) value_square += p.x[i] * p.x[i];
+            for (int i = 0; i < 4; i++) value_square = add_square(value_square, p.x[i]);
         }
     }
     return value_square;
 }
 
-template <bool split, bool full>
+template <int values>
 static __device__ __forceinline__ double statistics_of(const adafactor_entry &e, const tile &t,
                                                        const adafactor_plan &plan, float scale,
                                                        statistics_shared *shared) {
-    return e.factored ? factored_statistics<split, full>(e, t, plan, scale, shared)
-                      : whole_statistics<split, full>(e, t);
+    if (e.factored)
+        return t.full ? factored_statistics<values, true>(e, t, plan, scale, shared)
+                      : factored_statistics<values, false>(e, t, plan, scale, shared);
+    if constexpr (values == VALUES_NOT) return 0;
+    return t.full ? whole_statistics<values, true>(e, t) : whole_statistics<values, false>(e, t);
 }
 
 static __global__ void __launch_bounds__(ADAFACTOR_BLOCK, 2)
@@ -96,12 +103,14 @@ static __global__ void __launch_bounds__(ADAFACTOR_BLOCK, 2)
     const adafactor_entry e = plan.entries[entry_of_block<&adafactor_entry::first_tile>(plan, blockIdx.x)];
     tile t = tile_of(e, (int64_t)blockIdx.x - e.first_tile);
     double sum;
+    if (square_is_known(e)) {
+        (void)statistics_of<VALUES_NOT>(e, t, plan, scale_of(r), shared);
+        return;
+    }
     if (e.remainder)
-        sum = t.full ? statistics_of<true, true>(e, t, plan, scale_of(r), shared)
-                     : statistics_of<true, false>(e, t, plan, scale_of(r), shared);
+        sum = statistics_of<VALUES_HALVES>(e, t, plan, scale_of(r), shared);
     else
-        sum = t.full ? statistics_of<false, true>(e, t, plan, scale_of(r), shared)
-                     : statistics_of<false, false>(e, t, plan, scale_of(r), shared);
+        sum = statistics_of<VALUES_F32>(e, t, plan, scale_of(r), shared);
     sum = block_sum(sum, shared->parts);
     if (threadIdx.x == 0) plan.tile_sums[blockIdx.x] = sum;
 }
@@ -127,8 +136,10 @@ static __global__ void __launch_bounds__(ADAFACTOR_BLOCK) adafactor_sums_kernel(
     int64_t block = (int64_t)blockIdx.x - e.first_sum,
             row_blocks = (e.rows + ADAFACTOR_BLOCK - 1) / ADAFACTOR_BLOCK;
     if (block == 0) {
-        double sum = sum_of_tiles(plan, e, shared->parts);
+        bool known = square_is_known(e); /* nobody writes it before all have met in the sum */
+        double sum = known ? *e.kept_square : sum_of_tiles(plan, e, shared->parts);
         if (threadIdx.x == 0) *e.value_square = sum;
+        if (threadIdx.x == 0 && e.kept_square && !known) *e.kept_square = sum;
         if (e.mean_parts) sum_mean_parts(plan, e, shared->parts + WARPS);
         return;
     }

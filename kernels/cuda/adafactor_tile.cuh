@@ -104,6 +104,10 @@ static __device__ __forceinline__ int group_length(const adafactor_entry &e, con
 /* --- elements ---------------------------------------------------------------------------------- */
 
 /* A value is fp32, or a bf16 that is the fp32's nearest and what is missing of its bits. */
+static __device__ __forceinline__ uint32_t upper_half(float x) {
+    return (float_bits(x) + 0x8000u) >> 16;
+}
+
 static __device__ __forceinline__ float join(uint32_t high, int32_t remainder) {
     return bits_float((high << 16) + (uint32_t)remainder);
 }
@@ -147,9 +151,9 @@ static __device__ __forceinline__ void store_value(const adafactor_entry &e, int
         quad<uint16_t> high, low;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            uint32_t bits = float_bits(v.x[i]), top = (bits + 0x8000u) >> 16;
+            uint32_t top = upper_half(v.x[i]);
             high.x[i] = (uint16_t)top;
-            low.x[i] = (uint16_t)(bits - (top << 16));
+            low.x[i] = (uint16_t)(float_bits(v.x[i]) - (top << 16));
         }
         quad_store((uint16_t *)e.value + at, high, length, vector);
         quad_store((uint16_t *)e.remainder + at, low, length, vector);
@@ -158,13 +162,29 @@ static __device__ __forceinline__ void store_value(const adafactor_entry &e, int
 
 /* --- sums over a block ------------------------------------------------------------------------- */
 
-/** In a fixed order; the same in every thread. parts: [WARPS] of shared memory that nobody reads any more. */
+/**
+ * sum + x^2. Statistics and apply add up squares of values with it, each thread those of its part of a tile
+ * in the order of rows, groups and elements: rounded once, so that both come to the same bits whatever a
+ * compiler makes of a product and a sum.
+ */
+static __device__ __forceinline__ float add_square(float sum, float x) {
+    return fmaf(x, x, sum);
+}
+
+/** The sum of squares that apply or an earlier statistics left: the values need not be read. */
+static __device__ __forceinline__ bool square_is_known(const adafactor_entry &e) {
+    return e.kept_square && *e.kept_square != 0.0;
+}
+
+/** In a fixed order; the same in every thread. parts: a double a warp, of shared memory that nobody reads any
+ * more. */
+template <int THREADS = ADAFACTOR_BLOCK>
 static __device__ __forceinline__ double block_sum(double x, double *parts) {
     x = warp_sum(x);
     if (threadIdx.x % WARP == 0) parts[threadIdx.x / WARP] = x;
     __syncthreads();
     double sum = 0;
-    for (int i = 0; i < WARPS; i++) sum += parts[i];
+    for (int i = 0; i < THREADS / WARP; i++) sum += parts[i];
     return sum;
 }
 
@@ -176,6 +196,7 @@ typedef struct sum_shared {
 static __device__ __forceinline__ double sum_of_tiles(const adafactor_plan &plan, const adafactor_entry &e,
                                                       double *parts) {
     double sum = 0;
+#pragma unroll 8
     for (int64_t i = threadIdx.x; i < e.n_tiles; i += ADAFACTOR_BLOCK)
         sum += plan.tile_sums[e.first_tile + i];
     return block_sum(sum, parts);
