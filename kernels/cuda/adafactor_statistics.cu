@@ -27,30 +27,38 @@ static __device__ __forceinline__ double factored_statistics(const adafactor_ent
 #pragma unroll
         for (int i = 0; i < 4; i++) column[k][i] = 0.0f;
     float *row_partial = plan.partial + e.row_partial + t.column_tile * e.rows;
-#pragma unroll 2
-    for (int r = 0; r < (full ? WARP_ROWS : t.rows); r++) {
+    /* Loads do not move ahead of a row's shuffles and its store: without values two rows' are under way
+     * together. */
+    constexpr int ROWS = full && values == VALUES_NOT ? 2 : 1;
+    for (int r = 0; r < (full ? WARP_ROWS : t.rows); r += ROWS) {
         int64_t row = t.first_row + (int64_t)r * WARPS, at = row * e.columns + t.first_column;
-        quad<float> g[GROUPS], p[GROUPS];
+        quad<float> g[ROWS][GROUPS], p[ROWS][GROUPS];
 #pragma unroll
-        for (int k = 0; k < GROUPS; k++) {
-            int64_t place = at + k * 4 * WARP;
-            int length = group_length<full, true>(e, t, place, k);
-            g[k] = quad_load(e.gradient + place, length, full || e.vector);
-            if constexpr (values != VALUES_NOT)
-                p[k] = load_rounded<values == VALUES_HALVES>(e, place, length, full || e.vector);
-        }
-        float sum = 0.0f;
+        for (int a = 0; a < ROWS; a++)
 #pragma unroll
-        for (int k = 0; k < GROUPS; k++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                float x = g[k].x[i] * scale;
-                x = full || i < t.columns - k * 4 * WARP ? x * x + epsilon : 0.0f;
-                sum += x, column[k][i] += x;
-                if constexpr (values != VALUES_NOT) value_square = add_square(value_square, p[k].x[i]);
+            for (int k = 0; k < GROUPS; k++) {
+                int64_t place = at + a * WARPS * e.columns + k * 4 * WARP;
+                int length = group_length<full, true>(e, t, place, k);
+                g[a][k] = quad_load(e.gradient + place, length, full || e.vector);
+                if constexpr (values != VALUES_NOT)
+                    p[a][k] = load_rounded<values == VALUES_HALVES>(e, place, length, full || e.vector);
             }
-        sum = warp_sum(sum);
-        if (lane == 0) row_partial[row] = sum;
+#pragma unroll
+        for (int a = 0; a < ROWS; a++) {
+            float sum = 0.0f;
+#pragma unroll
+            for (int k = 0; k < GROUPS; k++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    float x = g[a][k].x[i] * scale;
+                    /* Not x * x + epsilon, which a compiler may round once with values and twice without. */
+                    x = full || i < t.columns - k * 4 * WARP ? add_square(epsilon, x) : 0.0f;
+                    sum += x, column[k][i] += x;
+                    if constexpr (values != VALUES_NOT) value_square = add_square(value_square, p[a][k].x[i]);
+                }
+            sum = warp_sum(sum);
+            if (lane == 0) row_partial[row + a * WARPS] = sum;
+        }
     }
 #pragma unroll
     for (int k = 0; k < GROUPS; k++)
@@ -96,7 +104,7 @@ static __device__ __forceinline__ double statistics_of(const adafactor_entry &e,
     return t.full ? whole_statistics<values, true>(e, t) : whole_statistics<values, false>(e, t);
 }
 
-static __global__ void __launch_bounds__(ADAFACTOR_BLOCK, 2)
+static __global__ void __launch_bounds__(ADAFACTOR_BLOCK, 3)
     adafactor_statistics_kernel(adafactor_plan plan, rule r) {
     SAGO_SHARED(statistics_shared, shared);
     if (stands_still(r)) return;

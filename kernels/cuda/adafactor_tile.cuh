@@ -163,9 +163,9 @@ static __device__ __forceinline__ void store_value(const adafactor_entry &e, int
 /* --- sums over a block ------------------------------------------------------------------------- */
 
 /**
- * sum + x^2. Statistics and apply add up squares of values with it, each thread those of its part of a tile
- * in the order of rows, groups and elements: rounded once, so that both come to the same bits whatever a
- * compiler makes of a product and a sum.
+ * sum + x^2, rounded once: the same bits wherever it stands, whatever a compiler makes of a product and a
+ * sum. Statistics and apply add up squares of values with it, each thread those of its part of a tile in the
+ * order of rows, groups and elements.
  */
 static __device__ __forceinline__ float add_square(float sum, float x) {
     return fmaf(x, x, sum);
