@@ -11,37 +11,31 @@ typedef struct statistics_shared {
     double parts[WARPS];
 } statistics_shared;
 
-/* How the values of a tile are read. */
-enum { VALUES_NOT, VALUES_F32, VALUES_HALVES };
-
-/** Sums of s = (scale g)^2 + 1e-30 by row and column, and of value^2 (returned, this thread's). */
-template <int values, bool full>
-static __device__ __forceinline__ double factored_statistics(const adafactor_entry &e, const tile &t,
-                                                             const adafactor_plan &plan, float scale,
-                                                             statistics_shared *shared) {
+/** Sums of s = (scale g)^2 + 1e-30 by row and column. */
+template <bool full>
+static __device__ __forceinline__ void sum_gradient(const adafactor_entry &e, const tile &t,
+                                                    const adafactor_plan &plan, float scale,
+                                                    statistics_shared *shared) {
     const float epsilon = (float)SAGO_ADAFACTOR_EPSILON;
     int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
-    float column[GROUPS][4], value_square = 0.0f;
+    float column[GROUPS][4];
 #pragma unroll
     for (int k = 0; k < GROUPS; k++)
 #pragma unroll
         for (int i = 0; i < 4; i++) column[k][i] = 0.0f;
     float *row_partial = plan.partial + e.row_partial + t.column_tile * e.rows;
-    /* Loads do not move ahead of a row's shuffles and its store: without values two rows' are under way
-     * together. */
-    constexpr int ROWS = full && values == VALUES_NOT ? 2 : 1;
+    /* Loads do not move ahead of a row's shuffles and its store, so two rows' are under way together. */
+    constexpr int ROWS = full ? 2 : 1;
     for (int r = 0; r < (full ? WARP_ROWS : t.rows); r += ROWS) {
         int64_t row = t.first_row + (int64_t)r * WARPS, at = row * e.columns + t.first_column;
-        quad<float> g[ROWS][GROUPS], p[ROWS][GROUPS];
+        quad<float> g[ROWS][GROUPS];
 #pragma unroll
         for (int a = 0; a < ROWS; a++)
 #pragma unroll
             for (int k = 0; k < GROUPS; k++) {
                 int64_t place = at + a * WARPS * e.columns + k * 4 * WARP;
-                int length = group_length<full, true>(e, t, place, k);
-                g[a][k] = quad_load(e.gradient + place, length, full || e.vector);
-                if constexpr (values != VALUES_NOT)
-                    p[a][k] = load_rounded<values == VALUES_HALVES>(e, place, length, full || e.vector);
+                g[a][k] =
+                    quad_load(e.gradient + place, group_length<full, true>(e, t, place, k), full || e.vector);
             }
 #pragma unroll
         for (int a = 0; a < ROWS; a++) {
@@ -51,10 +45,8 @@ static __device__ __forceinline__ double factored_statistics(const adafactor_ent
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     float x = g[a][k].x[i] * scale;
-                    /* Not x * x + epsilon, which a compiler may round once with values and twice without. */
-                    x = full || i < t.columns - k * 4 * WARP ? add_square(epsilon, x) : 0.0f;
+                    x = full || i < t.columns - k * 4 * WARP ? x * x + epsilon : 0.0f;
                     sum += x, column[k][i] += x;
-                    if constexpr (values != VALUES_NOT) value_square = add_square(value_square, p[a][k].x[i]);
                 }
             sum = warp_sum(sum);
             if (lane == 0) row_partial[row + a * WARPS] = sum;
@@ -72,36 +64,33 @@ static __device__ __forceinline__ double factored_statistics(const adafactor_ent
         for (int w = 0; w < WARPS; w++) sum += shared->column[w][j];
         if (first + j < e.columns) column_partial[first + j] = sum;
     }
-    return value_square;
 }
 
-template <int values, bool full>
-static __device__ __forceinline__ double whole_statistics(const adafactor_entry &e, const tile &t) {
-    float value_square = 0.0f;
-#pragma unroll 2
+template <bool split, bool factored, bool full>
+static __device__ __forceinline__ double tile_squares(const adafactor_entry &e, const tile &t) {
+    float sum = 0.0f;
     for (int r = 0; r < (full ? WARP_ROWS : t.rows); r++) {
         int64_t at = (t.first_row + (int64_t)r * WARPS) * e.columns + t.first_column;
+        quad<float> p[GROUPS];
 #pragma unroll
         for (int k = 0; k < GROUPS; k++) {
             int64_t place = at + k * 4 * WARP;
-            quad<float> p = load_value<values == VALUES_HALVES>(
-                e, place, group_length<full, false>(e, t, place, k), full || e.vector);
-#pragma unroll
-            for (int i = 0; i < 4; i++) value_square = add_square(value_square, p.x[i]);
+            p[k] =
+                load_value<split>(e, place, group_length<full, factored>(e, t, place, k), full || e.vector);
         }
+#pragma unroll
+        for (int k = 0; k < GROUPS; k++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) sum = add_square(sum, p[k].x[i]);
     }
-    return value_square;
+    return (double)sum;
 }
 
-template <int values>
-static __device__ __forceinline__ double statistics_of(const adafactor_entry &e, const tile &t,
-                                                       const adafactor_plan &plan, float scale,
-                                                       statistics_shared *shared) {
-    if (e.factored)
-        return t.full ? factored_statistics<values, true>(e, t, plan, scale, shared)
-                      : factored_statistics<values, false>(e, t, plan, scale, shared);
-    if constexpr (values == VALUES_NOT) return 0;
-    return t.full ? whole_statistics<values, true>(e, t) : whole_statistics<values, false>(e, t);
+/** Sum of value^2, this thread's: only where it is not known from the step before. */
+template <bool split>
+static __device__ __forceinline__ double value_squares(const adafactor_entry &e, const tile &t) {
+    if (t.full) return tile_squares<split, true, true>(e, t);
+    return e.factored ? tile_squares<split, true, false>(e, t) : tile_squares<split, false, false>(e, t);
 }
 
 static __global__ void __launch_bounds__(ADAFACTOR_BLOCK, 3)
@@ -110,17 +99,16 @@ static __global__ void __launch_bounds__(ADAFACTOR_BLOCK, 3)
     if (stands_still(r)) return;
     const adafactor_entry e = plan.entries[entry_of_block<&adafactor_entry::first_tile>(plan, blockIdx.x)];
     tile t = tile_of(e, (int64_t)blockIdx.x - e.first_tile);
-    double sum;
-    if (square_is_known(e)) {
-        (void)statistics_of<VALUES_NOT>(e, t, plan, scale_of(r), shared);
-        return;
+    if (!square_is_known(e)) {
+        double sum = e.remainder ? value_squares<true>(e, t) : value_squares<false>(e, t);
+        sum = block_sum(sum, shared->parts);
+        if (threadIdx.x == 0) plan.tile_sums[blockIdx.x] = sum;
     }
-    if (e.remainder)
-        sum = statistics_of<VALUES_HALVES>(e, t, plan, scale_of(r), shared);
+    if (!e.factored) return;
+    if (t.full)
+        sum_gradient<true>(e, t, plan, scale_of(r), shared);
     else
-        sum = statistics_of<VALUES_F32>(e, t, plan, scale_of(r), shared);
-    sum = block_sum(sum, shared->parts);
-    if (threadIdx.x == 0) plan.tile_sums[blockIdx.x] = sum;
+        sum_gradient<false>(e, t, plan, scale_of(r), shared);
 }
 
 /** Of a piece without whole rows or columns: the sum of all s, and of the row moments before this step. */

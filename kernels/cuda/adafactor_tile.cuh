@@ -104,10 +104,6 @@ static __device__ __forceinline__ int group_length(const adafactor_entry &e, con
 /* --- elements ---------------------------------------------------------------------------------- */
 
 /* A value is fp32, or a bf16 that is the fp32's nearest and what is missing of its bits. */
-static __device__ __forceinline__ uint32_t upper_half(float x) {
-    return (float_bits(x) + 0x8000u) >> 16;
-}
-
 static __device__ __forceinline__ float join(uint32_t high, int32_t remainder) {
     return bits_float((high << 16) + (uint32_t)remainder);
 }
@@ -127,21 +123,6 @@ static __device__ __forceinline__ quad<float> load_value(const adafactor_entry &
     }
 }
 
-/** The bf16 alone where there is one. */
-template <bool split>
-static __device__ __forceinline__ quad<float> load_rounded(const adafactor_entry &e, int64_t at, int length,
-                                                           bool vector) {
-    if constexpr (!split) {
-        return quad_load((const float *)e.value + at, length, vector);
-    } else {
-        quad<uint16_t> high = quad_load((const uint16_t *)e.value + at, length, vector);
-        quad<float> out;
-#pragma unroll
-        for (int i = 0; i < 4; i++) out.x[i] = join(high.x[i], 0);
-        return out;
-    }
-}
-
 template <bool split>
 static __device__ __forceinline__ void store_value(const adafactor_entry &e, int64_t at, const quad<float> &v,
                                                    int length, bool vector) {
@@ -151,9 +132,9 @@ static __device__ __forceinline__ void store_value(const adafactor_entry &e, int
         quad<uint16_t> high, low;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            uint32_t top = upper_half(v.x[i]);
+            uint32_t bits = float_bits(v.x[i]), top = (bits + 0x8000u) >> 16;
             high.x[i] = (uint16_t)top;
-            low.x[i] = (uint16_t)(float_bits(v.x[i]) - (top << 16));
+            low.x[i] = (uint16_t)(bits - (top << 16));
         }
         quad_store((uint16_t *)e.value + at, high, length, vector);
         quad_store((uint16_t *)e.remainder + at, low, length, vector);

@@ -167,7 +167,7 @@ static __global__ void __launch_bounds__(ADAFACTOR_BLOCK)
 
 /**
  * value = keep value - u, or its momentum's; u = factor g column[j] (factored) or factor scale g /
- * sqrt(moment). The sum of the squares of what statistics reads of the new values (this thread's).
+ * sqrt(moment). The sum of the new values' squares (this thread's).
  */
 template <bool split, bool factored, bool full>
 static __device__ __forceinline__ double apply_tile(const adafactor_entry &e, const tile &t, const rule &rule,
@@ -211,10 +211,8 @@ static __device__ __forceinline__ double apply_tile(const adafactor_entry &e, co
             for (int i = 0; i < 4; i++) p[k].x[i] = rule.keep_value * p[k].x[i] - u.x[i];
             store_value<split>(e, place, p[k], length[k], full || e.vector);
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                float x = split && factored ? bits_float(upper_half(p[k].x[i]) << 16) : p[k].x[i];
-                if (full || i < length[k]) value_square = add_square(value_square, x);
-            }
+            for (int i = 0; i < 4; i++)
+                if (full || i < length[k]) value_square = add_square(value_square, p[k].x[i]);
         }
     }
     return (double)value_square;
