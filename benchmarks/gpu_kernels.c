@@ -396,6 +396,7 @@ static void make_adafactor(const bench_case *c, tensor_set *s) {
                                          .row_sum = state((size_t)rows * sizeof(double)),
                                          .column_sum = state((size_t)columns * sizeof(double)),
                                          .value_square = state(sizeof(double)),
+                                         .kept_square = state(sizeof(double)),
                                          .update_square = state(sizeof(double)),
                                          .global_rows = rows,
                                          .global_columns = columns,
@@ -470,8 +471,8 @@ static double least_bytes(const bench_case *c, const tensor_set *s) {
     if (c->run == geglu_backward || c->run == swiglu_backward) return 5 * rows;
     if (c->run == embedding_forward) return 2 * rows;
     if (c->run == embedding_backward) return 5 * rows; /* bf16 in; fp32 sums read and written */
-    if (c->run == adafactor)                           /* g three times, p (4 bytes) twice and written once */
-        return 24 * (double)sago_tensor_count(s->t[0]);
+    if (c->run == adafactor)                           /* g three times, p (4 bytes) read and written */
+        return 20 * (double)sago_tensor_count(s->t[0]);
     return 0;
 }
 

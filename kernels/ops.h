@@ -142,6 +142,10 @@ typedef struct sago_adafactor_slot {
        matters less than fp32 rounding does. */
     double *row_sum, *column_sum;    /* [rows], [columns]: sums of g^2 + 1e-30; only for factored ones */
     double *value_square;            /* [1]: sum of value^2 */
+    double *kept_square;             /* [1], or NULL: the same sum, of this piece alone, as its values now stand; 0: not known.
+                                        statistics takes value_square from here and reads no values, or computes it and
+                                        leaves it here; apply leaves the sum over the new values, the bits that statistics
+                                        would compute. Whoever else writes values makes it 0. It is not added over ranks */
     double *update_square;           /* [1]: sum of y^2 before clipping */
     double *mean_parts;              /* [2]: sum of g^2 + 1e-30, and of the row moments before this step. Only for a factored
                                         piece that has neither whole rows nor whole columns: the mean of the row moments is
@@ -329,12 +333,12 @@ typedef struct sago_ops {
                                 const sago_loss_sums *sums, double clip_norm);
 
     /* --- Adafactor: statistics, [ranks add row_sum, column_sum, value_square], moments, [update_square], apply ---- */
-    /** row_sum = , column_sum = , value_square = */
+    /** row_sum = , column_sum = , value_square = (from kept_square where that is known) */
     sago_status (*adafactor_statistics)(sago_device *, sago_adafactor_slot slots[], int n,
                                         const sago_adafactor_args *);
     /** updates the second moments; update_square = sum of y^2 */
     sago_status (*adafactor_moments)(sago_device *, sago_adafactor_slot slots[], int n, const sago_adafactor_args *);
-    /** value = (1 - wd) value - lr * scale(value) * y / max(1, RMS(y) / threshold), or its momentum's */
+    /** value = (1 - wd) value - lr * scale(value) * y / max(1, RMS(y) / threshold), or its momentum's; kept_square = */
     sago_status (*adafactor_apply)(sago_device *, sago_adafactor_slot slots[], int n, const sago_adafactor_args *);
 
     /* --- generation -------------------------------------------------------------------------------------------- */

@@ -28,18 +28,17 @@ sago_param_pieces sago_param_pieces_make(sago_weights *weights, int room) {
         const sago_param *p = &registry->params[i];
         char *name = out.names + (size_t)i * NAME_BYTES;
         snprintf(name, NAME_BYTES, "param/%s", p->name);
-        out.pieces[i] =
-            (sago_piece){.name = name,
-                         .dtype = SAGO_F32,
-                         .n_dims = p->n_dims,
-                         .global_shape = {p->global_shape[0], p->global_shape[1]},
-                         .offset = {p->global_offset[0], p->global_offset[1]},
-                         .shape = {p->local_shape[0], p->local_shape[1]},
-                         .cut_over_data = p->rows_are_cut,
-                         .cut_over_model = p->model_dim >= 0,
-                         .data = out.remote ? NULL : sago_param_tensor(p, SAGO_F32, weights->values).data,
-                         .remote = out.remote,
-                         .first_remote = p->offset};
+        out.pieces[i] = (sago_piece){.name = name,
+                                     .dtype = SAGO_F32,
+                                     .n_dims = p->n_dims,
+                                     .global_shape = {p->global_shape[0], p->global_shape[1]},
+                                     .offset = {p->global_offset[0], p->global_offset[1]},
+                                     .shape = {p->local_shape[0], p->local_shape[1]},
+                                     .cut_over_data = p->rows_are_cut,
+                                     .cut_over_model = p->model_dim >= 0,
+                                     .data = out.remote ? NULL : sago_weights_reach(weights, p),
+                                     .remote = out.remote,
+                                     .first_remote = p->offset};
     }
     return out;
 }

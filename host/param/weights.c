@@ -13,6 +13,10 @@ static bool is_half(const sago_weights *w) {
     return w->dtype == SAGO_BF16;
 }
 
+static size_t squares_bytes(const sago_weights *w) {
+    return (size_t)w->registry->n_params * sizeof *w->squares;
+}
+
 sago_status sago_weights_open(const sago_registry *registry, sago_device *device, sago_dtype dtype,
                               bool exact, sago_weights *out) {
     *out = (sago_weights){.device = device, .registry = registry, .dtype = dtype};
@@ -21,6 +25,8 @@ sago_status sago_weights_open(const sago_registry *registry, sago_device *device
     sago_status status = device->ops->allocate(device, &out->values, n * sago_dtype_bytes(dtype));
     if (status == SAGO_OK && is_half(out) && exact)
         status = device->ops->allocate(device, (void **)&out->remainder, n * sizeof *out->remainder);
+    if (status == SAGO_OK && exact)
+        status = device->ops->allocate(device, (void **)&out->squares, squares_bytes(out));
     if (status != SAGO_OK) sago_weights_close(out);
     return sago_wrap(status, "parameters");
 }
@@ -28,12 +34,13 @@ sago_status sago_weights_open(const sago_registry *registry, sago_device *device
 void sago_weights_close(sago_weights *w) {
     if (w->values) w->device->ops->release(w->device, w->values);
     if (w->remainder) w->device->ops->release(w->device, w->remainder);
+    if (w->squares) w->device->ops->release(w->device, w->squares);
     *w = (sago_weights){0};
 }
 
 size_t sago_weights_bytes(const sago_weights *w) {
     size_t each = sago_dtype_bytes(w->dtype) + (w->remainder ? sizeof *w->remainder : 0);
-    return (size_t)w->registry->n_elements * each;
+    return (size_t)w->registry->n_elements * each + (w->squares ? squares_bytes(w) : 0);
 }
 
 static sago_status read_halves(const sago_weights *w, uint16_t *values, int16_t *remainder, int64_t first,
@@ -74,7 +81,21 @@ sago_status sago_weights_read(const sago_weights *w, float *to, int64_t first, i
     return status;
 }
 
+/* Those of all parameters: whoever writes one writes others, and to know them again costs one reading. */
+static sago_status forget_squares(sago_weights *w) {
+    if (!w->squares) return SAGO_OK;
+    /* All bits 0 are 0 in double, too. */
+    int64_t floats = (int64_t)(squares_bytes(w) / sizeof(float));
+    return w->device->ops->fill(w->device, sago_tensor_1d(w->squares, SAGO_F32, floats), 0);
+}
+
+float *sago_weights_reach(sago_weights *w, const sago_param *param) {
+    if (w->squares) w->squares[param - w->registry->params] = 0;
+    return (float *)w->values + param->offset;
+}
+
 sago_status sago_weights_write(sago_weights *w, int64_t first, const float *from, int64_t count) {
+    SAGO_TRY(forget_squares(w));
     if (!is_half(w))
         return w->device->ops->upload(w->device, (float *)w->values + first, from,
                                       (size_t)count * sizeof *from);

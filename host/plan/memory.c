@@ -129,7 +129,7 @@ sago_status sago_shares_open(const sago_workload *work, const sago_layout *layou
     int ranks = layout->sharing == SAGO_REPLICATED ? 1 : (int)layout->data;
     sago_registry_cut_rows(&registry, ranks - 1, ranks, &held);
     out->n_blocks = registry.n_blocks;
-    out->held_elements = held.n_elements;
+    out->held_elements = held.n_elements, out->held_params = held.n_params;
     out->blocks = sago_alloc_zero((size_t)registry.n_blocks, sizeof *out->blocks);
     for (int i = 0; i < registry.n_params; i++)
         add_share(work, layout, &registry.params[i], &held.params[i], out);
@@ -173,7 +173,8 @@ void sago_memory_plan(const sago_workload *work, const sago_layout *layout, cons
     const double gib = 1024.0 * 1024 * 1024;
     *out = (sago_memory){.room_bytes = (int64_t)(hardware->memory_gib * gib)};
     /* bf16 values have a remainder of as many bytes beside them: fp32 exactly. */
-    out->bytes[SAGO_MEMORY_PARAMETERS] = shares->held_elements * f32;
+    out->bytes[SAGO_MEMORY_PARAMETERS] =
+        shares->held_elements * f32 + shares->held_params * (int64_t)sizeof(double);
     out->bytes[SAGO_MEMORY_GRADIENTS] = (shares->held_elements + shares->packed_elements) * f32;
     out->bytes[SAGO_MEMORY_OPTIMIZER] = shares->optimizer_bytes;
     out->bytes[SAGO_MEMORY_ACTIVATIONS] = activation_bytes;

@@ -40,6 +40,7 @@ typedef struct sago_shares {
     int64_t n_blocks;
     sago_block_share *blocks;
     int64_t held_elements;    /* that a rank keeps, with gaps: a share where the data axis is sharded */
+    int64_t held_params;      /* each with the sum of its squares */
     int64_t packed_elements;  /* of them, whose gradients are summed over the model axis, whose ranks all hold
                                  them */
     int64_t optimizer_bytes;  /* of what it keeps, as host/train lays it out */

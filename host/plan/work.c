@@ -193,9 +193,9 @@ sago_block_cost sago_block_cost_of(const sago_workload *work, const sago_layout 
 
 double sago_optimizer_seconds(const sago_workload *work, const sago_hardware *hardware, int64_t elements) {
     const sago_config *config = work->config;
-    /* Zeroed, and read for the norm; read three times, the parameter read twice and written; then what is
-     * kept whole. */
-    double bytes = 4 + 4 + 3 * 4 + 3 * 4;
+    /* Zeroed, and read for the norm; read three times, the parameter read and written; then what is kept
+     * whole. */
+    double bytes = 4 + 4 + 3 * 4 + 2 * 4;
     if (!config->optimizer.factored) bytes += 3 * 4;
     if (config->optimizer.momentum > 0) bytes += 2 * 4;
     return (double)elements * bytes / copy_rate(hardware);

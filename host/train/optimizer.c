@@ -239,6 +239,8 @@ sago_status sago_optimizer_step(sago_optimizer *o, const sago_weights *weights, 
     for (int i = 0; i < o->n_slots; i++) {
         o->slots[i].value = sago_param_tensor(o->params[i], weights->dtype, weights->values);
         o->slots[i].remainder = weights->remainder ? weights->remainder + o->params[i]->offset : NULL;
+        o->slots[i].kept_square =
+            weights->squares ? weights->squares + (o->params[i] - o->registry->params) : NULL;
         o->slots[i].gradient = sago_param_tensor(o->params[i], SAGO_F32, gradients);
         o->slots[i].learning_rate = (float)(rate * o->multipliers[i]);
     }

@@ -19,16 +19,16 @@
 
 typedef struct sago_optimizer sago_optimizer;
 
-/** Takes zeroed state. mesh: whose axes add up what each rank sees of a parameter that is cut over them, in two sums a step
- * and axis; NULL where none is. Frozen parameters (a group of multiplier 0) have none. */
+/** Takes zeroed state. mesh: whose axes add up what each rank sees of a parameter that is cut over them, in
+ * two sums a step and axis; NULL where none is. Frozen parameters (a group of multiplier 0) have none. */
 sago_status sago_optimizer_open(const sago_config *config, const sago_registry *registry, sago_mesh *mesh,
                                 sago_device *device, sago_optimizer **out) SAGO_MUST_CHECK;
 void sago_optimizer_close(sago_optimizer *optimizer);
 
 /**
- * One step: values updated in place. t >= 1 is the age of the second moments (beta2 = 1 - t^-decay_exponent),
- * rate the schedule's learning rate; control (device memory) clips the gradient, and says whether there is a
- * step at all.
+ * One step: values updated in place, and weights->squares with them. t >= 1 is the age of the second moments
+ * (beta2 = 1 - t^-decay_exponent), rate the schedule's learning rate; control (device memory) clips the
+ * gradient, and says whether there is a step at all.
  */
 sago_status sago_optimizer_step(sago_optimizer *optimizer, const sago_weights *weights, float *gradients,
                                 int64_t t, double rate, const sago_step_control *control) SAGO_MUST_CHECK;

@@ -112,7 +112,8 @@ static double total(const plan *p, int64_t slot) {
     return sum;
 }
 
-static double sum_of_squares(const float *x, int64_t n) {
+/* One body for statistics and apply, not inlined into either: both must come to the same bits. */
+static __attribute__((noinline)) double sum_of_squares(const float *x, int64_t n) {
     double sum = 0;
     for (int64_t start = 0; start < n; start += BLOCK) {
         int64_t count = n - start < BLOCK ? n - start : BLOCK;
@@ -122,6 +123,16 @@ static double sum_of_squares(const float *x, int64_t n) {
         sum += (double)part;
     }
     return sum;
+}
+
+static double squares_of_values(const piece *p, const shared *sh) {
+    int64_t width = p->slot->factored ? sh->columns : 1;
+    return sum_of_squares((const float *)p->slot->value.data + p->first * width,
+                          (p->last - p->first) * width);
+}
+
+static bool square_is_known(const sago_adafactor_slot *slot) {
+    return slot->kept_square && *slot->kept_square != 0;
 }
 
 /**
@@ -188,14 +199,15 @@ sago_status SAGO_CPU(adafactor_statistics)(sago_device *device, sago_adafactor_s
 #pragma omp for schedule(dynamic, 1)
         for (int64_t i = 0; i < p.n_pieces; i++) {
             piece *one = &p.pieces[i];
-            int64_t width = one->slot->factored ? p.slots[one->number].columns : 1;
-            if (one->slot->factored) sum_piece(one, width, (float)p.scale);
-            one->sum = sum_of_squares((const float *)one->slot->value.data + one->first * width,
-                                      (one->last - one->first) * width);
+            const shared *sh = &p.slots[one->number];
+            if (one->slot->factored) sum_piece(one, sh->columns, (float)p.scale);
+            if (!square_is_known(one->slot)) one->sum = squares_of_values(one, sh);
         }
 #pragma omp for schedule(dynamic, 1)
         for (int64_t s = 0; s < p.n_slots; s++) {
-            *slots[s].value_square = total(&p, s);
+            double square = square_is_known(&slots[s]) ? *slots[s].kept_square : total(&p, s);
+            *slots[s].value_square = square;
+            if (slots[s].kept_square) *slots[s].kept_square = square;
             if (!slots[s].factored) continue;
             double *sum = slots[s].column_sum;
             memset(sum, 0, (size_t)p.slots[s].columns * sizeof(double));
@@ -347,6 +359,11 @@ static void apply_piece(const piece *p, const shared *sh, const sago_adafactor_a
                   (float)(sh->factor * sqrt(sh->mean / (double)slot->row[i])), 1.0f, width, args);
 }
 
+/** Where values stood still, what is there holds. */
+static bool keeps_square(const sago_adafactor_slot *slot) {
+    return slot->kept_square && slot->learning_rate != 0;
+}
+
 sago_status SAGO_CPU(adafactor_apply)(sago_device *device, sago_adafactor_slot slots[], int n,
                                       const sago_adafactor_args *args) {
     plan p;
@@ -360,8 +377,15 @@ sago_status SAGO_CPU(adafactor_apply)(sago_device *device, sago_adafactor_slot s
             p.slots[s].factor = sago_adafactor_factor(&slots[s], args);
         }
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t i = 0; i < p.n_pieces; i++)
-            apply_piece(&p.pieces[i], &p.slots[p.pieces[i].number], args, (float)p.scale);
+        for (int64_t i = 0; i < p.n_pieces; i++) {
+            piece *one = &p.pieces[i];
+            const shared *sh = &p.slots[one->number];
+            apply_piece(one, sh, args, (float)p.scale);
+            /* While the cache has the values; the next step then does not read them for it. */
+            if (keeps_square(one->slot)) one->sum = squares_of_values(one, sh);
+        }
     }
+    for (int64_t s = 0; s < p.n_slots; s++)
+        if (keeps_square(&slots[s])) *slots[s].kept_square = total(&p, s);
     return SAGO_OK;
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * Adafactor's first phase: sums of g^2 by row and column, and of value^2, of all parameters in two launches.
- * Sums of a tile are fp32 over at most 512 elements; what tiles leave is added in double and in the order of
- * the tiles, by the second kernel.
+ * Values are read only where their sum is not known from the step before. Sums of a tile are fp32 over at
+ * most 512 elements; what tiles leave is added in double and in the order of the tiles, by the second kernel.
  */
 #include "adafactor_tile.cuh"
 
@@ -11,42 +11,46 @@ typedef struct statistics_shared {
     double parts[WARPS];
 } statistics_shared;
 
-/** Sums of s = (scale g)^2 + 1e-30 by row and column, and of value^2 (returned, this thread's). */
-template <bool split, bool full>
-static __device__ __forceinline__ double factored_statistics(const adafactor_entry &e, const tile &t,
-                                                             const adafactor_plan &plan, float scale,
-                                                             statistics_shared *shared) {
+/** Sums of s = (scale g)^2 + 1e-30 by row and column. */
+template <bool full>
+static __device__ __forceinline__ void sum_gradient(const adafactor_entry &e, const tile &t,
+                                                    const adafactor_plan &plan, float scale,
+                                                    statistics_shared *shared) {
     const float epsilon = (float)SAGO_ADAFACTOR_EPSILON;
     int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
-    float column[GROUPS][4], value_square = 0.0f;
+    float column[GROUPS][4];
 #pragma unroll
     for (int k = 0; k < GROUPS; k++)
 #pragma unroll
         for (int i = 0; i < 4; i++) column[k][i] = 0.0f;
     float *row_partial = plan.partial + e.row_partial + t.column_tile * e.rows;
-#pragma unroll 2
-    for (int r = 0; r < (full ? WARP_ROWS : t.rows); r++) {
+    /* Loads do not move ahead of a row's shuffles and its store, so two rows' are under way together. */
+    constexpr int ROWS = full ? 2 : 1;
+    for (int r = 0; r < (full ? WARP_ROWS : t.rows); r += ROWS) {
         int64_t row = t.first_row + (int64_t)r * WARPS, at = row * e.columns + t.first_column;
-        quad<float> g[GROUPS], p[GROUPS];
+        quad<float> g[ROWS][GROUPS];
 #pragma unroll
-        for (int k = 0; k < GROUPS; k++) {
-            int64_t place = at + k * 4 * WARP;
-            int length = group_length<full, true>(e, t, place, k);
-            g[k] = quad_load(e.gradient + place, length, full || e.vector);
-            p[k] = load_rounded<split>(e, place, length, full || e.vector);
-        }
-        float sum = 0.0f;
+        for (int a = 0; a < ROWS; a++)
 #pragma unroll
-        for (int k = 0; k < GROUPS; k++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                float x = g[k].x[i] * scale;
-                x = full || i < t.columns - k * 4 * WARP ? x * x + epsilon : 0.0f;
-                sum += x, column[k][i] += x;
-                value_square += p[k].x[i] * p[k].x[i];
+            for (int k = 0; k < GROUPS; k++) {
+                int64_t place = at + a * WARPS * e.columns + k * 4 * WARP;
+                g[a][k] =
+                    quad_load(e.gradient + place, group_length<full, true>(e, t, place, k), full || e.vector);
             }
-        sum = warp_sum(sum);
-        if (lane == 0) row_partial[row] = sum;
+#pragma unroll
+        for (int a = 0; a < ROWS; a++) {
+            float sum = 0.0f;
+#pragma unroll
+            for (int k = 0; k < GROUPS; k++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    float x = g[a][k].x[i] * scale;
+                    x = full || i < t.columns - k * 4 * WARP ? x * x + epsilon : 0.0f;
+                    sum += x, column[k][i] += x;
+                }
+            sum = warp_sum(sum);
+            if (lane == 0) row_partial[row + a * WARPS] = sum;
+        }
     }
 #pragma unroll
     for (int k = 0; k < GROUPS; k++)
@@ -60,50 +64,51 @@ static __device__ __forceinline__ double factored_statistics(const adafactor_ent
         for (int w = 0; w < WARPS; w++) sum += shared->column[w][j];
         if (first + j < e.columns) column_partial[first + j] = sum;
     }
-    return value_square;
 }
 
-template <bool split, bool full>
-static __device__ __forceinline__ double whole_statistics(const adafactor_entry &e, const tile &t) {
-    float value_square = 0.0f;
-#pragma unroll 2
+template <bool split, bool factored, bool full>
+static __device__ __forceinline__ double tile_squares(const adafactor_entry &e, const tile &t) {
+    float sum = 0.0f;
     for (int r = 0; r < (full ? WARP_ROWS : t.rows); r++) {
         int64_t at = (t.first_row + (int64_t)r * WARPS) * e.columns + t.first_column;
+        quad<float> p[GROUPS];
 #pragma unroll
         for (int k = 0; k < GROUPS; k++) {
             int64_t place = at + k * 4 * WARP;
-            quad<float> p =
-                load_value<split>(e, place, group_length<full, false>(e, t, place, k), full || e.vector);
-#pragma unroll
-            for (int i = 0; i < 4; i++) value_square += p.x[i] * p.x[i];
+            p[k] =
+                load_value<split>(e, place, group_length<full, factored>(e, t, place, k), full || e.vector);
         }
+#pragma unroll
+        for (int k = 0; k < GROUPS; k++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) sum = add_square(sum, p[k].x[i]);
     }
-    return value_square;
+    return (double)sum;
 }
 
-template <bool split, bool full>
-static __device__ __forceinline__ double statistics_of(const adafactor_entry &e, const tile &t,
-                                                       const adafactor_plan &plan, float scale,
-                                                       statistics_shared *shared) {
-    return e.factored ? factored_statistics<split, full>(e, t, plan, scale, shared)
-                      : whole_statistics<split, full>(e, t);
+/** Sum of value^2, this thread's: only where it is not known from the step before. */
+template <bool split>
+static __device__ __forceinline__ double value_squares(const adafactor_entry &e, const tile &t) {
+    if (t.full) return tile_squares<split, true, true>(e, t);
+    return e.factored ? tile_squares<split, true, false>(e, t) : tile_squares<split, false, false>(e, t);
 }
 
-static __global__ void __launch_bounds__(ADAFACTOR_BLOCK, 2)
+static __global__ void __launch_bounds__(ADAFACTOR_BLOCK, 3)
     adafactor_statistics_kernel(adafactor_plan plan, rule r) {
     SAGO_SHARED(statistics_shared, shared);
     if (stands_still(r)) return;
     const adafactor_entry e = plan.entries[entry_of_block<&adafactor_entry::first_tile>(plan, blockIdx.x)];
     tile t = tile_of(e, (int64_t)blockIdx.x - e.first_tile);
-    double sum;
-    if (e.remainder)
-        sum = t.full ? statistics_of<true, true>(e, t, plan, scale_of(r), shared)
-                     : statistics_of<true, false>(e, t, plan, scale_of(r), shared);
+    if (!square_is_known(e)) {
+        double sum = e.remainder ? value_squares<true>(e, t) : value_squares<false>(e, t);
+        sum = block_sum(sum, shared->parts);
+        if (threadIdx.x == 0) plan.tile_sums[blockIdx.x] = sum;
+    }
+    if (!e.factored) return;
+    if (t.full)
+        sum_gradient<true>(e, t, plan, scale_of(r), shared);
     else
-        sum = t.full ? statistics_of<false, true>(e, t, plan, scale_of(r), shared)
-                     : statistics_of<false, false>(e, t, plan, scale_of(r), shared);
-    sum = block_sum(sum, shared->parts);
-    if (threadIdx.x == 0) plan.tile_sums[blockIdx.x] = sum;
+        sum_gradient<false>(e, t, plan, scale_of(r), shared);
 }
 
 /** Of a piece without whole rows or columns: the sum of all s, and of the row moments before this step. */
@@ -127,8 +132,10 @@ static __global__ void __launch_bounds__(ADAFACTOR_BLOCK) adafactor_sums_kernel(
     int64_t block = (int64_t)blockIdx.x - e.first_sum,
             row_blocks = (e.rows + ADAFACTOR_BLOCK - 1) / ADAFACTOR_BLOCK;
     if (block == 0) {
-        double sum = sum_of_tiles(plan, e, shared->parts);
+        bool known = square_is_known(e); /* nobody writes it before all have met in the sum */
+        double sum = known ? *e.kept_square : sum_of_tiles(plan, e, shared->parts);
         if (threadIdx.x == 0) *e.value_square = sum;
+        if (threadIdx.x == 0 && e.kept_square && !known) *e.kept_square = sum;
         if (e.mean_parts) sum_mean_parts(plan, e, shared->parts + WARPS);
         return;
     }

@@ -43,6 +43,7 @@ static adafactor_entry entry_of(const sago_adafactor_slot *slot, adafactor_plan 
     e.row = slot->row, e.column = slot->column, e.moment = slot->moment, e.momentum = slot->momentum;
     e.row_sum = slot->row_sum, e.column_sum = slot->column_sum;
     e.value_square = slot->value_square, e.update_square = slot->update_square;
+    e.kept_square = slot->kept_square;
     e.mean_parts = slot->factored ? slot->mean_parts : NULL;
     e.row_copies = slot->mean_parts ? slot->row_copies : 1;
     e.global_rows = (double)slot->global_rows, e.global_columns = (double)slot->global_columns;
@@ -53,7 +54,8 @@ static adafactor_entry entry_of(const sago_adafactor_slot *slot, adafactor_plan 
     e.rows = slot->factored ? rows : parts(e.count, ADAFACTOR_TILE_COLUMNS);
     e.columns = slot->factored ? columns : ADAFACTOR_TILE_COLUMNS;
     e.vector = e.columns % 4 == 0 && aligned(e.value, e.remainder ? 8 : 16) && aligned(e.remainder, 8) &&
-               aligned(e.gradient, 16) && aligned(e.moment, 16) && aligned(e.momentum, 16);
+               aligned(e.gradient, 16) && aligned(e.column, 16) && aligned(e.moment, 16) &&
+               aligned(e.momentum, 16);
     int64_t row_tiles = parts(e.rows, ADAFACTOR_TILE_ROWS);
     e.column_tiles = parts(e.columns, ADAFACTOR_TILE_COLUMNS);
     e.first_tile = plan->n_tiles, e.first_sum = plan->n_sums, e.first_average = plan->n_averages;

@@ -16,6 +16,7 @@ enum {
     ADAFACTOR_TILE_ROWS = 64,     /* of a tile, whose column sums are small beside it */
     ADAFACTOR_TILE_COLUMNS = 512, /* a warp's run: four times four values a lane */
     ADAFACTOR_SUM_COLUMNS = 32,   /* columns that a block of the second reduction adds up */
+    ADAFACTOR_MEAN_BLOCK = 1024,  /* threads of the one block that adds up a parameter's moments */
 };
 
 /**
@@ -28,7 +29,8 @@ typedef struct adafactor_entry {
     const float *gradient;
     float *row, *column, *moment, *momentum;
     double *row_sum, *column_sum, *value_square, *update_square;
-    double *mean_parts; /* or NULL */
+    double *kept_square; /* or NULL */
+    double *mean_parts;  /* or NULL */
     int64_t rows, columns, count;
     double global_rows, global_columns;
     int64_t first_tile, n_tiles, column_tiles;

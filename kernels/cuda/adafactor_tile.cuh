@@ -123,21 +123,6 @@ static __device__ __forceinline__ quad<float> load_value(const adafactor_entry &
     }
 }
 
-/** The bf16 alone where there is one. */
-template <bool split>
-static __device__ __forceinline__ quad<float> load_rounded(const adafactor_entry &e, int64_t at, int length,
-                                                           bool vector) {
-    if constexpr (!split) {
-        return quad_load((const float *)e.value + at, length, vector);
-    } else {
-        quad<uint16_t> high = quad_load((const uint16_t *)e.value + at, length, vector);
-        quad<float> out;
-#pragma unroll
-        for (int i = 0; i < 4; i++) out.x[i] = join(high.x[i], 0);
-        return out;
-    }
-}
-
 template <bool split>
 static __device__ __forceinline__ void store_value(const adafactor_entry &e, int64_t at, const quad<float> &v,
                                                    int length, bool vector) {
@@ -158,13 +143,29 @@ static __device__ __forceinline__ void store_value(const adafactor_entry &e, int
 
 /* --- sums over a block ------------------------------------------------------------------------- */
 
-/** In a fixed order; the same in every thread. parts: [WARPS] of shared memory that nobody reads any more. */
+/**
+ * sum + x^2, rounded once: the same bits wherever it stands, whatever a compiler makes of a product and a
+ * sum. Statistics and apply add up squares of values with it, each thread those of its part of a tile in the
+ * order of rows, groups and elements.
+ */
+static __device__ __forceinline__ float add_square(float sum, float x) {
+    return fmaf(x, x, sum);
+}
+
+/** The sum of squares that apply or an earlier statistics left: the values need not be read. */
+static __device__ __forceinline__ bool square_is_known(const adafactor_entry &e) {
+    return e.kept_square && *e.kept_square != 0.0;
+}
+
+/** In a fixed order; the same in every thread. parts: a double a warp, of shared memory that nobody reads any
+ * more. */
+template <int THREADS = ADAFACTOR_BLOCK>
 static __device__ __forceinline__ double block_sum(double x, double *parts) {
     x = warp_sum(x);
     if (threadIdx.x % WARP == 0) parts[threadIdx.x / WARP] = x;
     __syncthreads();
     double sum = 0;
-    for (int i = 0; i < WARPS; i++) sum += parts[i];
+    for (int i = 0; i < THREADS / WARP; i++) sum += parts[i];
     return sum;
 }
 
@@ -176,6 +177,7 @@ typedef struct sum_shared {
 static __device__ __forceinline__ double sum_of_tiles(const adafactor_plan &plan, const adafactor_entry &e,
                                                       double *parts) {
     double sum = 0;
+#pragma unroll 8
     for (int64_t i = threadIdx.x; i < e.n_tiles; i += ADAFACTOR_BLOCK)
         sum += plan.tile_sums[e.first_tile + i];
     return block_sum(sum, parts);

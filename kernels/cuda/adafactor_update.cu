@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Adafactor's second and third phase over all parameters, in four and in two launches: the moments with the
- * sum of y^2, and the update of the values.
+ * Adafactor's second and third phase over all parameters, in four and in three launches: the moments with the
+ * sum of y^2, and the update of the values with the sum of their squares.
  */
 #include "adafactor_tile.cuh"
 
@@ -39,38 +39,43 @@ static __device__ __forceinline__ double factor_of(const adafactor_entry &e, con
 }
 
 /** One block a parameter: the mean of its moments, and its update's factor (of meaning in apply alone). */
-static __global__ void __launch_bounds__(ADAFACTOR_BLOCK)
+static __global__ void __launch_bounds__(ADAFACTOR_MEAN_BLOCK, 1)
     adafactor_scalars_kernel(adafactor_plan plan, rule r) {
     SAGO_SHARED(sum_shared, shared);
     if (stands_still(r)) return;
     const adafactor_entry e = plan.entries[blockIdx.x];
     double mean = 1;
     if (e.mean_parts) {
-        mean = (r.beta2 * e.mean_parts[1] / e.row_copies + (1 - r.beta2) * e.mean_parts[0] / e.global_columns) /
-               e.global_rows;
+        mean =
+            (r.beta2 * e.mean_parts[1] / e.row_copies + (1 - r.beta2) * e.mean_parts[0] / e.global_columns) /
+            e.global_rows;
     } else if (e.factored) {
         const float *moments = e.mean_of_columns ? e.column : e.row;
         int64_t count = e.mean_of_columns ? e.columns : e.rows;
         double sum = 0;
-#pragma unroll 4
-        for (int64_t i = threadIdx.x; i < count; i += ADAFACTOR_BLOCK) sum += (double)moments[i];
-        mean = block_sum(sum, shared->parts) / (double)count;
+#pragma unroll 8
+        for (int64_t i = threadIdx.x; i < count; i += ADAFACTOR_MEAN_BLOCK) sum += (double)moments[i];
+        mean = block_sum<ADAFACTOR_MEAN_BLOCK>(sum, shared->parts) / (double)count;
     }
     if (threadIdx.x != 0) return;
     plan.shared[blockIdx.x].mean = mean;
     plan.shared[blockIdx.x].factor = factor_of(e, r);
 }
 
-/** scale / sqrt(moment) of this lane's columns. */
+/** scale / sqrt(moment) of this lane's columns. All are under way before the first root, which may branch. */
+template <bool full>
 static __device__ __forceinline__ void column_weights(float out[GROUPS][4], const adafactor_entry &e,
                                                       const tile &t, float scale) {
+    quad<float> moment[GROUPS];
+#pragma unroll
+    for (int k = 0; k < GROUPS; k++)
+        moment[k] = quad_load(e.column + t.first_column + k * 4 * WARP, group_length<full, true>(e, t, 0, k),
+                              full || e.vector, 1.0f);
 #pragma unroll
     for (int k = 0; k < GROUPS; k++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int step = k * 4 * WARP + i;
-            out[k][i] = step < t.columns ? scale / sqrtf(e.column[t.first_column + step]) : 0.0f;
-        }
+        for (int i = 0; i < 4; i++)
+            out[k][i] = full || i < t.columns - k * 4 * WARP ? scale / sqrtf(moment[k].x[i]) : 0.0f;
 }
 
 /** Sum of y^2: the row's part of y^2 is the same for all its elements. This thread's. */
@@ -78,7 +83,7 @@ template <bool full>
 static __device__ __forceinline__ double factored_squares(const adafactor_entry &e, const tile &t,
                                                           double mean, float scale) {
     float column[GROUPS][4], sum = 0.0f;
-    column_weights(column, e, t, scale);
+    column_weights<full>(column, e, t, scale);
 #pragma unroll 2
     for (int r = 0; r < (full ? WARP_ROWS : t.rows); r++) {
         int64_t row = t.first_row + (int64_t)r * WARPS, at = row * e.columns + t.first_column;
@@ -160,17 +165,18 @@ static __global__ void __launch_bounds__(ADAFACTOR_BLOCK)
 
 /* --- apply ------------------------------------------------------------------------------------- */
 
-/** value = keep value - u, or its momentum's; u = factor g column[j] (factored) or factor scale g /
- * sqrt(moment). */
+/**
+ * value = keep value - u, or its momentum's; u = factor g column[j] (factored) or factor scale g /
+ * sqrt(moment). The sum of the new values' squares (this thread's).
+ */
 template <bool split, bool factored, bool full>
-static __device__ __forceinline__ void apply_tile(const adafactor_entry &e, const tile &t, const rule &rule,
-                                                  const adafactor_shared &scalars, float scale) {
-    float column[GROUPS][4];
-    if constexpr (factored) column_weights(column, e, t, scale);
+static __device__ __forceinline__ double apply_tile(const adafactor_entry &e, const tile &t, const rule &rule,
+                                                    const adafactor_shared &scalars, float scale) {
+    float column[GROUPS][4], value_square = 0.0f;
+    if constexpr (factored) column_weights<full>(column, e, t, scale);
     for (int r = 0; r < (full ? WARP_ROWS : t.rows); r++) {
         int64_t row = t.first_row + (int64_t)r * WARPS, at = row * e.columns + t.first_column;
-        float factor = (float)scalars.factor;
-        if constexpr (factored) factor = (float)(scalars.factor * sqrt(scalars.mean / (double)e.row[row]));
+        float factor = (float)scalars.factor, moment = factored ? e.row[row] : 0.0f;
         quad<float> g[GROUPS], p[GROUPS];
         int length[GROUPS];
 #pragma unroll
@@ -180,6 +186,8 @@ static __device__ __forceinline__ void apply_tile(const adafactor_entry &e, cons
             g[k] = quad_load(e.gradient + place, length[k], full || e.vector);
             p[k] = load_value<split>(e, place, length[k], full || e.vector);
         }
+        /* Behind the loads, which do not move ahead of the branches of a root and a division in double. */
+        if constexpr (factored) factor = (float)(scalars.factor * sqrt(scalars.mean / (double)moment));
 #pragma unroll
         for (int k = 0; k < GROUPS; k++) {
             int64_t place = at + k * 4 * WARP;
@@ -202,8 +210,12 @@ static __device__ __forceinline__ void apply_tile(const adafactor_entry &e, cons
 #pragma unroll
             for (int i = 0; i < 4; i++) p[k].x[i] = rule.keep_value * p[k].x[i] - u.x[i];
             store_value<split>(e, place, p[k], length[k], full || e.vector);
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                if (full || i < length[k]) value_square = add_square(value_square, p[k].x[i]);
         }
     }
+    return (double)value_square;
 }
 
 /** A learning rate of 0: values stand still, bit for bit, and what momentum there is fades. */
@@ -224,28 +236,44 @@ static __device__ __forceinline__ void fade_tile(const adafactor_entry &e, const
 }
 
 template <bool split, bool factored>
-static __device__ __forceinline__ void apply_of(const adafactor_entry &e, const tile &t, const rule &rule,
-                                                const adafactor_shared &scalars) {
+static __device__ __forceinline__ double apply_of(const adafactor_entry &e, const tile &t, const rule &rule,
+                                                  const adafactor_shared &scalars) {
     float scale = scale_of(rule);
-    if (t.full)
-        apply_tile<split, factored, true>(e, t, rule, scalars, scale);
-    else
-        apply_tile<split, factored, false>(e, t, rule, scalars, scale);
+    return t.full ? apply_tile<split, factored, true>(e, t, rule, scalars, scale)
+                  : apply_tile<split, factored, false>(e, t, rule, scalars, scale);
 }
 
 static __global__ void __launch_bounds__(ADAFACTOR_BLOCK, 2)
     adafactor_apply_kernel(adafactor_plan plan, rule r) {
+    SAGO_SHARED(sum_shared, shared);
     if (stands_still(r)) return;
     int number = entry_of_block<&adafactor_entry::first_tile>(plan, blockIdx.x);
     const adafactor_entry e = plan.entries[number];
     tile t = tile_of(e, (int64_t)blockIdx.x - e.first_tile);
     adafactor_shared scalars = plan.shared[number];
-    if (e.learning_rate == 0.0f)
+    if (e.learning_rate == 0.0f) {
         fade_tile(e, t, r.beta);
-    else if (e.factored)
-        e.remainder ? apply_of<true, true>(e, t, r, scalars) : apply_of<false, true>(e, t, r, scalars);
+        return;
+    }
+    double sum;
+    if (e.factored)
+        sum = e.remainder ? apply_of<true, true>(e, t, r, scalars) : apply_of<false, true>(e, t, r, scalars);
     else
-        e.remainder ? apply_of<true, false>(e, t, r, scalars) : apply_of<false, false>(e, t, r, scalars);
+        sum =
+            e.remainder ? apply_of<true, false>(e, t, r, scalars) : apply_of<false, false>(e, t, r, scalars);
+    if (!e.kept_square) return;
+    sum = block_sum(sum, shared->parts);
+    if (threadIdx.x == 0) plan.tile_sums[blockIdx.x] = sum;
+}
+
+/** One block a parameter: the squares of its new values, for the next step. */
+static __global__ void __launch_bounds__(ADAFACTOR_BLOCK) adafactor_keep_kernel(adafactor_plan plan, rule r) {
+    SAGO_SHARED(sum_shared, shared);
+    if (stands_still(r)) return;
+    const adafactor_entry e = plan.entries[blockIdx.x];
+    if (!e.kept_square || e.learning_rate == 0.0f) return; /* values that stood still: what is there holds */
+    double sum = sum_of_tiles(plan, e, shared->parts);
+    if (threadIdx.x == 0) *e.kept_square = sum;
 }
 
 /* --- the operations ---------------------------------------------------------------------------- */
@@ -260,7 +288,7 @@ extern "C" sago_status SAGO_GPU(adafactor_moments)(sago_device *device, sago_ada
     if (plan.n_averages > 0)
         SAGO_TRY(SAGO_LAUNCH(gpu, adafactor_average_kernel, dim3((unsigned)plan.n_averages),
                              dim3(ADAFACTOR_BLOCK), 0, plan, r));
-    SAGO_TRY(SAGO_LAUNCH(gpu, adafactor_scalars_kernel, dim3((unsigned)plan.n), dim3(ADAFACTOR_BLOCK),
+    SAGO_TRY(SAGO_LAUNCH(gpu, adafactor_scalars_kernel, dim3((unsigned)plan.n), dim3(ADAFACTOR_MEAN_BLOCK),
                          sizeof(sum_shared), plan, r));
     if (plan.n_tiles > 0)
         SAGO_TRY(SAGO_LAUNCH(gpu, adafactor_moments_kernel, dim3((unsigned)plan.n_tiles),
@@ -276,8 +304,10 @@ extern "C" sago_status SAGO_GPU(adafactor_apply)(sago_device *device, sago_adafa
     rule r = rule_of(args);
     SAGO_TRY(SAGO_GPU(adafactor_plan)(gpu, "adafactor_apply", slots, n, args, &plan));
     if (plan.n_tiles == 0) return SAGO_OK;
-    SAGO_TRY(SAGO_LAUNCH(gpu, adafactor_scalars_kernel, dim3((unsigned)plan.n), dim3(ADAFACTOR_BLOCK),
+    SAGO_TRY(SAGO_LAUNCH(gpu, adafactor_scalars_kernel, dim3((unsigned)plan.n), dim3(ADAFACTOR_MEAN_BLOCK),
                          sizeof(sum_shared), plan, r));
-    return SAGO_LAUNCH(gpu, adafactor_apply_kernel, dim3((unsigned)plan.n_tiles), dim3(ADAFACTOR_BLOCK), 0,
-                       plan, r);
+    SAGO_TRY(SAGO_LAUNCH(gpu, adafactor_apply_kernel, dim3((unsigned)plan.n_tiles), dim3(ADAFACTOR_BLOCK),
+                         sizeof(sum_shared), plan, r));
+    return SAGO_LAUNCH(gpu, adafactor_keep_kernel, dim3((unsigned)plan.n), dim3(ADAFACTOR_BLOCK),
+                       sizeof(sum_shared), plan, r);
 }

@@ -88,10 +88,16 @@ static inline void split_parameter(sago_device *d, parameter *p, const float *va
     free(upper), free(lower);
 }
 
+/** From here on apply leaves the sum of squares for the next step. */
+static inline void keep_square(sago_device *d, parameter *p) {
+    p->slot.kept_square = on_device(d, NULL, sizeof(double)); /* 0: not known */
+}
+
 static inline void close_parameter(sago_device *d, parameter *p) {
     void *all[] = {p->slot.value.data,   p->slot.gradient.data, p->slot.row,      p->slot.column,
                    p->slot.moment,       p->slot.momentum,      p->slot.row_sum,  p->slot.column_sum,
-                   p->slot.value_square, p->slot.update_square, p->slot.remainder, p->slot.mean_parts};
+                   p->slot.value_square, p->slot.update_square, p->slot.remainder, p->slot.mean_parts,
+                   p->slot.kept_square};
     for (int i = 0; i < LENGTH(all); i++)
         if (all[i]) d->ops->release(d, all[i]);
 }

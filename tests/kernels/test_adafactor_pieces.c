@@ -2,7 +2,8 @@
 /**
  * A parameter cut into pieces, as ranks hold it, whose partial sums are added up between the phases, against
  * the formula of the whole in float64: cut by rows (data axis), by columns (model axis), and both ways at
- * once, where no piece has a whole row or a whole column. A piece may have no rows at all.
+ * once, where no piece has a whole row or a whole column. A piece may have no rows at all. Each piece keeps
+ * the sum of its own squares between steps, which is not to be mixed up with the sum over all of them.
  */
 #include "adafactor_parameter.h"
 
@@ -46,6 +47,7 @@ static void open_pieces(pieces *p, sago_device *d, const grid *g, float *value, 
             *one = open_parameter(d, own, rows ? rows : 1, columns, ROWS, factored, false);
             one->rows = rows, one->slot.value.shape[0] = one->slot.gradient.shape[0] = rows;
             one->slot.global_columns = COLUMNS;
+            keep_square(d, one);
             one->slot.learning_rate = 1e-2f;
             if (g->n_rows > 1 && g->n_columns > 1) {
                 one->slot.mean_parts = on_device(d, NULL, 2 * sizeof(double));

@@ -59,7 +59,8 @@ static void check(sago_device *device, sago_dtype dtype, bool exact) {
     float *wanted = malloc(n * sizeof *wanted), *got = malloc(n * sizeof *got);
     sago_weights w;
     assert_int_equal(sago_weights_open(&registry, device, dtype, exact, &w), SAGO_OK);
-    assert_int_equal(sago_weights_bytes(&w), n * (exact || dtype == SAGO_F32 ? 4 : 2));
+    size_t squares = exact ? (size_t)registry.n_params * sizeof *w.squares : 0;
+    assert_int_equal(sago_weights_bytes(&w), n * (exact || dtype == SAGO_F32 ? 4 : 2) + squares);
     /* As the registry fills a buffer of the host. */
     sago_registry_initialise(&registry, 7, wanted);
     assert_int_equal(sago_weights_initialise(&w, 7), SAGO_OK);
@@ -82,6 +83,54 @@ static void check(sago_device *device, sago_dtype dtype, bool exact) {
     free(got);
 }
 
+static void know_squares(sago_weights *w, const double known[], int n) {
+    assert_int_equal(w->device->ops->upload(w->device, w->squares, known, (size_t)n * sizeof *known),
+                     SAGO_OK);
+}
+
+static void expect_squares(const sago_weights *w, const double wanted[], int n) {
+    double got[8];
+    assert_int_equal(w->device->ops->download(w->device, got, w->squares, (size_t)n * sizeof *got), SAGO_OK);
+    for (int i = 0; i < n; i++) assert_true(got[i] == wanted[i]);
+}
+
+/* What the optimizer knows of values is forgotten with whoever may write them, through a copy of the struct
+ * too; to read them leaves it. */
+static void writing_forgets_squares(void **state) {
+    (void)state;
+    sago_device *device;
+    sago_registry registry = make_registry();
+    int n = registry.n_params;
+    const double known[] = {1, 2, 3}, unknown[] = {0, 0, 0};
+    float x[2] = {1, 2};
+    assert_int_equal(n, 3);
+    assert_int_equal(sago_device_open(device_name, 2, &device), SAGO_OK);
+    for (int half = 0; half <= 1; half++) {
+        sago_weights w;
+        assert_int_equal(sago_weights_open(&registry, device, half ? SAGO_BF16 : SAGO_F32, true, &w),
+                         SAGO_OK);
+        expect_squares(&w, unknown, n);
+        know_squares(&w, known, n);
+        assert_int_equal(sago_weights_read(&w, x, 1, 2), SAGO_OK);
+        expect_squares(&w, known, n);
+        sago_weights copy = w;
+        assert_int_equal(sago_weights_write(&copy, 1, x, 2), SAGO_OK);
+        expect_squares(&w, unknown, n);
+        know_squares(&w, known, n);
+        assert_int_equal(sago_weights_initialise(&w, 7), SAGO_OK);
+        expect_squares(&w, unknown, n);
+        if (!device->asynchronous && !half) {
+            know_squares(&w, known, n);
+            assert_ptr_equal(sago_weights_reach(&w, &registry.params[1]),
+                             (float *)w.values + registry.params[1].offset);
+            expect_squares(&w, (const double[]){1, 0, 3}, n);
+        }
+        sago_weights_close(&w);
+    }
+    sago_device_close(device);
+    sago_registry_free(&registry);
+}
+
 static void weights_keep_what_is_written(void **state) {
     (void)state;
     sago_device *device;
@@ -98,6 +147,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(halves_join_to_the_same_bits),
         cmocka_unit_test(weights_keep_what_is_written),
+        cmocka_unit_test(writing_forgets_squares),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

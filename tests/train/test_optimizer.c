@@ -201,9 +201,52 @@ static void test_weight_decay(void **state) {
     free(without);
 }
 
+/*
+ * Steps that go by the squares that the step before left, over values that were written in between, against
+ * steps that read them. Squares of other values would show: the last step proves it.
+ */
+static void test_squares_of_written_values(void **state) {
+    (void)state;
+    size_t n = (size_t)registry.n_elements;
+    float *other = malloc(n * sizeof *other);
+    sago_registry_initialise(&registry, 3, other);
+    for (size_t i = 0; i < n; i++) other[i] *= 5;
+    sago_weights keeps;
+    assert_int_equal(sago_weights_open(&registry, device, SAGO_F32, true, &keeps), SAGO_OK);
+    assert_int_equal(sago_weights_write(&keeps, 0, values, (int64_t)n), SAGO_OK);
+    sago_optimizer *a = open_with(NULL, 0), *b;
+    assert_int_equal(sago_optimizer_open(config, &registry, NULL, device, &b), SAGO_OK);
+    for (int t = 1; t <= 6; t++) {
+        if (t == 3) { /* as a checkpoint's load writes on other devices, and on this one */
+            assert_int_equal(sago_weights_write(&keeps, 0, other, (int64_t)n), SAGO_OK);
+            memcpy(values, other, n * sizeof *values);
+        }
+        for (int i = 0; t == 5 && i < PARAMS; i++) {
+            size_t bytes = (size_t)(params[i].shape[0] * params[i].shape[1]) * sizeof *values;
+            memset(sago_weights_reach(&keeps, &registry.params[i]), 0, bytes);
+            memset(values + registry.params[i].offset, 0, bytes);
+        }
+        if (t == 6) /* stale ones */
+            for (int i = 0; i < PARAMS; i++) assert_true(keeps.squares[i] > 0), keeps.squares[i] *= 9;
+        assert_int_equal(sago_optimizer_step(a, &keeps, gradients, t, 0.5, NULL), SAGO_OK);
+        assert_int_equal(sago_optimizer_step(b, &weights, gradients, t, 0.5, NULL), SAGO_OK);
+        for (int i = 0; i < PARAMS; i++) {
+            size_t at = (size_t)registry.params[i].offset,
+                   bytes = (size_t)(params[i].shape[0] * params[i].shape[1]) * sizeof *values;
+            bool same = memcmp((float *)keeps.values + at, values + at, bytes) == 0;
+            if (same != (t < 6)) fail_msg("%s, step %d", params[i].name, t);
+        }
+    }
+    sago_optimizer_close(a);
+    sago_optimizer_close(b);
+    sago_weights_close(&keeps);
+    free(other);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_weight_decay, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_squares_of_written_values, setup, teardown),
         cmocka_unit_test_setup_teardown(test_state_of_each_kind, setup, teardown),
         cmocka_unit_test_setup_teardown(test_groups_scale_and_freeze, setup, teardown),
         cmocka_unit_test_setup_teardown(test_clip_norm, setup, teardown)};
