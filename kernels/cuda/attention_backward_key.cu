@@ -7,6 +7,9 @@
  * Two warps share 32 keys (16 where heads are 256 wide), because the sums of dK and dV do not fit one: the
  * first makes P and dV, the second dP, dS and dK. P goes from the first to the second through shared memory,
  * in the order in which the lanes hold it; its sign says whether dropout dropped the pair.
+ *
+ * Where one key/value head serves many query heads there are few blocks with long loops: then several blocks
+ * share those heads, and leave their sums to backward_join (attention_backward.cu).
  */
 #include "attention_backward_mma.cuh"
 
@@ -212,6 +215,27 @@ static __device__ __forceinline__ void add_keys(float d_k[key_shape<E>::BLOCKS][
     multiply_add<E, shape::BLOCKS, KEY_N>(d_k, d_s, m->q[stage]);
 }
 
+/** Leaves a warp's sums, times factor, at rows [first, ...) of a split's dK or dV, whose row 0 is at `left`.
+ */
+template <int E>
+static __device__ __forceinline__ void leave_split(float *left, const backward_problem &p, int first,
+                                                   const float sum[key_shape<E>::BLOCKS][E / 8][4],
+                                                   float factor) {
+    int lane = (int)(threadIdx.x % WARP), column = 2 * (lane % 4);
+    int64_t stride = (int64_t)p.call.groups * p.split.pitch;
+#pragma unroll
+    for (int row = 0; row < 2 * key_shape<E>::BLOCKS; row++) {
+        int key = first + 8 * row + lane / 4;
+        if (key >= p.call.keys) continue;
+        float *to = left + (int64_t)key * stride + column;
+#pragma unroll
+        for (int n = 0; n < E / 8; n++)
+            if (8 * n + column < p.split.pitch)
+                *(float2 *)(to + 8 * n) = make_float2(sum[row / 2][n][row % 2 * 2] * factor,
+                                                      sum[row / 2][n][row % 2 * 2 + 1] * factor);
+    }
+}
+
 template <int E>
 static __global__ void __launch_bounds__(KEY_THREADS, E <= 32 ? 2 : 1)
     backward_key_bf16_kernel(backward_problem p, int section) {
@@ -219,13 +243,14 @@ static __global__ void __launch_bounds__(KEY_THREADS, E <= 32 ? 2 : 1)
     SAGO_SHARED(key_memory<E>, m);
     const attention_problem &c = p.call;
     int n_tiles = (c.keys + shape::ROWS - 1) / shape::ROWS, n_spans = (c.queries + QUERIES - 1) / QUERIES;
-    attention_work work = attention_work_of(blockIdx.x, c.batch * c.groups, c.groups, n_tiles, section);
+    attention_work work =
+        attention_work_of(blockIdx.x, c.batch * c.groups * p.split.n, c.groups * p.split.n, n_tiles, section);
     int thread = (int)threadIdx.x, warp = thread / WARP, lane = thread % WARP, pair = warp % KEY_PAIRS,
-        b = work.b;
+        b = work.b, group = work.h / p.split.n;
     bool makes_values = warp < KEY_PAIRS;
     /* The first keys are attended by most queries under a causal mask: their blocks begin first. */
     int block_key = (n_tiles - 1 - work.tile) * shape::ROWS, first_key = block_key + pair * shape::PAIR_ROWS;
-    int64_t k_stride = (int64_t)c.groups * c.width, head = attention_key_at(c, b, 0, work.h);
+    int64_t k_stride = (int64_t)c.groups * c.width, head = attention_key_at(c, b, 0, group);
     head_rows k = {(const bf16 *)p.k + head, k_stride, c.keys, c.width}, v = k;
     v.from = (const bf16 *)p.v + head;
     tile_take<E>(m->k, k, block_key, shape::ROWS, thread, KEY_THREADS);
@@ -251,8 +276,9 @@ static __global__ void __launch_bounds__(KEY_THREADS, E <= 32 ? 2 : 1)
         last = m->ends[i][1] > last ? m->ends[i][1] : last;
     }
 
-    int last_head = (work.h + 1) * c.shared, stage = 0;
-    key_place at = {work.h * c.shared, first};
+    backward_heads heads = backward_heads_of(p, group, work.h % p.split.n);
+    int last_head = heads.last, stage = 0;
+    key_place at = {heads.first, first};
     at = next_place(at, spans, first, last, last_head, block_key, shape::ROWS);
     if (at.h < last_head)
         take_place<E>(m, 0, p, b, at);
@@ -283,19 +309,29 @@ static __global__ void __launch_bounds__(KEY_THREADS, E <= 32 ? 2 : 1)
 
     cp_async_wait<0>();
     __syncthreads();
+    float factor = makes_values ? 1.0f : c.scale;
+    if (p.split.n > 1) {
+        /* Worked out again, since in registers it would have had to wait through all tiles. */
+        work = attention_work_of((int64_t)attention_only_here(blockIdx.x), c.batch * c.groups * p.split.n,
+                                 c.groups * p.split.n, n_tiles, section);
+        leave_split<E>((makes_values ? p.split.d_v : p.split.d_k) +
+                           backward_split_at(p, work.h % p.split.n, b, 0, group),
+                       p, first_key, sum, factor);
+        return;
+    }
     bf16 *tile = makes_values ? m->v : m->k;
-    tile_put<E, shape::BLOCKS>(tile, pair * shape::PAIR_ROWS, sum, makes_values ? 1.0f : c.scale);
+    tile_put<E, shape::BLOCKS>(tile, pair * shape::PAIR_ROWS, sum, factor);
     tile_give<E>((bf16 *)(makes_values ? p.d_v : p.d_k) + head, k_stride, c.keys, c.width, tile,
                  pair * shape::PAIR_ROWS, first_key, shape::PAIR_ROWS);
 }
 
 template <int E> static sago_status launch(sago_gpu *gpu, const backward_problem *p) {
     const attention_problem *c = &p->call;
-    int64_t blocks =
-        (int64_t)((c->keys + key_shape<E>::ROWS - 1) / key_shape<E>::ROWS) * c->groups * c->batch;
+    int heads = c->batch * c->groups * p->split.n;
+    int64_t blocks = (int64_t)((c->keys + key_shape<E>::ROWS - 1) / key_shape<E>::ROWS) * heads;
     if (blocks == 0) return SAGO_OK;
     return SAGO_LAUNCH(gpu, backward_key_bf16_kernel<E>, (unsigned)blocks, KEY_THREADS, sizeof(key_memory<E>),
-                       *p, c->batch * c->groups);
+                       *p, heads);
 }
 
 extern "C" sago_status SAGO_GPU(attention_backward_key)(sago_gpu *gpu, const backward_problem *p) {
@@ -303,4 +339,8 @@ extern "C" sago_status SAGO_GPU(attention_backward_key)(sago_gpu *gpu, const bac
     if (p->call.width <= 64) return launch<64>(gpu, p);
     if (p->call.width <= 128) return launch<128>(gpu, p);
     return launch<256>(gpu, p);
+}
+
+extern "C" int SAGO_GPU(attention_backward_key_rows)(int width) {
+    return width <= 128 ? key_shape<128>::ROWS : key_shape<256>::ROWS;
 }

@@ -17,6 +17,9 @@ static const attention_case cases[] = {
     {"dropout of whole words", 2, 37, 48, 2, 2, 16, RAGGED, 0.3f, 8, 20, true, 0, 0.25f, 3},
     {"dropout, some heads and keys of more", 2, 37, 48, 2, 2, 16, RAGGED, 0.3f, .rate = 0.25f, .first_row = 3,
      .all_heads = 5, .first_head = 2, .pitch = 61, .first_key = 5},
+    {"one shared head, causal", 1, 45, 45, 5, 1, 13, CAUSAL, 0.3f, 8, 20, false},
+    {"shared heads, packed", 2, 70, 70, 6, 2, 8, PACKED_CAUSAL, 0.3f, 8, 20, false, 0, 0.2f, 1},
+    {"7 heads in 3 splits", 88, 5, 6, 7, 1, 4, RAGGED, 0.5f, 8, 20, true},
 };
 
 /* Devices with bf16: widths of all kernels and between them, tiles of every class, near and far. */
@@ -40,6 +43,9 @@ static const attention_case bf16_cases[] = {
      .first_key = 9},
     {"dropout, far tiles", 2, 64, 160, 1, 1, 32, WHOLE, 0.2f, 8, 20, true, 0, 0.1f, 1, BF16},
     {"shared heads", 1, 65, 100, 4, 2, 80, RAGGED, 0.11f, 32, 128, true, BF16},
+    {"one shared head, causal", 1, 90, 90, 5, 1, 64, CAUSAL, 0.125f, 32, 128, false, BF16},
+    {"shared heads, packed", 1, 130, 130, 6, 2, 32, PACKED_CAUSAL, 0.2f, 8, 20, false, 0, 0.2f, 1, BF16},
+    {"7 heads in 3 splits", 88, 3, 5, 7, 1, 24, RAGGED, 0.2f, 8, 20, true, BF16},
     {"one shared head, wide", 1, 40, 70, 3, 1, 256, CAUSAL, 0.0625f, BF16},
     {"wide, dropout", 1, 20, 72, 1, 1, 200, RAGGED, 0.07f, 32, 128, true, 0, 0.1f, 1, BF16},
     {"wide, far tiles", 1, 40, 90, 1, 1, 136, WHOLE, 0.08f, 8, 20, true, BF16},
