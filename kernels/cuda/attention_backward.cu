@@ -11,7 +11,6 @@
 enum {
     PREPARE_THREADS = 256,
     BIAS_THREADS = 256,
-    SHARED_ENTRIES = 512,
     SUM_ARRAYS = 4,
     JOIN_THREADS = 256,
     KEY_BLOCKS = 256, /* of dK and dV: about two for each multiprocessor of an H100 */
@@ -218,7 +217,7 @@ static scratch carve_all(carving *c, const sago_attention_sizes *z, const backwa
                          int64_t query_blocks) {
     scratch s;
     int64_t rows = z->batch * p->padded,
-            sums = p->bias.n <= SHARED_ENTRIES ? 0 : query_blocks * SUM_ARRAYS * p->bias.n;
+            sums = p->bias.n <= BACKWARD_SHARED_ENTRIES ? 0 : query_blocks * SUM_ARRAYS * p->bias.n;
     s.delta = (float *)carve(c, rows * z->heads, sizeof(float));
     s.lse = (float *)carve(c, rows * z->heads, sizeof(float));
     s.ranges = (attention_range *)carve(c, rows, sizeof(attention_range));
@@ -262,6 +261,29 @@ static sago_status prepare(sago_gpu *gpu, const backward_problem *p, const scrat
                        PREPARE_THREADS, 0, *p, s->delta, s->lse, lse, lanes, by_vectors);
 }
 
+/** Least shared memory of a block: of the kernel that wants most. */
+static size_t bytes_of_block(int width, bool is_bf16) {
+    if (!is_bf16) return SAGO_GPU(attention_backward_f32_bytes)(width);
+    size_t query = SAGO_GPU(attention_backward_query_bytes)(width),
+           key = SAGO_GPU(attention_backward_key_bytes)(width);
+    return query > key ? query : key;
+}
+
+extern "C" sago_status SAGO_GPU(attention_fits)(sago_device *device, int64_t width, bool is_bf16,
+                                                bool backward) {
+    SAGO_TRY(SAGO_GPU(attention_width)(backward ? "attention_backward" : "attention_forward", width));
+    const sago_gpu_properties *gpu = &sago_gpu_of(device)->properties;
+    if (!backward || bytes_of_block((int)width, is_bf16) <= gpu->shared_bytes) return SAGO_OK;
+    int most = (int)width;
+    while (bytes_of_block(most, is_bf16) > gpu->shared_bytes) most--;
+    return sago_fail(SAGO_E_SHAPE,
+                     "attention_backward: heads of width %lld in %s need %zu bytes of shared memory a block, "
+                     "of which %s has %zu: train on an A100, an H100 or newer of their kind, or heads of up "
+                     "to %d columns",
+                     (long long)width, is_bf16 ? "bf16" : "f32", bytes_of_block((int)width, is_bf16),
+                     gpu->name, gpu->shared_bytes, most);
+}
+
 extern "C" sago_status SAGO_GPU(attention_backward)(sago_device *device, sago_tensor d_q, sago_tensor d_k,
                                                     sago_tensor d_v, sago_tensor d_bias, sago_tensor d_o,
                                                     sago_tensor o, sago_tensor lse, sago_tensor q,
@@ -274,6 +296,7 @@ extern "C" sago_status SAGO_GPU(attention_backward)(sago_device *device, sago_te
     if (z.batch == 0 || z.width == 0) return SAGO_OK;
 
     bool is_bf16 = q.dtype == SAGO_BF16;
+    SAGO_TRY(SAGO_GPU(attention_fits)(device, z.width, is_bf16, true));
     backward_problem p = {};
     p.padded = (int)((z.queries + BACKWARD_PAD - 1) / BACKWARD_PAD * BACKWARD_PAD);
     int query_rows = is_bf16 ? SAGO_GPU(attention_backward_query_rows)((int)z.width) : BACKWARD_TILE;
@@ -291,7 +314,7 @@ extern "C" sago_status SAGO_GPU(attention_backward)(sago_device *device, sago_te
                                          is_bf16 ? ATTENTION_LOG2E : 1.0f, count.bytes, (void **)&given.base,
                                          &p.call));
     if (z.n_buckets > 0) p.bias.n = p.call.bias_far + p.call.bias_near_end + 1;
-    p.bias.in_shared = p.bias.n <= SHARED_ENTRIES;
+    p.bias.in_shared = p.bias.n <= BACKWARD_SHARED_ENTRIES;
     scratch s = carve_all(&given, &z, &p, n_shares * z.heads);
     p.q = q.data, p.k = k.data, p.v = v.data, p.o = o.data, p.d_o = d_o.data;
     p.d_q = d_q.data, p.d_k = d_k.data, p.d_v = d_v.data;

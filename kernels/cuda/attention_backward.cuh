@@ -15,7 +15,8 @@
 
 enum {
     BACKWARD_TILE = 32, /* queries that one entry of spans describes; the kernels of dK and dV step by it */
-    BACKWARD_PAD = 128, /* lse, delta, ranges and spans have entries up to a multiple of it */
+    BACKWARD_SHARED_ENTRIES = 512, /* most sums of the bias by distance that a block keeps in shared memory */
+    BACKWARD_PAD = 128,            /* lse, delta, ranges and spans have entries up to a multiple of it */
 };
 
 /**
@@ -61,6 +62,10 @@ sago_status SAGO_GPU(attention_backward_key)(sago_gpu *gpu, const backward_probl
 /** Queries of one block of attention_backward_query, and keys of one of attention_backward_key. */
 int SAGO_GPU(attention_backward_query_rows)(int width);
 int SAGO_GPU(attention_backward_key_rows)(int width);
+/** The least shared memory that a block of each can do with, whatever the bias. */
+size_t SAGO_GPU(attention_backward_f32_bytes)(int width);
+size_t SAGO_GPU(attention_backward_query_bytes)(int width);
+size_t SAGO_GPU(attention_backward_key_bytes)(int width);
 }
 
 /** Index of query i of head h in lse and delta. */

@@ -16,10 +16,11 @@ template <int E> struct query_shape {
     static const int DIAGONALS = N + 2 * BLOCKS - 1, SKEW_STRIDE = 8 * DIAGONALS + 16;
 };
 
-template <int E> struct query_memory {
+/** STAGES: 2 have the next key tile on its way while one is at work; 1 where a block has no room for that. */
+template <int E, int STAGES> struct query_memory {
     typedef query_shape<E> shape;
     bf16 q[shape::ROWS * E], d_o[shape::ROWS * E];
-    bf16 k[2][shape::KEYS * E], v[2][shape::KEYS * E];
+    bf16 k[STAGES][shape::KEYS * E], v[STAGES][shape::KEYS * E];
     int share, head; /* the block's place among the shares of d_bias: not in registers all the way */
     float lse[shape::ROWS], delta[shape::ROWS];
     float skew[QUERY_WARPS][8 * shape::SKEW_STRIDE];
@@ -95,18 +96,19 @@ static __device__ __forceinline__ void query_softmax(float s[query_shape<E>::BLO
 }
 
 /** Where the warps of a block keep their sums of d_bias. */
-template <int E>
-static __device__ __forceinline__ float *share_sums(const backward_problem &p, query_memory<E> *m, int share,
-                                                    int head) {
+template <int E, int STAGES>
+static __device__ __forceinline__ float *share_sums(const backward_problem &p, query_memory<E, STAGES> *m,
+                                                    int share, int head) {
     if (p.bias.in_shared) return (float *)(m + 1);
     return p.bias.sums + ((int64_t)share * p.call.heads + head) * QUERY_WARPS * p.bias.n;
 }
 
-template <int E>
+template <int E, int STAGES>
 static __global__ void __launch_bounds__(QUERY_THREADS, E <= 32 ? 3 : 2)
     backward_query_bf16_kernel(backward_problem p, int section) {
     typedef query_shape<E> shape;
-    SAGO_SHARED(query_memory<E>, m);
+    typedef query_memory<E, STAGES> memory;
+    SAGO_SHARED(memory, m);
     const attention_problem &c = p.call;
     int n_tiles = (c.queries + shape::ROWS - 1) / shape::ROWS;
     attention_work work = attention_work_of(blockIdx.x, c.batch * c.heads, c.heads, n_tiles, section);
@@ -131,14 +133,14 @@ static __global__ void __launch_bounds__(QUERY_THREADS, E <= 32 ? 3 : 2)
 
     tile_take<E>(m->q, q, work.tile * shape::ROWS, shape::ROWS, (int)threadIdx.x, QUERY_THREADS);
     tile_take<E>(m->d_o, d_o, work.tile * shape::ROWS, shape::ROWS, (int)threadIdx.x, QUERY_THREADS);
-    if (key < all.last) {
+    if (STAGES == 2 && key < all.last) {
         tile_take<E>(m->k[0], k, key, shape::KEYS, (int)threadIdx.x, QUERY_THREADS);
         tile_take<E>(m->v[0], v, key, shape::KEYS, (int)threadIdx.x, QUERY_THREADS);
     }
     cp_async_commit();
 
     int share = w.b * n_tiles + work.tile;
-    float *all_sums = share_sums<E>(p, m, share, w.h);
+    float *all_sums = share_sums(p, m, share, w.h);
     if (threadIdx.x == 0) m->share = share, m->head = w.h;
     diagonal_sums sums = {all_sums + warp * p.bias.n, 0.0f, 0.0f};
     if (p.bias.n > 0) {
@@ -156,10 +158,16 @@ static __global__ void __launch_bounds__(QUERY_THREADS, E <= 32 ? 3 : 2)
 #pragma unroll
         for (int n = 0; n < E / 8; n++) d_q[b][n][0] = d_q[b][n][1] = d_q[b][n][2] = d_q[b][n][3] = 0.0f;
 
-    for (; key < all.last; key += shape::KEYS, stage ^= 1) {
+    for (; key < all.last; key += shape::KEYS, stage ^= STAGES - 1) {
+        if (STAGES == 1) {
+            __syncthreads(); /* nobody reads the last tile any more */
+            tile_take<E>(m->k[0], k, key, shape::KEYS, (int)threadIdx.x, QUERY_THREADS);
+            tile_take<E>(m->v[0], v, key, shape::KEYS, (int)threadIdx.x, QUERY_THREADS);
+            cp_async_commit();
+        }
         cp_async_wait<0>();
         __syncthreads(); /* this stage has come, and nobody reads the other one any more */
-        if (key + shape::KEYS < all.last) {
+        if (STAGES == 2 && key + shape::KEYS < all.last) {
             tile_take<E>(m->k[stage ^ 1], k, key + shape::KEYS, shape::KEYS, (int)threadIdx.x, QUERY_THREADS);
             tile_take<E>(m->v[stage ^ 1], v, key + shape::KEYS, shape::KEYS, (int)threadIdx.x, QUERY_THREADS);
             cp_async_commit();
@@ -236,27 +244,40 @@ static __global__ void __launch_bounds__(QUERY_THREADS, E <= 32 ? 3 : 2)
     sums.first = warp_sum(sums.first), sums.last = warp_sum(sums.last);
     if (lane == 0) sums.inner[0] += sums.first, sums.inner[p.bias.n - 1] += sums.last;
     __syncthreads();
-    backward_share(p.bias, share_sums<E>(p, m, m->share, m->head), QUERY_WARPS, m->head, m->share);
+    backward_share(p.bias, share_sums(p, m, m->share, m->head), QUERY_WARPS, m->head, m->share);
 }
 
-template <int E> static sago_status launch(sago_gpu *gpu, const backward_problem *p) {
+/** Of the sums by distance, where they are in shared memory. */
+static size_t sums_bytes(int entries) {
+    return QUERY_WARPS * (size_t)entries * sizeof(float);
+}
+
+template <int E, int STAGES> static sago_status launch(sago_gpu *gpu, const backward_problem *p) {
     const attention_problem *c = &p->call;
     int64_t blocks =
         (int64_t)((c->queries + query_shape<E>::ROWS - 1) / query_shape<E>::ROWS) * c->heads * c->batch;
-    size_t sums = p->bias.in_shared ? QUERY_WARPS * (size_t)p->bias.n * sizeof(float) : 0;
+    size_t sums = p->bias.in_shared ? sums_bytes(p->bias.n) : 0;
     if (blocks == 0) return SAGO_OK;
-    return SAGO_LAUNCH(gpu, backward_query_bf16_kernel<E>, (unsigned)blocks, QUERY_THREADS,
-                       sizeof(query_memory<E>) + sums, *p,
+    return SAGO_LAUNCH(gpu, (backward_query_bf16_kernel<E, STAGES>), (unsigned)blocks, QUERY_THREADS,
+                       sizeof(query_memory<E, STAGES>) + sums, *p,
                        attention_section(*c, (size_t)c->width * sizeof(bf16)));
 }
 
 extern "C" sago_status SAGO_GPU(attention_backward_query)(sago_gpu *gpu, const backward_problem *p) {
-    if (p->call.width <= 32) return launch<32>(gpu, p);
-    if (p->call.width <= 64) return launch<64>(gpu, p);
-    if (p->call.width <= 128) return launch<128>(gpu, p);
-    return launch<256>(gpu, p);
+    if (p->call.width <= 32) return launch<32, 2>(gpu, p);
+    if (p->call.width <= 64) return launch<64, 2>(gpu, p);
+    if (p->call.width > 128) return launch<256, 2>(gpu, p);
+    size_t two = sizeof(query_memory<128, 2>) + sums_bytes(BACKWARD_SHARED_ENTRIES);
+    return two <= gpu->properties.shared_bytes ? launch<128, 2>(gpu, p) : launch<128, 1>(gpu, p);
 }
 
 extern "C" int SAGO_GPU(attention_backward_query_rows)(int width) {
     return width <= 128 ? query_shape<128>::ROWS : query_shape<256>::ROWS;
+}
+
+extern "C" size_t SAGO_GPU(attention_backward_query_bytes)(int width) {
+    size_t sums = sums_bytes(BACKWARD_SHARED_ENTRIES);
+    if (width <= 32) return sizeof(query_memory<32, 2>) + sums;
+    if (width <= 64) return sizeof(query_memory<64, 2>) + sums;
+    return (width <= 128 ? sizeof(query_memory<128, 1>) : sizeof(query_memory<256, 2>)) + sums;
 }

@@ -21,9 +21,12 @@ typedef struct simt_memory {
     int stride;
 } simt_memory;
 
+static size_t simt_bytes_of(int width, int entries, bool bias) {
+    size_t sums = bias ? (size_t)entries + 2 * THREADS : 0;
+    return (4 * (size_t)TILE * (size_t)(width + 1) + 2 * TILE * TILE_STRIDE + sums) * sizeof(float);
+}
 static size_t simt_bytes(const backward_problem *p) {
-    size_t sums = p->bias.n ? (p->bias.in_shared ? (size_t)p->bias.n : 0) + 2 * THREADS : 0;
-    return (4 * (size_t)TILE * (size_t)(p->call.width + 1) + 2 * TILE * TILE_STRIDE + sums) * sizeof(float);
+    return simt_bytes_of(p->call.width, p->bias.in_shared ? p->bias.n : 0, p->bias.n > 0);
 }
 
 static __device__ __forceinline__ simt_memory simt_cut(float *at, int width) {
@@ -238,4 +241,8 @@ extern "C" sago_status SAGO_GPU(attention_backward_f32)(sago_gpu *gpu, const bac
         SAGO_TRY(SAGO_LAUNCH(gpu, backward_key_f32_kernel, (unsigned)key_blocks, THREADS, simt_bytes(p), *p,
                              key_heads));
     return SAGO_OK;
+}
+
+extern "C" size_t SAGO_GPU(attention_backward_f32_bytes)(int width) {
+    return simt_bytes_of(width, BACKWARD_SHARED_ENTRIES, true);
 }

@@ -31,9 +31,9 @@ template <int E, bool BIAS, bool DROPOUT> struct mma_room {
     alignas(128) bf16 q[mma_shape<E, DROPOUT>::QUERIES * E]; /* in the end, o */
     alignas(128) bf16 ring[mma_shape<E, DROPOUT>::SLOTS][mma_shape<E, DROPOUT>::KEYS * E];
     attention_range range[mma_shape<E, DROPOUT>::QUERIES];
-    attention_span own[MMA_WARPS]; /* of each warp's queries */
-    uint64_t dropout_row;          /* of the block's first query */
-    float bias[BIAS ? ATTENTION_BIAS_SHARED : 1];
+    attention_span own[MMA_WARPS];                            /* of each warp's queries */
+    uint64_t dropout_row;                                     /* of the block's first query */
+    float bias[BIAS && E <= 128 ? ATTENTION_BIAS_SHARED : 1]; /* beyond, 99 KiB leave no room */
 };
 
 /** The running largest score (times log2 e) and sum of weights of a query. */
@@ -162,7 +162,9 @@ static __global__ void __launch_bounds__(MMA_THREADS, 2)
 
     for (int i = (int)threadIdx.x; i < shape::QUERIES; i += MMA_THREADS)
         room->range[i] = attention_range_of(p, work.b, first + i);
-    const float *bias = BIAS ? attention_bias_shared(p, work.h, room->bias) : NULL;
+    const float *bias = !BIAS      ? NULL
+                        : E <= 128 ? attention_bias_shared(p, work.h, room->bias)
+                                   : attention_bias_global(p, work.h);
     attention_span own = attention_span_of(p, work.b, first + mine, 16 * BLOCKS);
     if (lane == 0) room->own[warp] = own;
     if (DROPOUT && threadIdx.x == 0) room->dropout_row = attention_dropout_row(p, work.b, work.h, first);

@@ -93,6 +93,16 @@ sago_tensor suite_typed(suite_run *run, sago_dtype dtype, const float *values, i
 int suite_n_devices(void);
 sago_device *suite_device(int i);
 
+/** Opens the devices of this run anew, as after a change of the environment; fails the test where one does not. */
+void suite_reopen(void);
+
+/**
+ * Sim with no more shared memory a block than GPUs of compute capability 8.6, 8.9 and 12.0 have, and back; the
+ * last tests of a program, since one that fails leaves it so.
+ */
+enum { SUITE_99_KIB = 101376 };
+void suite_shared_memory(size_t bytes); /* 0: sim's own */
+
 /** What test cases may ask of the device: sim wants small shapes, and not every device has bf16 tensors. */
 bool suite_is_sim(void);
 void suite_skip_unless_bf16(void);

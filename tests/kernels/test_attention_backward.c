@@ -233,7 +233,58 @@ static void test_errors(void **state) {
     drop(&d);
 }
 
-static const struct CMUnitTest tests[] = {cmocka_unit_test(test_f32), cmocka_unit_test(test_bf16),
+static void refused_body(suite_run *run, const void *context) {
+    const attention_data *d = context;
+    const attention_case *c = d->c;
+    sago_attention_args args = arguments(run, d);
+    sago_tensor q = suite_typed(run, c->dtype, d->q, Q_DIMS(c)),
+                k = suite_typed(run, c->dtype, d->k, K_DIMS(c)),
+                lse = suite_f32(run, d->lse, DIMS(c->batch, c->heads, c->queries));
+    suite_expect_shape_error(run->device->ops->attention_backward(run->device, q, k, k, (sago_tensor){0}, q,
+                                                                  q, lse, q, k, k, &args),
+                             "attention_backward");
+}
+
+/** GPUs of compute capability 8.6, 8.9 and 12.0: one tile at a time where two do not fit, and a refusal. */
+static void test_99_kib(void **state) {
+    (void)state;
+    static const attention_case narrow[] = {
+        {"packed", 1, 131, 140, 4, 2, 128, SEGMENTS, 0.09f, 32, 128, true, BF16},
+        {"causal, dropout", 1, 170, 170, 1, 1, 80, CAUSAL, 0.11f, BF16, .rate = 0.2f},
+        {"holes", 1, 40, 170, 2, 2, 128, HOLES, 0.09f, BF16},
+        {"most sums in shared memory", 1, 110, 145, 1, 1, 128, RAGGED, 0.09f, 600, 3000, true, BF16},
+        {"widest in f32", 1, 45, 70, 2, 1, 172, RAGGED, 0.08f, 8, 20, true},
+    };
+    static const attention_case wide[] = {
+        {"bf16", 1, 5, 6, 1, 1, 256, WHOLE, 0.0625f, BF16},
+        {"f32", 1, 5, 6, 1, 1, 173, WHOLE, 0.0625f},
+    };
+    if (!suite_is_sim()) skip();
+    suite_shared_memory(SUITE_99_KIB);
+    for (int n = 0; n < LENGTH(narrow); n++) compare(&narrow[n]);
+    for (int n = 0; n < LENGTH(wide); n++) {
+        attention_data d = make(&wide[n]);
+        take_forward(&d);
+        suite_run_once(refused_body, &d);
+        drop(&d);
+    }
+    sago_device *device = suite_device(0);
+    suite_ok(device->fits_heads(device, 256, true, false));
+    suite_ok(device->fits_heads(device, 128, true, true));
+    suite_ok(device->fits_heads(device, 172, false, true));
+    assert_int_equal(device->fits_heads(device, 173, false, true), SAGO_E_SHAPE);
+    assert_int_equal(device->fits_heads(device, 257, false, false), SAGO_E_SHAPE);
+    assert_int_equal(device->fits_heads(device, 256, true, true), SAGO_E_SHAPE);
+    assert_string_equal(
+        sago_message(),
+        "attention_backward: heads of width 256 in bf16 need 140352 bytes of shared memory a block, of which "
+        "threads as fibers (forward, late copies) has 101376: train on an A100, an H100 or newer of their "
+        "kind, or heads of up to 128 columns");
+    suite_shared_memory(0);
+    suite_ok(suite_device(0)->fits_heads(suite_device(0), 256, true, true));
+}
+
+static const struct CMUnitTest tests[] = {cmocka_unit_test(test_f32),       cmocka_unit_test(test_bf16),
                                           cmocka_unit_test(test_bias_sums), cmocka_unit_test(test_nothing),
-                                          cmocka_unit_test(test_errors)};
+                                          cmocka_unit_test(test_errors),    cmocka_unit_test(test_99_kib)};
 SUITE_MAIN(tests)
