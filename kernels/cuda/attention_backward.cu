@@ -11,7 +11,7 @@
 enum {
     PREPARE_THREADS = 256,
     BIAS_THREADS = 256,
-    SUM_ARRAYS = 4,
+    SUM_ARRAYS = 8, /* at most, of a block of the dQ kernel: a warp one */
     JOIN_THREADS = 256,
     KEY_BLOCKS = 256, /* of dK and dV: about two for each multiprocessor of an H100 */
 };
@@ -299,7 +299,7 @@ extern "C" sago_status SAGO_GPU(attention_backward)(sago_device *device, sago_te
     SAGO_TRY(SAGO_GPU(attention_fits)(device, z.width, is_bf16, true));
     backward_problem p = {};
     p.padded = (int)((z.queries + BACKWARD_PAD - 1) / BACKWARD_PAD * BACKWARD_PAD);
-    int query_rows = is_bf16 ? SAGO_GPU(attention_backward_query_rows)((int)z.width) : BACKWARD_TILE;
+    int query_rows = is_bf16 ? SAGO_GPU(attention_backward_query_rows)(gpu, (int)z.width) : BACKWARD_TILE;
     int64_t n_shares = z.batch * ((z.queries + query_rows - 1) / query_rows);
     if (z.n_buckets > 0) {
         p.bias.n = most_entries(&z, args);

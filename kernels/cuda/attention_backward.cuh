@@ -60,7 +60,7 @@ sago_status SAGO_GPU(attention_backward_f32)(sago_gpu *gpu, const backward_probl
 sago_status SAGO_GPU(attention_backward_query)(sago_gpu *gpu, const backward_problem *p);
 sago_status SAGO_GPU(attention_backward_key)(sago_gpu *gpu, const backward_problem *p);
 /** Queries of one block of attention_backward_query, and keys of one of attention_backward_key. */
-int SAGO_GPU(attention_backward_query_rows)(int width);
+int SAGO_GPU(attention_backward_query_rows)(const sago_gpu *gpu, int width);
 int SAGO_GPU(attention_backward_key_rows)(int width);
 /** The least shared memory that a block of each can do with, whatever the bias. */
 size_t SAGO_GPU(attention_backward_f32_bytes)(int width);

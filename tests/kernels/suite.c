@@ -346,11 +346,6 @@ static void close_devices(void) {
     for (int i = 0; i < n_devices; i++) sago_device_close(devices[i]);
 }
 
-void suite_reopen(void) {
-    close_devices();
-    if (!open_devices()) fail_msg("%s does not open again", device_name);
-}
-
 void suite_shared_memory(size_t bytes) {
     char text[24];
     snprintf(text, sizeof text, "%zu", bytes);
@@ -358,7 +353,8 @@ void suite_shared_memory(size_t bytes) {
         setenv("SAGO_SIM_SHARED_BYTES", text, 1);
     else
         unsetenv("SAGO_SIM_SHARED_BYTES");
-    suite_reopen();
+    close_devices();
+    if (!open_devices()) fail_msg("%s does not open again", device_name);
 }
 
 int suite_main(int argc, char **argv, const struct CMUnitTest tests[], size_t n) {

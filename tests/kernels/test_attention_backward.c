@@ -284,7 +284,24 @@ static void test_99_kib(void **state) {
     suite_ok(suite_device(0)->fits_heads(suite_device(0), 256, true, true));
 }
 
+/** An A100's: the widest heads in smaller blocks than an H100's. */
+static void test_163_kib(void **state) {
+    (void)state;
+    static const attention_case wide[] = {
+        {"bias", 1, 70, 75, 3, 1, 256, RAGGED, 0.0625f, 32, 128, true, BF16},
+        {"packed, far tiles", 1, 100, 100, 1, 1, 200, PACKED_CAUSAL, 0.07f, 8, 20, false, 0, 0.1f, 1, BF16},
+        {"many distances, sums outside shared memory", 1, 100, 190, 1, 1, 136, RAGGED, 0.09f, 600, 3000, true,
+         BF16},
+    };
+    if (!suite_is_sim()) skip();
+    suite_shared_memory(SUITE_163_KIB);
+    for (int n = 0; n < LENGTH(wide); n++) compare(&wide[n]);
+    suite_shared_memory(0);
+    for (int n = 0; n < LENGTH(wide); n++) compare(&wide[n]);
+}
+
 static const struct CMUnitTest tests[] = {cmocka_unit_test(test_f32),       cmocka_unit_test(test_bf16),
                                           cmocka_unit_test(test_bias_sums), cmocka_unit_test(test_nothing),
-                                          cmocka_unit_test(test_errors),    cmocka_unit_test(test_99_kib)};
+                                          cmocka_unit_test(test_errors),    cmocka_unit_test(test_99_kib),
+                                          cmocka_unit_test(test_163_kib)};
 SUITE_MAIN(tests)
