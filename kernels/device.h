@@ -20,6 +20,11 @@ struct sago_graph_ops;
 typedef struct sago_device {
     const struct sago_ops *ops;
     const struct sago_graph_ops *graphs; /* NULL: none */
+    /**
+     * Whether attention takes heads of this width, and can be differentiated if backward. SAGO_E_SHAPE says what
+     * stands against it, so that a model is refused when it opens, not in its first step. NULL: always.
+     */
+    sago_status (*fits_heads)(struct sago_device *device, int64_t width, bool is_bf16, bool backward);
     const char *name;        /* "cpu", "sim", "cuda" */
     char description[128];   /* "cpu: Intel(R) Xeon(R), 2 threads, avx512, oneDNN 2.6.3" */
     int n_threads;           /* host threads of the device's own loops */

@@ -131,7 +131,8 @@ static sago_status check_registry(const sago_registry *registry, const sago_regi
                                              "another mesh");
 }
 
-static sago_status check_options(const sago_model_options *options, const sago_device *device) {
+static sago_status check_options(const sago_model_options *options, const sago_model_shape *shape,
+                                 sago_device *device) {
     if (options->max_rows < 1 || options->input_length < 1 || options->target_length < 1 ||
         options->loss_chunk_tokens < 1)
         return sago_fail(
@@ -147,7 +148,8 @@ static sago_status check_options(const sago_model_options *options, const sago_d
     if (options->dtype != SAGO_F32 && !(options->dtype == SAGO_BF16 && device->stores_bf16))
         return sago_fail(SAGO_E_SHAPE, "model: the device %s does not store %s", device->name,
                          sago_dtype_name(options->dtype));
-    return SAGO_OK;
+    if (!device->fits_heads) return SAGO_OK;
+    return device->fits_heads(device, shape->head_dim, options->dtype == SAGO_BF16, options->training);
 }
 
 /* The most tokens of a micro-batch, which are also read in one piece before generation. */
@@ -168,7 +170,7 @@ static void plan_tokens(sago_model *model) {
 sago_status sago_model_open(const sago_model_shape *shape, const sago_registry *registry, sago_device *device,
                             sago_mesh *mesh, const sago_model_options *options, sago_model **out) {
     *out = NULL;
-    SAGO_TRY(check_options(options, device));
+    SAGO_TRY(check_options(options, shape, device));
     sago_model *model = sago_alloc_zero(1, sizeof *model);
     *model = (sago_model){.shape = *shape, .registry = registry, .device = device, .options = *options};
     model->mesh = mesh;

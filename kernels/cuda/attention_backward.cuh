@@ -5,8 +5,8 @@
  *
  * Per call: small kernels prepare what both big ones read (attention_backward.cu), then one kernel makes dQ
  * and the blocks' shares of d_bias, another dK and dV (attention_backward_simt.cu for f32,
- * attention_backward_query.cu and attention_backward_key.cu for bf16), and a last one adds the shares of
- * d_bias in their order.
+ * attention_backward_query.cu and attention_backward_key.cu for bf16), and last ones add, in their order,
+ * what several blocks left of dK and dV, and the shares of d_bias.
  */
 #ifndef SAGO_ATTENTION_BACKWARD_CUH
 #define SAGO_ATTENTION_BACKWARD_CUH
@@ -15,7 +15,8 @@
 
 enum {
     BACKWARD_TILE = 32, /* queries that one entry of spans describes; the kernels of dK and dV step by it */
-    BACKWARD_PAD = 128, /* lse, delta, ranges and spans have entries up to a multiple of it */
+    BACKWARD_SHARED_ENTRIES = 512, /* most sums of the bias by distance that a block keeps in shared memory */
+    BACKWARD_PAD = 128,            /* lse, delta, ranges and spans have entries up to a multiple of it */
 };
 
 /**
@@ -30,6 +31,17 @@ typedef struct backward_bias {
     bool in_shared;
 } backward_bias;
 
+/**
+ * The query heads that share a key/value head, split over `n` blocks of the kernels of dK and dV where their
+ * keys alone would not fill a GPU. Each leaves its sums here, and backward_join adds them in the order of the
+ * splits.
+ */
+typedef struct backward_split {
+    int n;            /* 1: blocks write dK and dV themselves */
+    int pitch;        /* floats of a row: the width, up to a multiple of 4 */
+    float *d_k, *d_v; /* [n, B, Sk, G, pitch], dK scaled */
+} backward_split;
+
 typedef struct backward_problem {
     attention_problem call;
     const void *q, *k, *v, *o, *d_o;
@@ -39,6 +51,7 @@ typedef struct backward_problem {
     const attention_range *ranges; /* [B, padded] */
     const attention_span *spans;   /* [B, padded / BACKWARD_TILE] */
     backward_bias bias;
+    backward_split split;
 } backward_problem;
 
 extern "C" {
@@ -46,13 +59,39 @@ extern "C" {
 sago_status SAGO_GPU(attention_backward_f32)(sago_gpu *gpu, const backward_problem *p);
 sago_status SAGO_GPU(attention_backward_query)(sago_gpu *gpu, const backward_problem *p);
 sago_status SAGO_GPU(attention_backward_key)(sago_gpu *gpu, const backward_problem *p);
-/** Queries of one block of attention_backward_query. */
-int SAGO_GPU(attention_backward_query_rows)(int width);
+/** Queries of one block of attention_backward_query, and keys of one of attention_backward_key. */
+int SAGO_GPU(attention_backward_query_rows)(const sago_gpu *gpu, int width);
+int SAGO_GPU(attention_backward_key_rows)(int width);
+/** The least shared memory that a block of each can do with, whatever the bias. */
+size_t SAGO_GPU(attention_backward_f32_bytes)(int width);
+size_t SAGO_GPU(attention_backward_query_bytes)(int width);
+size_t SAGO_GPU(attention_backward_key_bytes)(int width);
 }
 
 /** Index of query i of head h in lse and delta. */
 static __device__ __forceinline__ int64_t backward_row_at(const backward_problem &p, int b, int h, int i) {
     return ((int64_t)b * p.call.heads + h) * p.padded + i;
+}
+
+/** Query heads [first, last) of a block of the kernels of dK and dV. */
+typedef struct backward_heads {
+    int first, last;
+} backward_heads;
+
+/** Of split number `split` of a group; where they are not equally many, the first splits have one more. */
+static __device__ __forceinline__ backward_heads backward_heads_of(const backward_problem &p, int group,
+                                                                   int split) {
+    int each = p.call.shared / p.split.n, more = p.call.shared % p.split.n;
+    backward_heads heads;
+    heads.first = group * p.call.shared + split * each + (split < more ? split : more);
+    heads.last = heads.first + each + (split < more);
+    return heads;
+}
+
+/** Element (b, j, group, 0) of what a split leaves of dK or dV. */
+static __device__ __forceinline__ int64_t backward_split_at(const backward_problem &p, int split, int b,
+                                                            int j, int group) {
+    return ((((int64_t)split * p.call.batch + b) * p.call.keys + j) * p.call.groups + group) * p.split.pitch;
 }
 
 /** A thread's view of an array of sums: entries between the ends belong to one thread at a time, and each

@@ -7,6 +7,9 @@
  * Two warps share 32 keys (16 where heads are 256 wide), because the sums of dK and dV do not fit one: the
  * first makes P and dV, the second dP, dS and dK. P goes from the first to the second through shared memory,
  * in the order in which the lanes hold it; its sign says whether dropout dropped the pair.
+ *
+ * Where one key/value head serves many query heads there are few blocks with long loops: then several blocks
+ * share those heads, and leave their sums to backward_join (attention_backward.cu).
  */
 #include "attention_backward_mma.cuh"
 
@@ -30,11 +33,13 @@ typedef struct query_facts {
     attention_range ranges[QUERIES];
 } query_facts;
 
-template <int E> struct key_memory {
+/** STAGES: 2 have the next query tile on its way while one is at work; 1 where a block has no room for that.
+ */
+template <int E, int STAGES> struct key_memory {
     typedef key_shape<E> shape;
     bf16 k[shape::ROWS * E], v[shape::ROWS * E];
-    bf16 q[2][QUERIES * E], d_o[2][QUERIES * E];
-    query_facts facts[2];
+    bf16 q[STAGES][QUERIES * E], d_o[STAGES][QUERIES * E];
+    query_facts facts[STAGES];
     float4 p[KEY_PAIRS][shape::BLOCKS * KEY_N][WARP];
     int ends[KEY_WARPS][2];
 };
@@ -54,9 +59,9 @@ static __device__ __forceinline__ key_place next_place(key_place at, const atten
 }
 
 /** Begins to copy a place's queries, and ends the group. */
-template <int E>
-static __device__ __forceinline__ void take_place(key_memory<E> *m, int stage, const backward_problem &p,
-                                                  int b, key_place at) {
+template <int E, int STAGES>
+static __device__ __forceinline__ void take_place(key_memory<E, STAGES> *m, int stage,
+                                                  const backward_problem &p, int b, key_place at) {
     const attention_problem &c = p.call;
     int first = at.tile * QUERIES, thread = (int)threadIdx.x;
     int64_t head = attention_query_at(c, b, 0, at.h);
@@ -142,10 +147,10 @@ static __device__ __forceinline__ void key_softmax(float s[key_shape<E>::BLOCKS]
 }
 
 /** The first warp's part of a tile: P to the second warp, and its product with dO. */
-template <int E>
-static __device__ __forceinline__ void add_values(float d_v[key_shape<E>::BLOCKS][E / 8][4], key_memory<E> *m,
-                                                  int stage, const backward_problem &p, int b, key_place at,
-                                                  int pair, int first_key, bool partial) {
+template <int E, int STAGES>
+static __device__ __forceinline__ void
+add_values(float d_v[key_shape<E>::BLOCKS][E / 8][4], key_memory<E, STAGES> *m, int stage,
+           const backward_problem &p, int b, key_place at, int pair, int first_key, bool partial) {
     typedef key_shape<E> shape;
     const attention_problem &c = p.call;
     int lane = (int)(threadIdx.x % WARP), g = lane / 4, t = 2 * (lane % 4), first_query = at.tile * QUERIES;
@@ -186,9 +191,10 @@ static __device__ __forceinline__ void add_values(float d_v[key_shape<E>::BLOCKS
 }
 
 /** The second warp's part: dP, with P dS, and its product with Q. */
-template <int E>
-static __device__ __forceinline__ void add_keys(float d_k[key_shape<E>::BLOCKS][E / 8][4], key_memory<E> *m,
-                                                int stage, const attention_problem &c, int pair) {
+template <int E, int STAGES>
+static __device__ __forceinline__ void add_keys(float d_k[key_shape<E>::BLOCKS][E / 8][4],
+                                                key_memory<E, STAGES> *m, int stage,
+                                                const attention_problem &c, int pair) {
     typedef key_shape<E> shape;
     int lane = (int)(threadIdx.x % WARP), t = 2 * (lane % 4);
     float d_s[shape::BLOCKS][KEY_N][4], factor = c.dropped ? c.mask.factor : 1.0f;
@@ -212,20 +218,43 @@ static __device__ __forceinline__ void add_keys(float d_k[key_shape<E>::BLOCKS][
     multiply_add<E, shape::BLOCKS, KEY_N>(d_k, d_s, m->q[stage]);
 }
 
+/** Leaves a warp's sums, times factor, at rows [first, ...) of a split's dK or dV, whose row 0 is at `left`.
+ */
 template <int E>
+static __device__ __forceinline__ void leave_split(float *left, const backward_problem &p, int first,
+                                                   const float sum[key_shape<E>::BLOCKS][E / 8][4],
+                                                   float factor) {
+    int lane = (int)(threadIdx.x % WARP), column = 2 * (lane % 4);
+    int64_t stride = (int64_t)p.call.groups * p.split.pitch;
+#pragma unroll
+    for (int row = 0; row < 2 * key_shape<E>::BLOCKS; row++) {
+        int key = first + 8 * row + lane / 4;
+        if (key >= p.call.keys) continue;
+        float *to = left + (int64_t)key * stride + column;
+#pragma unroll
+        for (int n = 0; n < E / 8; n++)
+            if (8 * n + column < p.split.pitch)
+                *(float2 *)(to + 8 * n) = make_float2(sum[row / 2][n][row % 2 * 2] * factor,
+                                                      sum[row / 2][n][row % 2 * 2 + 1] * factor);
+    }
+}
+
+template <int E, int STAGES>
 static __global__ void __launch_bounds__(KEY_THREADS, E <= 32 ? 2 : 1)
     backward_key_bf16_kernel(backward_problem p, int section) {
     typedef key_shape<E> shape;
-    SAGO_SHARED(key_memory<E>, m);
+    typedef key_memory<E, STAGES> memory;
+    SAGO_SHARED(memory, m);
     const attention_problem &c = p.call;
     int n_tiles = (c.keys + shape::ROWS - 1) / shape::ROWS, n_spans = (c.queries + QUERIES - 1) / QUERIES;
-    attention_work work = attention_work_of(blockIdx.x, c.batch * c.groups, c.groups, n_tiles, section);
+    attention_work work =
+        attention_work_of(blockIdx.x, c.batch * c.groups * p.split.n, c.groups * p.split.n, n_tiles, section);
     int thread = (int)threadIdx.x, warp = thread / WARP, lane = thread % WARP, pair = warp % KEY_PAIRS,
-        b = work.b;
+        b = work.b, group = work.h / p.split.n;
     bool makes_values = warp < KEY_PAIRS;
     /* The first keys are attended by most queries under a causal mask: their blocks begin first. */
     int block_key = (n_tiles - 1 - work.tile) * shape::ROWS, first_key = block_key + pair * shape::PAIR_ROWS;
-    int64_t k_stride = (int64_t)c.groups * c.width, head = attention_key_at(c, b, 0, work.h);
+    int64_t k_stride = (int64_t)c.groups * c.width, head = attention_key_at(c, b, 0, group);
     head_rows k = {(const bf16 *)p.k + head, k_stride, c.keys, c.width}, v = k;
     v.from = (const bf16 *)p.v + head;
     tile_take<E>(m->k, k, block_key, shape::ROWS, thread, KEY_THREADS);
@@ -251,11 +280,12 @@ static __global__ void __launch_bounds__(KEY_THREADS, E <= 32 ? 2 : 1)
         last = m->ends[i][1] > last ? m->ends[i][1] : last;
     }
 
-    int last_head = (work.h + 1) * c.shared, stage = 0;
-    key_place at = {work.h * c.shared, first};
+    backward_heads heads = backward_heads_of(p, group, work.h % p.split.n);
+    int last_head = heads.last, stage = 0;
+    key_place at = {heads.first, first};
     at = next_place(at, spans, first, last, last_head, block_key, shape::ROWS);
-    if (at.h < last_head)
-        take_place<E>(m, 0, p, b, at);
+    if (STAGES == 2 && at.h < last_head)
+        take_place(m, 0, p, b, at);
     else
         cp_async_commit();
     float sum[shape::BLOCKS][E / 8][4]; /* dV or dK */
@@ -264,43 +294,68 @@ static __global__ void __launch_bounds__(KEY_THREADS, E <= 32 ? 2 : 1)
 #pragma unroll
         for (int n = 0; n < E / 8; n++) sum[i][n][0] = sum[i][n][1] = sum[i][n][2] = sum[i][n][3] = 0.0f;
 
-    for (; at.h < last_head; stage ^= 1) {
+    for (; at.h < last_head; stage ^= STAGES - 1) {
+        if (STAGES == 1) {
+            __syncthreads(); /* nobody reads the last tile any more */
+            take_place(m, 0, p, b, at);
+        }
         cp_async_wait<0>();
         __syncthreads(); /* this stage has come, nobody reads the other one any more, nor the P of the last
                             tile */
         key_place after = {at.h, at.tile + 1};
         after = next_place(after, spans, first, last, last_head, block_key, shape::ROWS);
-        if (after.h < last_head) take_place<E>(m, stage ^ 1, p, b, after);
+        if (STAGES == 2 && after.h < last_head) take_place(m, stage ^ 1, p, b, after);
         attention_tile_class kind = attention_class(spans[at.tile], first_key, first_key + shape::PAIR_ROWS);
         if (kind != ATTENTION_SKIP) { /* the same for both warps of a pair */
             if (makes_values)
-                add_values<E>(sum, m, stage, p, b, at, pair, first_key, kind == ATTENTION_PARTIAL);
+                add_values(sum, m, stage, p, b, at, pair, first_key, kind == ATTENTION_PARTIAL);
             else
-                add_keys<E>(sum, m, stage, c, pair);
+                add_keys(sum, m, stage, c, pair);
         }
         at = after;
     }
 
     cp_async_wait<0>();
     __syncthreads();
+    float factor = makes_values ? 1.0f : c.scale;
+    if (p.split.n > 1) {
+        /* Worked out again, since in registers it would have had to wait through all tiles. */
+        work = attention_work_of((int64_t)attention_only_here(blockIdx.x), c.batch * c.groups * p.split.n,
+                                 c.groups * p.split.n, n_tiles, section);
+        leave_split<E>((makes_values ? p.split.d_v : p.split.d_k) +
+                           backward_split_at(p, work.h % p.split.n, b, 0, group),
+                       p, first_key, sum, factor);
+        return;
+    }
     bf16 *tile = makes_values ? m->v : m->k;
-    tile_put<E, shape::BLOCKS>(tile, pair * shape::PAIR_ROWS, sum, makes_values ? 1.0f : c.scale);
+    tile_put<E, shape::BLOCKS>(tile, pair * shape::PAIR_ROWS, sum, factor);
     tile_give<E>((bf16 *)(makes_values ? p.d_v : p.d_k) + head, k_stride, c.keys, c.width, tile,
                  pair * shape::PAIR_ROWS, first_key, shape::PAIR_ROWS);
 }
 
-template <int E> static sago_status launch(sago_gpu *gpu, const backward_problem *p) {
+template <int E, int STAGES> static sago_status launch(sago_gpu *gpu, const backward_problem *p) {
     const attention_problem *c = &p->call;
-    int64_t blocks =
-        (int64_t)((c->keys + key_shape<E>::ROWS - 1) / key_shape<E>::ROWS) * c->groups * c->batch;
+    int heads = c->batch * c->groups * p->split.n;
+    int64_t blocks = (int64_t)((c->keys + key_shape<E>::ROWS - 1) / key_shape<E>::ROWS) * heads;
     if (blocks == 0) return SAGO_OK;
-    return SAGO_LAUNCH(gpu, backward_key_bf16_kernel<E>, (unsigned)blocks, KEY_THREADS, sizeof(key_memory<E>),
-                       *p, c->batch * c->groups);
+    return SAGO_LAUNCH(gpu, (backward_key_bf16_kernel<E, STAGES>), (unsigned)blocks, KEY_THREADS,
+                       sizeof(key_memory<E, STAGES>), *p, heads);
 }
 
 extern "C" sago_status SAGO_GPU(attention_backward_key)(sago_gpu *gpu, const backward_problem *p) {
-    if (p->call.width <= 32) return launch<32>(gpu, p);
-    if (p->call.width <= 64) return launch<64>(gpu, p);
-    if (p->call.width <= 128) return launch<128>(gpu, p);
-    return launch<256>(gpu, p);
+    if (p->call.width <= 32) return launch<32, 2>(gpu, p);
+    if (p->call.width <= 64) return launch<64, 2>(gpu, p);
+    if (p->call.width > 128) return launch<256, 2>(gpu, p);
+    return sizeof(key_memory<128, 2>) <= gpu->properties.shared_bytes ? launch<128, 2>(gpu, p)
+                                                                      : launch<128, 1>(gpu, p);
+}
+
+extern "C" int SAGO_GPU(attention_backward_key_rows)(int width) {
+    return width <= 128 ? key_shape<128>::ROWS : key_shape<256>::ROWS;
+}
+
+extern "C" size_t SAGO_GPU(attention_backward_key_bytes)(int width) {
+    if (width <= 32) return sizeof(key_memory<32, 2>);
+    if (width <= 64) return sizeof(key_memory<64, 2>);
+    return width <= 128 ? sizeof(key_memory<128, 1>) : sizeof(key_memory<256, 2>);
 }

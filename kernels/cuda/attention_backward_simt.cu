@@ -21,9 +21,12 @@ typedef struct simt_memory {
     int stride;
 } simt_memory;
 
+static size_t simt_bytes_of(int width, int entries, bool bias) {
+    size_t sums = bias ? (size_t)entries + 2 * THREADS : 0;
+    return (4 * (size_t)TILE * (size_t)(width + 1) + 2 * TILE * TILE_STRIDE + sums) * sizeof(float);
+}
 static size_t simt_bytes(const backward_problem *p) {
-    size_t sums = p->bias.n ? (p->bias.in_shared ? (size_t)p->bias.n : 0) + 2 * THREADS : 0;
-    return (4 * (size_t)TILE * (size_t)(p->call.width + 1) + 2 * TILE * TILE_STRIDE + sums) * sizeof(float);
+    return simt_bytes_of(p->call.width, p->bias.in_shared ? p->bias.n : 0, p->bias.n > 0);
 }
 
 static __device__ __forceinline__ simt_memory simt_cut(float *at, int width) {
@@ -173,18 +176,21 @@ static __global__ void __launch_bounds__(THREADS) backward_query_f32_kernel(back
     backward_share(p.bias, sums.inner, 1, w.h, share);
 }
 
-/** dK and dV of 32 keys, over the heads of their group and the query tiles that meet them. */
+/** dK and dV of 32 keys, over the heads of their split and the query tiles that meet them. */
 static __global__ void __launch_bounds__(THREADS) backward_key_f32_kernel(backward_problem p, int section) {
     SAGO_SHARED(float, memory);
     const attention_problem &c = p.call;
     simt_memory m = simt_cut(memory, c.width);
     int n_tiles = (c.keys + TILE - 1) / TILE, x = (int)threadIdx.x % SIDE, y = (int)threadIdx.x / SIDE;
-    attention_work w = attention_work_of(blockIdx.x, c.batch * c.groups, c.groups, n_tiles, section);
-    simt_tile t = {w.b, w.h * c.shared, 0, (n_tiles - 1 - w.tile) * TILE};
+    attention_work w =
+        attention_work_of(blockIdx.x, c.batch * c.groups * p.split.n, c.groups * p.split.n, n_tiles, section);
+    int group = w.h / p.split.n, split = w.h % p.split.n;
+    backward_heads heads = backward_heads_of(p, group, split);
+    simt_tile t = {w.b, heads.first, 0, (n_tiles - 1 - w.tile) * TILE};
     take_keys(p, m, t);
 
     float d_k[2][MOST_COLUMNS] = {{0}}, d_v[2][MOST_COLUMNS] = {{0}};
-    for (; t.h < (w.h + 1) * c.shared; t.h++)
+    for (; t.h < heads.last; t.h++)
         for (t.query = 0; t.query < c.queries; t.query += TILE) {
             attention_span span = p.spans[((int64_t)w.b * p.padded + t.query) / TILE];
             if (attention_class(span, t.key, t.key + TILE) == ATTENTION_SKIP) continue;
@@ -211,12 +217,14 @@ static __global__ void __launch_bounds__(THREADS) backward_key_f32_kernel(backwa
     for (int r = 0; r < 2; r++) {
         int j = t.key + y + r * SIDE;
         if (j >= c.keys) break;
-        int64_t at = attention_key_at(c, w.b, j, w.h);
+        bool whole = p.split.n == 1;
+        int64_t at = whole ? attention_key_at(c, w.b, j, group) : backward_split_at(p, split, w.b, j, group);
+        float *to_k = whole ? (float *)p.d_k : p.split.d_k, *to_v = whole ? (float *)p.d_v : p.split.d_v;
 #pragma unroll
         for (int a = 0; a < MOST_COLUMNS; a++)
             if (x + a * SIDE < c.width) {
-                ((float *)p.d_k)[at + x + a * SIDE] = d_k[r][a] * c.scale;
-                ((float *)p.d_v)[at + x + a * SIDE] = d_v[r][a];
+                to_k[at + x + a * SIDE] = d_k[r][a] * c.scale;
+                to_v[at + x + a * SIDE] = d_v[r][a];
             }
     }
 }
@@ -224,12 +232,17 @@ static __global__ void __launch_bounds__(THREADS) backward_key_f32_kernel(backwa
 extern "C" sago_status SAGO_GPU(attention_backward_f32)(sago_gpu *gpu, const backward_problem *p) {
     const attention_problem *c = &p->call;
     int64_t query_blocks = (int64_t)((c->queries + TILE - 1) / TILE) * c->heads * c->batch;
-    int64_t key_blocks = (int64_t)((c->keys + TILE - 1) / TILE) * c->groups * c->batch;
+    int key_heads = c->batch * c->groups * p->split.n;
+    int64_t key_blocks = (int64_t)((c->keys + TILE - 1) / TILE) * key_heads;
     if (query_blocks > 0)
         SAGO_TRY(SAGO_LAUNCH(gpu, backward_query_f32_kernel, (unsigned)query_blocks, THREADS, simt_bytes(p),
                              *p, c->batch * c->heads));
     if (key_blocks > 0)
         SAGO_TRY(SAGO_LAUNCH(gpu, backward_key_f32_kernel, (unsigned)key_blocks, THREADS, simt_bytes(p), *p,
-                             c->batch * c->groups));
+                             key_heads));
     return SAGO_OK;
+}
+
+extern "C" size_t SAGO_GPU(attention_backward_f32_bytes)(int width) {
+    return simt_bytes_of(width, BACKWARD_SHARED_ENTRIES, true);
 }

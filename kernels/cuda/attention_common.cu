@@ -3,8 +3,8 @@
 
 #include "attention_bucket.h"
 
-/* Entry e of head h: the bias of distance e - far - ATTENTION_BIAS_PAD, cut to where the buckets change, less the
- * position. */
+/* Entry e of head h: the bias of distance e - far - ATTENTION_BIAS_PAD, cut to where the buckets change, less
+ * the position. */
 template <typename T>
 static __global__ void attention_bias_kernel(float *out, const T *table, int stride, int far, int heads,
                                              int n_buckets, bool bidirectional, int max_distance,
@@ -19,14 +19,18 @@ static __global__ void attention_bias_kernel(float *out, const T *table, int str
         out[(int64_t)h * stride + at] = to_float(table[(int64_t)bucket * heads + h]) * unit;
 }
 
+sago_status SAGO_GPU(attention_width)(const char *operation, int64_t width) {
+    if (width <= ATTENTION_MAX_WIDTH) return SAGO_OK;
+    return sago_fail(SAGO_E_SHAPE, "%s: heads of width %lld are wider than the %d that GPU devices take",
+                     operation, (long long)width, ATTENTION_MAX_WIDTH);
+}
+
 sago_status SAGO_GPU(attention_prepare)(sago_gpu *gpu, const char *operation,
                                         const sago_attention_sizes *sizes, const sago_attention_args *args,
                                         float bias_unit, size_t extra_bytes, void **extra,
                                         attention_problem *out) {
     const int64_t most = 1 << 30;
-    if (sizes->width > ATTENTION_MAX_WIDTH)
-        return sago_fail(SAGO_E_SHAPE, "%s: heads of width %lld are wider than the %d that GPU devices take",
-                         operation, (long long)sizes->width, ATTENTION_MAX_WIDTH);
+    SAGO_TRY(SAGO_GPU(attention_width)(operation, sizes->width));
     if (sizes->queries > most || sizes->keys > most || args->dropout.pitch > most ||
         args->query_offset > most || args->query_offset < -most || sizes->batch * sizes->heads > most)
         return sago_fail(SAGO_E_SHAPE, "%s: more than %lld queries, keys or heads", operation,

@@ -43,6 +43,9 @@ typedef struct attention_problem {
     sago_mask mask;
 } attention_problem;
 
+/** SAGO_E_SHAPE where heads are wider than the kernels take. */
+sago_status SAGO_GPU(attention_width)(const char *operation, int64_t width);
+
 /**
  * Fills *out from a checked call and expands its bias times bias_unit (1, or ATTENTION_LOG2E where the kernel
  * works in powers of 2) into the workspace. extra_bytes of workspace are left to the kernel, at *extra

@@ -31,9 +31,9 @@ template <int E, bool BIAS, bool DROPOUT> struct mma_room {
     alignas(128) bf16 q[mma_shape<E, DROPOUT>::QUERIES * E]; /* in the end, o */
     alignas(128) bf16 ring[mma_shape<E, DROPOUT>::SLOTS][mma_shape<E, DROPOUT>::KEYS * E];
     attention_range range[mma_shape<E, DROPOUT>::QUERIES];
-    attention_span own[MMA_WARPS]; /* of each warp's queries */
-    uint64_t dropout_row;          /* of the block's first query */
-    float bias[BIAS ? ATTENTION_BIAS_SHARED : 1];
+    attention_span own[MMA_WARPS];                            /* of each warp's queries */
+    uint64_t dropout_row;                                     /* of the block's first query */
+    float bias[BIAS && E <= 128 ? ATTENTION_BIAS_SHARED : 1]; /* beyond, 99 KiB leave no room */
 };
 
 /** The running largest score (times log2 e) and sum of weights of a query. */
@@ -69,10 +69,10 @@ static __device__ __forceinline__ void mma_bias(float s[BLOCKS][KEYS / 8][4], fl
  * are now; shrink: what the sums so far are to be multiplied by. rows[2 n + r] is of queries 16 n + g + 8 r.
  */
 template <int BLOCKS, int KEYS, bool BIAS>
-static __device__ __forceinline__ void
-mma_softmax(float s[BLOCKS][KEYS / 8][4], softmax_row rows[2 * BLOCKS], float shrink[2 * BLOCKS],
-            const attention_problem &p, const attention_range *range, const float *bias,
-            const float *shared_bias, int query, int from, bool whole) {
+static __device__ __forceinline__ void mma_softmax(float s[BLOCKS][KEYS / 8][4], softmax_row rows[2 * BLOCKS],
+                                                   float shrink[2 * BLOCKS], const attention_problem &p,
+                                                   const attention_range *range, const float *bias_room,
+                                                   int head, int query, int from, bool whole) {
     int lane = (int)(threadIdx.x % WARP), g = lane / 4, t = 2 * (lane % 4);
     /* The exponent of a weight is factor * s + add - top: the scale costs nothing there. */
     float factor = p.scale * ATTENTION_LOG2E, add = 0.0f;
@@ -81,16 +81,17 @@ mma_softmax(float s[BLOCKS][KEYS / 8][4], softmax_row rows[2 * BLOCKS], float sh
         int least = attention_distance(p, query + 16 * BLOCKS - 1, from);
         int most = attention_distance(p, query, from + KEYS - 1);
         near = attention_is_near(p, least, most);
-        if (!near) add = attention_bias_far(p, bias, least);
+        if (!near) add = attention_bias_far(p, attention_bias_global(p, head), least);
     }
     /* A factor that is not positive would turn the largest product into the smallest score. */
     if (near || !(factor > 0.0f)) {
         int place = attention_distance(p, query + g, from + t);
-        /* Two loops, so that the compiler knows which one reads shared memory. */
-        if (BIAS && near && shared_bias) {
-            mma_bias<BLOCKS, KEYS>(s, factor, shared_bias + place);
+        /* Two loops, so that the compiler knows which one reads shared memory; no pointer lives through the
+         * tiles. */
+        if (BIAS && near && bias_room && p.bias_stride <= ATTENTION_BIAS_SHARED) {
+            mma_bias<BLOCKS, KEYS>(s, factor, bias_room + p.bias_far + ATTENTION_BIAS_PAD + place);
         } else if (BIAS && near) {
-            mma_bias<BLOCKS, KEYS>(s, factor, bias + place);
+            mma_bias<BLOCKS, KEYS>(s, factor, attention_bias_global(p, head) + place);
         } else {
 #pragma unroll
             for (int n = 0; n < BLOCKS; n++)
@@ -188,9 +189,9 @@ static __global__ void __launch_bounds__(MMA_THREADS, 2)
 
     for (int i = (int)threadIdx.x; i < shape::QUERIES; i += MMA_THREADS)
         room->range[i] = attention_range_of(p, work.b, first + i);
-    const float *bias = BIAS ? attention_bias_shared(p, work.h, room->bias) : NULL;
-    const float *shared_bias =
-        BIAS && p.bias_stride <= ATTENTION_BIAS_SHARED ? room->bias + p.bias_far + ATTENTION_BIAS_PAD : NULL;
+    /* Wider heads leave the table no room in the shared memory of small GPUs. */
+    enum { ROOM_FOR_BIAS = BIAS && E <= 128 };
+    if (ROOM_FOR_BIAS) (void)attention_bias_shared(p, work.h, room->bias);
     attention_span own = attention_span_of(p, work.b, first + mine, 16 * BLOCKS);
     if (lane == 0) room->own[warp] = own;
     if (DROPOUT && threadIdx.x == 0) room->dropout_row = attention_dropout_row(p, work.b, work.h, first);
@@ -249,8 +250,9 @@ static __global__ void __launch_bounds__(MMA_THREADS, 2)
                 }
             }
             float shrink[ROWS];
-            mma_softmax<BLOCKS, KEYS, BIAS>(s, rows, shrink, p, room->range + mine, bias, shared_bias,
-                                            first + mine, from, class_of == ATTENTION_WHOLE);
+            mma_softmax<BLOCKS, KEYS, BIAS>(s, rows, shrink, p, room->range + mine,
+                                            ROOM_FOR_BIAS ? room->bias : NULL, work.h, first + mine, from,
+                                            class_of == ATTENTION_WHOLE);
             bool grown = false;
 #pragma unroll
             for (int row = 0; row < ROWS; row++) grown |= shrink[row] != 1.0f;

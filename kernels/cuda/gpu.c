@@ -395,6 +395,7 @@ sago_status SAGO_GPU(open)(const char *variant, int n_threads, int local_rank, s
     gpu->inside = in;
     gpu->device = (sago_device){.ops = &SAGO_GPU(table),
                                 .graphs = &SAGO_GPU(graphs),
+                                .fits_heads = SAGO_GPU(attention_fits),
                                 .name = DEVICE_NAME,
                                 .n_threads = n_threads,
                                 .has_bf16 = true,

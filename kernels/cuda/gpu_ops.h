@@ -19,6 +19,9 @@ SAGO_EACH_OP(SAGO_GPU_DECLARE)
 
 extern const sago_ops SAGO_GPU(table);
 
+/** sago_device.fits_heads (attention_backward.cu). */
+sago_status SAGO_GPU(attention_fits)(sago_device *device, int64_t width, bool is_bf16, bool backward);
+
 #ifdef __cplusplus
 }
 #endif

@@ -24,7 +24,7 @@ struct schedule {
     bool late; /* asynchronous copies land when they are waited for, else at once */
 };
 
-enum { SHARED_LIMIT_BYTES = 227 * 1024, MAX_THREADS = 1024, N_BARRIERS = 16 };
+enum { SHARED_LIMIT_BYTES = 227 * 1024 /* of a block, or less: runtime_sim.cpp */, MAX_THREADS = 1024, N_BARRIERS = 16 };
 
 /** Runs a launch to its end. SAGO_E_DEVICE, with kernel, block, thread and line, when it does what no kernel
  * may. */

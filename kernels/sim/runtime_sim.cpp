@@ -29,6 +29,7 @@ struct context {
     std::string variant;
     sago_error failure; /* what ended its work, SAGO_OK while nothing did */
     uint32_t random;
+    size_t shared_bytes; /* most of a block */
 };
 
 struct point { /* of a stream's work: what an event stands for */
@@ -129,6 +130,13 @@ size_t total_bytes() {
     const char *given = getenv("SAGO_SIM_MEMORY_BYTES");
     if (given) return strtoull(given, nullptr, 10);
     return (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* $SAGO_SIM_SHARED_BYTES makes a block's shared memory as small as that of other GPUs than the H100. */
+size_t most_shared_bytes() {
+    const char *given = getenv("SAGO_SIM_SHARED_BYTES");
+    size_t bytes = given ? strtoull(given, nullptr, 10) : (size_t)SHARED_LIMIT_BYTES;
+    return std::min(bytes, (size_t)SHARED_LIMIT_BYTES);
 }
 
 sago_status allocate(void **out, size_t bytes, bool pinned) {
@@ -302,9 +310,10 @@ sago_status sago_sim::enqueue_kernel(sago_stream *stream, const char *name, site
     if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
         return sago_fail(SAGO_E_DEVICE, "sim: kernel %s, launched at %s:%d: a grid of %u x %u x %u blocks",
                          name, file, where.line, grid.x, grid.y, grid.z);
-    if (shape.shared_bytes > SHARED_LIMIT_BYTES)
-        return sago_fail(SAGO_E_DEVICE, "sim: kernel %s, launched at %s:%d: %zu bytes of shared memory of %d",
-                         name, file, where.line, shape.shared_bytes, SHARED_LIMIT_BYTES);
+    size_t most_shared = stream->owner->shared_bytes;
+    if (shape.shared_bytes > most_shared)
+        return sago_fail(SAGO_E_DEVICE, "sim: kernel %s, launched at %s:%d: %zu bytes of shared memory of %zu",
+                         name, file, where.line, shape.shared_bytes, most_shared);
     for (int i = 0; i < n_pointers; i++)
         if (pointers[i] && !is_device(pointers[i], 0))
             return sago_fail(SAGO_E_DEVICE,
@@ -323,6 +332,7 @@ sago_status SAGO_GPU(rt_open)(int index, const char *variant, sago_gpu_propertie
     current = std::make_shared<context>();
     current->how = how;
     current->random = how.seed;
+    current->shared_bytes = most_shared_bytes();
     for (const auto &one : orders)
         if (one.order == how.order && one.seed == how.seed)
             current->variant = std::string(one.name) + (how.late ? ", late copies" : ", early copies");
@@ -333,7 +343,7 @@ sago_status SAGO_GPU(rt_open)(int index, const char *variant, sago_gpu_propertie
     out->major = 8;
     out->multiprocessors = 4;
     out->memory_bytes = total_bytes();
-    out->shared_bytes = SHARED_LIMIT_BYTES;
+    out->shared_bytes = current->shared_bytes;
     return SAGO_OK;
 }
 

@@ -308,6 +308,9 @@ double *suite_to_double(const float *x, int64_t n) {
     return y;
 }
 
+static const char *device_name;
+static bool few_schedules;
+
 static bool open_device(const char *name, int n_threads) {
     /* An operation that a GPU device still lacks fails in its own tests, not in all. */
     if (sago_device_open_partial(name, n_threads, &devices[n_devices]) == SAGO_OK) {
@@ -318,9 +321,11 @@ static bool open_device(const char *name, int n_threads) {
     return false;
 }
 
-static bool open_devices(const char *name, bool cut_down) {
+static bool open_devices(void) {
+    const char *name = device_name;
+    n_devices = 0;
     if (strcmp(name, "sim") == 0) {
-        n_configurations = cut_down ? 2 : MAX_DEVICES;
+        n_configurations = few_schedules ? 2 : MAX_DEVICES;
         configurations = sim_configurations;
         for (int i = 0; i < n_configurations; i++) {
             char variant[64];
@@ -337,15 +342,29 @@ static bool open_devices(const char *name, bool cut_down) {
     return true;
 }
 
+static void close_devices(void) {
+    for (int i = 0; i < n_devices; i++) sago_device_close(devices[i]);
+}
+
+void suite_shared_memory(size_t bytes) {
+    char text[24];
+    snprintf(text, sizeof text, "%zu", bytes);
+    if (bytes)
+        setenv("SAGO_SIM_SHARED_BYTES", text, 1);
+    else
+        unsetenv("SAGO_SIM_SHARED_BYTES");
+    close_devices();
+    if (!open_devices()) fail_msg("%s does not open again", device_name);
+}
+
 int suite_main(int argc, char **argv, const struct CMUnitTest tests[], size_t n) {
-    const char *name = argc > 1 ? argv[1] : "cpu";
-    bool cut_down = false;
+    device_name = argc > 1 ? argv[1] : "cpu";
     for (int i = 2; i < argc; i++) {
-        if (strcmp(argv[i], "short") == 0) cut_down = true;
+        if (strcmp(argv[i], "short") == 0) few_schedules = true;
         if (strncmp(argv[i], "only=", 5) == 0) cmocka_set_test_filter(argv[i] + 5);
     }
     /* A processor may lack an instruction set; a GPU that was asked for has to be there. */
-    if (!open_devices(name, cut_down)) return strncmp(name, "cpu:", 4) == 0 ? SKIPPED : 1;
+    if (!open_devices()) return strncmp(device_name, "cpu:", 4) == 0 ? SKIPPED : 1;
     printf("device %s\n", devices[0]->description);
     if (suite_is_sim())
         printf("limits of sim: no memory model, no threads at the same time, no bank conflicts, no timing; "
@@ -355,6 +374,6 @@ int suite_main(int argc, char **argv, const struct CMUnitTest tests[], size_t n)
     int failed = _cmocka_run_group_tests("kernels", tests, n, NULL, NULL);
     for (int i = 0; i < n_worst; i++)
         printf("%s: error %.2f of what is allowed\n", worst[i].name, worst[i].share);
-    for (int i = 0; i < n_devices; i++) sago_device_close(devices[i]);
+    close_devices();
     return failed;
 }

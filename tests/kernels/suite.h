@@ -93,6 +93,15 @@ sago_tensor suite_typed(suite_run *run, sago_dtype dtype, const float *values, i
 int suite_n_devices(void);
 sago_device *suite_device(int i);
 
+/** Shared memory of a block: of compute capability 8.6, 8.9 and 12.0; of 8.0. */
+enum { SUITE_99_KIB = 101376, SUITE_163_KIB = 166912 };
+
+/**
+ * Opens sim's devices anew, with so many bytes of shared memory a block (0: as many as ever). For the last
+ * tests of a program: one that fails leaves it so.
+ */
+void suite_shared_memory(size_t bytes);
+
 /** What test cases may ask of the device: sim wants small shapes, and not every device has bf16 tensors. */
 bool suite_is_sim(void);
 void suite_skip_unless_bf16(void);

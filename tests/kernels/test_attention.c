@@ -137,6 +137,22 @@ static void test_forward_bf16(void **state) {
     forward(bf16_cases, LENGTH(bf16_cases));
 }
 
+/** What a block of the widest heads asks for fits GPUs of every compute capability. */
+static void test_forward_99_kib(void **state) {
+    (void)state;
+    static const attention_case widest[] = {
+        {"bf16, widest, bias", 1, 70, 130, 2, 1, 256, RAGGED, 0.0625f, 32, 128, true, BF16},
+        {"bf16, widest, bias, dropout", 1, 33, 75, 1, 1, 256, RAGGED, 0.0625f, 8, 20, false, 0, 0.2f, 1,
+         BF16},
+        {"bf16, width 128, bias", 1, 70, 130, 1, 1, 128, RAGGED, 0.09f, 32, 128, true, BF16},
+        {"f32, widest, bias", 1, 33, 75, 1, 1, 256, RAGGED, 0.0625f, 8, 20, true},
+    };
+    if (!suite_is_sim()) skip();
+    suite_shared_memory(SUITE_99_KIB);
+    forward(widest, LENGTH(widest));
+    suite_shared_memory(0);
+}
+
 static void backward_body(suite_run *run, const void *context) {
     const attention_data *d = context;
     const attention_case *c = d->c;
@@ -551,7 +567,9 @@ static void test_ranges(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_ranges),   cmocka_unit_test(test_forward),     cmocka_unit_test(test_forward_bf16),
-    cmocka_unit_test(test_backward), cmocka_unit_test(test_differences), cmocka_unit_test(test_bias_sums),
-    cmocka_unit_test(test_decoding), cmocka_unit_test(test_cache),       cmocka_unit_test(test_errors)};
+    cmocka_unit_test(test_ranges),       cmocka_unit_test(test_forward),
+    cmocka_unit_test(test_forward_bf16), cmocka_unit_test(test_backward),
+    cmocka_unit_test(test_differences),  cmocka_unit_test(test_bias_sums),
+    cmocka_unit_test(test_decoding),     cmocka_unit_test(test_cache),
+    cmocka_unit_test(test_errors),       cmocka_unit_test(test_forward_99_kib)};
 SUITE_MAIN(tests)

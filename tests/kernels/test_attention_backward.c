@@ -17,6 +17,9 @@ static const attention_case cases[] = {
     {"dropout of whole words", 2, 37, 48, 2, 2, 16, RAGGED, 0.3f, 8, 20, true, 0, 0.25f, 3},
     {"dropout, some heads and keys of more", 2, 37, 48, 2, 2, 16, RAGGED, 0.3f, .rate = 0.25f, .first_row = 3,
      .all_heads = 5, .first_head = 2, .pitch = 61, .first_key = 5},
+    {"one shared head, causal", 1, 45, 45, 5, 1, 13, CAUSAL, 0.3f, 8, 20, false},
+    {"shared heads, packed", 2, 70, 70, 6, 2, 8, PACKED_CAUSAL, 0.3f, 8, 20, false, 0, 0.2f, 1},
+    {"7 heads in 3 splits", 88, 5, 6, 7, 1, 4, RAGGED, 0.5f, 8, 20, true},
 };
 
 /* Devices with bf16: widths of all kernels and between them, tiles of every class, near and far. */
@@ -40,6 +43,9 @@ static const attention_case bf16_cases[] = {
      .first_key = 9},
     {"dropout, far tiles", 2, 64, 160, 1, 1, 32, WHOLE, 0.2f, 8, 20, true, 0, 0.1f, 1, BF16},
     {"shared heads", 1, 65, 100, 4, 2, 80, RAGGED, 0.11f, 32, 128, true, BF16},
+    {"one shared head, causal", 1, 90, 90, 5, 1, 64, CAUSAL, 0.125f, 32, 128, false, BF16},
+    {"shared heads, packed", 1, 130, 130, 6, 2, 32, PACKED_CAUSAL, 0.2f, 8, 20, false, 0, 0.2f, 1, BF16},
+    {"7 heads in 3 splits", 88, 3, 5, 7, 1, 24, RAGGED, 0.2f, 8, 20, true, BF16},
     {"one shared head, wide", 1, 40, 70, 3, 1, 256, CAUSAL, 0.0625f, BF16},
     {"wide, dropout", 1, 20, 72, 1, 1, 200, RAGGED, 0.07f, 32, 128, true, 0, 0.1f, 1, BF16},
     {"wide, far tiles", 1, 40, 90, 1, 1, 136, WHOLE, 0.08f, 8, 20, true, BF16},
@@ -227,7 +233,75 @@ static void test_errors(void **state) {
     drop(&d);
 }
 
-static const struct CMUnitTest tests[] = {cmocka_unit_test(test_f32), cmocka_unit_test(test_bf16),
+static void refused_body(suite_run *run, const void *context) {
+    const attention_data *d = context;
+    const attention_case *c = d->c;
+    sago_attention_args args = arguments(run, d);
+    sago_tensor q = suite_typed(run, c->dtype, d->q, Q_DIMS(c)),
+                k = suite_typed(run, c->dtype, d->k, K_DIMS(c)),
+                lse = suite_f32(run, d->lse, DIMS(c->batch, c->heads, c->queries));
+    suite_expect_shape_error(run->device->ops->attention_backward(run->device, q, k, k, (sago_tensor){0}, q,
+                                                                  q, lse, q, k, k, &args),
+                             "attention_backward");
+}
+
+/** GPUs of compute capability 8.6, 8.9 and 12.0: one tile at a time where two do not fit, and a refusal. */
+static void test_99_kib(void **state) {
+    (void)state;
+    static const attention_case narrow[] = {
+        {"packed", 1, 131, 140, 4, 2, 128, SEGMENTS, 0.09f, 32, 128, true, BF16},
+        {"causal, dropout", 1, 170, 170, 1, 1, 80, CAUSAL, 0.11f, BF16, .rate = 0.2f},
+        {"holes", 1, 40, 170, 2, 2, 128, HOLES, 0.09f, BF16},
+        {"most sums in shared memory", 1, 110, 145, 1, 1, 128, RAGGED, 0.09f, 600, 3000, true, BF16},
+        {"widest in f32", 1, 45, 70, 2, 1, 172, RAGGED, 0.08f, 8, 20, true},
+    };
+    static const attention_case wide[] = {
+        {"bf16", 1, 5, 6, 1, 1, 256, WHOLE, 0.0625f, BF16},
+        {"f32", 1, 5, 6, 1, 1, 173, WHOLE, 0.0625f},
+    };
+    if (!suite_is_sim()) skip();
+    suite_shared_memory(SUITE_99_KIB);
+    for (int n = 0; n < LENGTH(narrow); n++) compare(&narrow[n]);
+    for (int n = 0; n < LENGTH(wide); n++) {
+        attention_data d = make(&wide[n]);
+        take_forward(&d);
+        suite_run_once(refused_body, &d);
+        drop(&d);
+    }
+    sago_device *device = suite_device(0);
+    suite_ok(device->fits_heads(device, 256, true, false));
+    suite_ok(device->fits_heads(device, 128, true, true));
+    suite_ok(device->fits_heads(device, 172, false, true));
+    assert_int_equal(device->fits_heads(device, 173, false, true), SAGO_E_SHAPE);
+    assert_int_equal(device->fits_heads(device, 257, false, false), SAGO_E_SHAPE);
+    assert_int_equal(device->fits_heads(device, 256, true, true), SAGO_E_SHAPE);
+    assert_string_equal(
+        sago_message(),
+        "attention_backward: heads of width 256 in bf16 need 140352 bytes of shared memory a block, of which "
+        "threads as fibers (forward, late copies) has 101376: train on an A100, an H100 or newer of their "
+        "kind, or heads of up to 128 columns");
+    suite_shared_memory(0);
+    suite_ok(suite_device(0)->fits_heads(suite_device(0), 256, true, true));
+}
+
+/** An A100's: the widest heads in smaller blocks than an H100's. */
+static void test_163_kib(void **state) {
+    (void)state;
+    static const attention_case wide[] = {
+        {"bias", 1, 70, 75, 3, 1, 256, RAGGED, 0.0625f, 32, 128, true, BF16},
+        {"packed, far tiles", 1, 100, 100, 1, 1, 200, PACKED_CAUSAL, 0.07f, 8, 20, false, 0, 0.1f, 1, BF16},
+        {"many distances, sums outside shared memory", 1, 100, 190, 1, 1, 136, RAGGED, 0.09f, 600, 3000, true,
+         BF16},
+    };
+    if (!suite_is_sim()) skip();
+    suite_shared_memory(SUITE_163_KIB);
+    for (int n = 0; n < LENGTH(wide); n++) compare(&wide[n]);
+    suite_shared_memory(0);
+    for (int n = 0; n < LENGTH(wide); n++) compare(&wide[n]);
+}
+
+static const struct CMUnitTest tests[] = {cmocka_unit_test(test_f32),       cmocka_unit_test(test_bf16),
                                           cmocka_unit_test(test_bias_sums), cmocka_unit_test(test_nothing),
-                                          cmocka_unit_test(test_errors)};
+                                          cmocka_unit_test(test_errors),    cmocka_unit_test(test_99_kib),
+                                          cmocka_unit_test(test_163_kib)};
 SUITE_MAIN(tests)

@@ -233,6 +233,35 @@ static void palm_refuses_rows_of_other_models(void **state) {
     small_close(&small);
 }
 
+/* Before any step, and what does not train may be as wide as ever. */
+static void heads_that_a_gpu_cannot_train_are_refused(void **state) {
+    (void)state;
+    sago_model_shape shape = small_shape(SMALL_PALM);
+    sago_registry registry = {0};
+    sago_device *sim;
+    sago_model *model;
+    sago_model_options options = {.max_rows = 1,
+                                  .input_length = SMALL_INPUTS,
+                                  .target_length = SMALL_TARGETS,
+                                  .training = true,
+                                  .dtype = SAGO_BF16,
+                                  .loss_chunk_tokens = 7};
+    shape.head_dim = 256;
+    assert_int_equal(sago_model_declare(&shape, &registry), SAGO_OK);
+    assert_int_equal(sago_registry_shard(&registry, NULL, 0, 0, 1), SAGO_OK);
+    setenv("SAGO_SIM_SHARED_BYTES", "101376", 1); /* an L40S's, or an RTX's */
+    assert_int_equal(sago_device_open("sim", 1, &sim), SAGO_OK);
+    unsetenv("SAGO_SIM_SHARED_BYTES");
+    assert_int_equal(sago_model_open(&shape, &registry, sim, NULL, &options, &model), SAGO_E_SHAPE);
+    assert_null(model);
+    assert_non_null(strstr(sago_message(), "140352"));
+    options.training = false;
+    assert_int_equal(sago_model_open(&shape, &registry, sim, NULL, &options, &model), SAGO_OK);
+    sago_model_close(model);
+    sago_device_close(sim);
+    sago_registry_free(&registry);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published_sizes_have_their_parameters),
@@ -245,6 +274,7 @@ int main(void) {
         cmocka_unit_test(flops_of_palm_are_those_of_its_products),
         cmocka_unit_test(a_batch_that_does_not_fit_is_refused),
         cmocka_unit_test(palm_refuses_rows_of_other_models),
+        cmocka_unit_test(heads_that_a_gpu_cannot_train_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
