@@ -6,6 +6,7 @@
 #include "vector.cuh"
 
 #include "check_layers.h"
+#include "embedding_sort.h"
 #include "gpu_ops.h"
 
 enum { GATHER_THREADS = 256, GATHER_BLOCKS = 8, GATHER_AHEAD = 4 };
@@ -51,7 +52,7 @@ __global__ void __launch_bounds__(GATHER_THREADS, 4)
  * in the order.
  */
 enum {
-    DIGIT_BITS = 8,
+    DIGIT_BITS = SAGO_SORT_DIGIT_BITS,
     DIGITS = 1 << DIGIT_BITS,
     SORT_THREADS = DIGITS, /* a thread a digit, where digits are summed up */
     SORT_WARPS = SORT_THREADS / WARP,
@@ -315,7 +316,8 @@ static sago_status sort_tokens(sago_gpu *gpu, const scratch &s, const entry **so
                                int64_t n, uint32_t rows) {
     int tiles = (int)((n + TILE - 1) / TILE), to = 0;
     const entry *in = NULL;
-    for (int shift = 0; shift == 0 || rows >> shift; shift += DIGIT_BITS, to ^= 1) {
+    for (int pass = 0; pass < sago_sort_passes(rows); pass++, to ^= 1) {
+        int shift = pass * DIGIT_BITS;
         SAGO_TRY(SAGO_LAUNCH(gpu, embedding_count_kernel, (unsigned)tiles, SORT_THREADS, sizeof(count_shared),
                              s.counts, in, ids, n, rows, shift));
         SAGO_TRY(SAGO_LAUNCH(gpu, embedding_scatter_kernel, (unsigned)tiles, SORT_THREADS,

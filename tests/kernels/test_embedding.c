@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "cuda/embedding_sort.h"
 #include "reference.h"
 #include "suite.h"
 
@@ -112,6 +113,18 @@ static void errors_body(suite_run *run, const void *context) {
     assert_int_equal(d->ops->embedding_backward(d, table, y, wrong, 1), SAGO_E_INPUT);
 }
 
+/* A digit more for each eight bits of the largest id, which is the number of rows itself; never a fifth. */
+static void test_sort_passes(void **state) {
+    (void)state;
+    static const struct {
+        uint32_t rows;
+        int passes;
+    } cases[] = {{1, 1},        {0xff, 1},      {0x100, 2},      {0xffff, 2},    {0x10000, 3},
+                 {0xffffff, 3}, {0x1000000, 4}, {0x7fffffff, 4}, {0xffffffff, 4}};
+    for (int i = 0; i < LENGTH(cases); i++)
+        assert_int_equal(sago_sort_passes(cases[i].rows), cases[i].passes);
+}
+
 static void test_errors(void **state) {
     (void)state;
     suite_run_once(errors_body, NULL);
@@ -150,7 +163,10 @@ static void test_ids_outside(void **state) {
     suite_free(&result);
 }
 
-static const struct CMUnitTest tests[] = {cmocka_unit_test(test_values), cmocka_unit_test(test_values_bf16),
+static const struct CMUnitTest tests[] = {cmocka_unit_test(test_values),
+                                          cmocka_unit_test(test_values_bf16),
                                           cmocka_unit_test(test_values_bf16_table),
-                                          cmocka_unit_test(test_ids_outside), cmocka_unit_test(test_errors)};
+                                          cmocka_unit_test(test_ids_outside),
+                                          cmocka_unit_test(test_errors),
+                                          cmocka_unit_test(test_sort_passes)};
 SUITE_MAIN(tests)
