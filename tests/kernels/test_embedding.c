@@ -70,6 +70,7 @@ static void check_all(sago_dtype dtype, sago_dtype d_table_dtype) {
     check(dtype, d_table_dtype, 512, 64, suite_is_sim() ? 700 : 5000, 22.627417f, -1);
     check(dtype, d_table_dtype, 300, 515, suite_is_sim() ? 300 : 4100, 1.0f, -1);
     check(dtype, d_table_dtype, 1000, 8, 3, 1.0f, 2);
+    check(dtype, d_table_dtype, 1400, 8, 3, 1.0f, 2); /* an id of more windows than a warp has lanes */
     check(dtype, d_table_dtype, 1000, 24, 900, 1.0f, 450);
     check(dtype, d_table_dtype, 0, 8, 3, 1.0f, -1);
     check(dtype, d_table_dtype, 64, 4, 70000, 1.0f, -1);
