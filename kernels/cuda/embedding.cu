@@ -195,7 +195,7 @@ __global__ void __launch_bounds__(SORT_THREADS)
         entry *out = pass % 2 == 0 ? even : odd;
         int shift = pass * DIGIT_BITS;
         shared->count[threadIdx.x] = 0;
-        __syncthreads();
+        __syncthreads(); /* and what the last pass wrote is there */
         for (int64_t i = threadIdx.x; i < n; i += SORT_THREADS)
             atomicAdd(&shared->count[read_entry(in, ids, i, rows).id >> shift & (DIGITS - 1)], 1u);
         __syncthreads();
@@ -208,7 +208,6 @@ __global__ void __launch_bounds__(SORT_THREADS)
             }
             start = scatter_tile(&shared->scatter, out, in, ids, tile, n, rows, shift, start);
         }
-        __syncthreads(); /* what this pass wrote is there for the next one */
         in = out;
     }
 }
