@@ -128,6 +128,7 @@ typedef struct sago_step_control {
  *
  * A bf16 value comes with a remainder, and the two make up the fp32 parameter exactly:
  *     bits(parameter) = (bits(value) << 16) + remainder;  value = (bits + 0x8000) >> 16, that is rounded half up
+ * A NaN is split as 0x7fc00000, whatever its bits: rounded up, 0x7fffffff would give a value of -0.
  */
 typedef struct sago_adafactor_slot {
     sago_tensor value, gradient;     /* gradient: f32 */

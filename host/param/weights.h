@@ -46,8 +46,10 @@ sago_status sago_weights_write(sago_weights *weights, int64_t first, const float
 float *sago_weights_reach(sago_weights *weights, const sago_param *param);
 
 /** fp32 bits as bf16, rounded to nearest (halves away from zero), and what is then missing; and back,
- * exactly. */
+ * exactly. Every NaN becomes 0x7fc00000: rounded up, some of them would have a zero for a value, or an
+ * infinity. */
 static inline void sago_weight_split(uint32_t bits, uint16_t *value, int16_t *remainder) {
+    if ((bits & 0x7fffffffu) > 0x7f800000u) bits = 0x7fc00000u;
     uint32_t high = (bits + 0x8000u) >> 16;
     *value = (uint16_t)high;
     *remainder = (int16_t)(uint16_t)(bits - (high << 16));

@@ -132,7 +132,10 @@ static __device__ __forceinline__ void store_value(const adafactor_entry &e, int
         quad<uint16_t> high, low;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            uint32_t bits = float_bits(v.x[i]), top = (bits + 0x8000u) >> 16;
+            uint32_t bits = float_bits(v.x[i]);
+            /* A GPU's NaN is 0x7fffffff, which rounded up would be -0. */
+            if ((bits & 0x7fffffffu) > 0x7f800000u) bits = 0x7fc00000u;
+            uint32_t top = (bits + 0x8000u) >> 16;
             high.x[i] = (uint16_t)top;
             low.x[i] = (uint16_t)(bits - (top << 16));
         }

@@ -328,8 +328,8 @@ static __global__ void __launch_bounds__(MMA_THREADS, 2)
     for (int at = lane; at < 16 * BLOCKS * (E / 8); at += WARP) {
         int row = mine + at / (E / 8), piece = at % (E / 8);
         if (first + row < p.queries && piece * 8 < p.width)
-            *(uint4 *)(to + (first + row) * query_stride + piece * 8) =
-                *(uint4 *)(room->q + tile_at<E>(row, piece));
+            store16(to + (first + row) * query_stride + piece * 8,
+                    *(uint4 *)(room->q + tile_at<E>(row, piece)));
     }
 }
 

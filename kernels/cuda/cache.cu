@@ -3,6 +3,13 @@
 #include "dialect.cuh"
 #include "gpu_ops.h"
 
+template <typename Unit> static __device__ __forceinline__ void store_unit(Unit *to, Unit x) {
+    if constexpr (sizeof(Unit) == 16)
+        store16(to, x);
+    else
+        *to = x;
+}
+
 /*
  * One token a row into the cache; `Unit` is as much of it as a thread copies at once. A position outside the
  * cache writes nothing: the host knows its positions, and the device does not wait to be told.
@@ -13,7 +20,7 @@ static __global__ void cache_append_kernel(Unit *cache, const Unit *in, const in
     int64_t row = blockIdx.y, at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     int64_t token = position[row];
     if (at >= units || token < 0 || token >= capacity) return;
-    cache[(row * capacity + token) * units + at] = in[row * units + at];
+    store_unit(&cache[(row * capacity + token) * units + at], in[row * units + at]);
 }
 
 template <typename Unit>

@@ -44,22 +44,60 @@ static __device__ __forceinline__ void join(part *all, const part &one) {
     all->max = max;
 }
 
+/**
+ * The column of a slice that is element i of this thread's group k. VECTOR: rows whose width is a multiple of
+ * four, in vectors; else one by one, neighbours to neighbouring threads.
+ */
+template <bool VECTOR> static __device__ __forceinline__ int column_of(int k, int i) {
+    int thread = (int)threadIdx.x;
+    return VECTOR ? (thread + k * BLOCK) * 4 + i : (4 * k + i) * BLOCK + thread;
+}
+
+/** -inf past the end of the row. */
+template <bool VECTOR>
+static __device__ __forceinline__ quad<float> load_group(const float *x, int length, int k) {
+    if constexpr (VECTOR) {
+        int at = column_of<true>(k, 0);
+        return quad_load(x + at, at < length ? 4 : 0, true, -INFINITY);
+    } else {
+        quad<float> v;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int at = column_of<false>(k, i);
+            v.x[i] = at < length ? x[at] : -INFINITY;
+        }
+        return v;
+    }
+}
+
+template <bool VECTOR, typename T>
+static __device__ __forceinline__ void store_group(T *d, const quad<float> &v, int length, int k) {
+    if constexpr (VECTOR) {
+        int at = column_of<true>(k, 0);
+        quad_store(d + at, v, at < length ? 4 : 0, true);
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int at = column_of<false>(k, i);
+            if (at < length) d[at] = from_float<T>(v.x[i]);
+        }
+    }
+}
+
 typedef struct forward_shared {
     part parts[WARPS];
 } forward_shared;
 
+template <bool VECTOR>
 static __global__ void __launch_bounds__(BLOCK)
-    cross_entropy_forward_kernel(part *parts, const float *logits, int64_t width, int slices, bool vector) {
+    cross_entropy_forward_kernel(part *parts, const float *logits, int64_t width, int slices) {
     SAGO_SHARED(forward_shared, shared);
     int64_t row = blockIdx.x / (unsigned)slices, first = (int64_t)(blockIdx.x % (unsigned)slices) * SLICE;
     const float *x = logits + row * width + first;
     int length = width - first < SLICE ? (int)(width - first) : SLICE, lane = (int)threadIdx.x % WARP;
     quad<float> v[GROUPS];
 #pragma unroll
-    for (int k = 0; k < GROUPS; k++) {
-        int at = ((int)threadIdx.x + k * BLOCK) * 4;
-        v[k] = quad_load(x + at, length - at, vector, -INFINITY);
-    }
+    for (int k = 0; k < GROUPS; k++) v[k] = load_group<VECTOR>(x, length, k);
     part own = {-INFINITY, 0.0f, 0.0f};
 #pragma unroll
     for (int k = 0; k < GROUPS; k++)
@@ -67,14 +105,12 @@ static __global__ void __launch_bounds__(BLOCK)
         for (int i = 0; i < 4; i++) own.max = fmaxf(own.max, v[k].x[i]);
     own.max = warp_max(own.max);
 #pragma unroll
-    for (int k = 0; k < GROUPS; k++) {
-        int left = length - ((int)threadIdx.x + k * BLOCK) * 4;
+    for (int k = 0; k < GROUPS; k++)
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             own.sum_exp += exp_below(v[k].x[i], own.max);
-            own.sum += i < left ? v[k].x[i] : 0.0f;
+            own.sum += column_of<VECTOR>(k, i) < length ? v[k].x[i] : 0.0f;
         }
-    }
     own.sum_exp = warp_sum(own.sum_exp);
     own.sum = warp_sum(own.sum);
     if (lane == 0) shared->parts[threadIdx.x / WARP] = own;
@@ -125,11 +161,10 @@ typedef struct gradient_args {
 } gradient_args;
 
 /** d_logits may be the logits: a thread writes what it alone has read. */
-template <typename T>
+template <typename T, bool VECTOR>
 static __global__ void __launch_bounds__(BLOCK)
     cross_entropy_backward_kernel(T *d_logits, const float *logits, const float *lse, const int32_t *targets,
-                                  const float *weights, int64_t width, int slices, bool vector,
-                                  gradient_args args) {
+                                  const float *weights, int64_t width, int slices, gradient_args args) {
     int64_t row = blockIdx.x / (unsigned)slices, first = (int64_t)(blockIdx.x % (unsigned)slices) * SLICE;
     const float *x = logits + row * width + first;
     T *d = d_logits + row * width + first;
@@ -137,10 +172,7 @@ static __global__ void __launch_bounds__(BLOCK)
     float weight = weights[row];
     if (weight == 0.0f) { /* padding: whatever stands there, it has no gradient */
         quad<float> zeros = {{0.0f, 0.0f, 0.0f, 0.0f}};
-        for (int k = 0; k < GROUPS; k++) {
-            int at = ((int)threadIdx.x + k * BLOCK) * 4;
-            quad_store(d + at, zeros, length - at, vector);
-        }
+        for (int k = 0; k < GROUPS; k++) store_group<VECTOR>(d, zeros, length, k);
         return;
     }
     float w = weight * args.scale, l = lse[row];
@@ -149,19 +181,15 @@ static __global__ void __launch_bounds__(BLOCK)
     int target = column >= 0 && column < length ? (int)column : -1;
     quad<float> v[GROUPS];
 #pragma unroll
-    for (int k = 0; k < GROUPS; k++) {
-        int at = ((int)threadIdx.x + k * BLOCK) * 4;
-        v[k] = quad_load(x + at, length - at, vector, -INFINITY);
-    }
+    for (int k = 0; k < GROUPS; k++) v[k] = load_group<VECTOR>(x, length, k);
 #pragma unroll
     for (int k = 0; k < GROUPS; k++) {
-        int at = ((int)threadIdx.x + k * BLOCK) * 4;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             float y = factor * fast_exp2((v[k].x[i] - l) * LOG2_E) - offset;
-            v[k].x[i] = at + i == target ? y - peak : y;
+            v[k].x[i] = column_of<VECTOR>(k, i) == target ? y - peak : y;
         }
-        quad_store(d + at, v[k], length - at, vector);
+        store_group<VECTOR>(d, v[k], length, k);
     }
 }
 
@@ -183,9 +211,11 @@ extern "C" sago_status SAGO_GPU(cross_entropy_forward)(sago_device *device, sago
     if (rows == 0) return SAGO_OK;
     part *parts;
     SAGO_TRY(SAGO_GPU(workspace)(gpu, (size_t)(rows * slices) * sizeof *parts, (void **)&parts));
-    SAGO_TRY(SAGO_LAUNCH(gpu, cross_entropy_forward_kernel, dim3((unsigned)(rows * slices)), dim3(BLOCK),
-                         sizeof(forward_shared), parts, (const float *)logits.data, width, slices,
-                         in_fours(logits.data, width, sizeof(float))));
+    auto cross_entropy_kernel = in_fours(logits.data, width, sizeof(float))
+                                    ? cross_entropy_forward_kernel<true>
+                                    : cross_entropy_forward_kernel<false>;
+    SAGO_TRY(SAGO_LAUNCH(gpu, cross_entropy_kernel, dim3((unsigned)(rows * slices)), dim3(BLOCK),
+                         sizeof(forward_shared), parts, (const float *)logits.data, width, slices));
     return SAGO_LAUNCH(gpu, cross_entropy_combine_kernel,
                        dim3((unsigned)((rows + ROWS_BLOCK - 1) / ROWS_BLOCK)), dim3(ROWS_BLOCK), 0,
                        (float *)stats.data, parts, (const float *)logits.data, (const int32_t *)targets.data,
@@ -208,10 +238,11 @@ static sago_status run_backward(sago_gpu *gpu, sago_tensor d_logits, sago_tensor
     int64_t rows = sago_rows(logits), width = sago_width(logits);
     int slices = slices_of(width);
     bool vector = in_fours(logits.data, width, sizeof(float)) && in_fours(d_logits.data, width, sizeof(T));
-    return SAGO_LAUNCH(gpu, cross_entropy_backward_kernel<T>, dim3((unsigned)(rows * slices)), dim3(BLOCK), 0,
+    auto cross_entropy_kernel =
+        vector ? cross_entropy_backward_kernel<T, true> : cross_entropy_backward_kernel<T, false>;
+    return SAGO_LAUNCH(gpu, cross_entropy_kernel, dim3((unsigned)(rows * slices)), dim3(BLOCK), 0,
                        (T *)d_logits.data, (const float *)logits.data, (const float *)lse.data,
-                       (const int32_t *)targets.data, (const float *)weights.data, width, slices, vector,
-                       args);
+                       (const int32_t *)targets.data, (const float *)weights.data, width, slices, args);
 }
 
 extern "C" sago_status SAGO_GPU(cross_entropy_backward)(sago_device *device, sago_tensor d_logits,

@@ -73,6 +73,22 @@ static __device__ __forceinline__ float fast_exp2(float x) {
     return y;
 }
 
+/* --- vectors to global memory ------------------------------------------------------------------------------------ */
+
+/**
+ * 16 or 8 bytes in one store, to a multiple of as many. By name, since the compiler takes the members of a struct that
+ * was put together in registers apart again, and stores each of them.
+ */
+static __device__ __forceinline__ void store16(void *to, uint4 x) {
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(x.x), "r"(x.y),
+                 "r"(x.z), "r"(x.w)
+                 : "memory");
+}
+static __device__ __forceinline__ void store8(void *to, uint2 x) {
+    asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(to)), "r"(x.x), "r"(x.y)
+                 : "memory");
+}
+
 /* --- asynchronous copies from global to shared memory (sm_80) -------------------------------------------------- */
 
 /** 16 bytes, both addresses 16-byte aligned; zeros where !valid (from is then not read). */

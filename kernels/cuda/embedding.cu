@@ -6,6 +6,7 @@
 #include "vector.cuh"
 
 #include "check_layers.h"
+#include "embedding_sort.h"
 #include "gpu_ops.h"
 
 enum { GATHER_THREADS = 256, GATHER_BLOCKS = 8, GATHER_AHEAD = 4 };
@@ -51,12 +52,13 @@ __global__ void __launch_bounds__(GATHER_THREADS, 4)
  * in the order.
  */
 enum {
-    DIGIT_BITS = 8,
+    DIGIT_BITS = SAGO_SORT_DIGIT_BITS,
     DIGITS = 1 << DIGIT_BITS,
     SORT_THREADS = DIGITS, /* a thread a digit, where digits are summed up */
     SORT_WARPS = SORT_THREADS / WARP,
     SORT_STEPS = 8, /* times 32 tokens: a warp's share */
-    TILE = SORT_WARPS * SORT_STEPS * WARP
+    TILE = SORT_WARPS * SORT_STEPS * WARP,
+    FEW_TILES = 2 /* at most: one block sorts them in less time than the launches of many take */
 };
 
 struct alignas(8) entry {
@@ -107,20 +109,9 @@ static __device__ __forceinline__ uint32_t lanes_alike(uint32_t digit, bool live
     return alike;
 }
 
-__global__ void __launch_bounds__(SORT_THREADS)
-    embedding_scatter_kernel(entry *out, const entry *in, const int32_t *ids, const uint32_t *counts,
-                             int tiles, int64_t n, uint32_t rows, int shift) {
-    SAGO_SHARED(scatter_shared, shared);
+/* Thread d, of `all` entries that have digit d: how many have a smaller one. Clears shared->at on the way. */
+static __device__ __forceinline__ uint32_t smaller_digits(scatter_shared *shared, uint32_t all) {
     int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
-
-    /* Thread d: where this tile's entries of digit d begin, behind smaller digits and behind d's of earlier
-     * tiles. */
-    uint32_t before = 0, all = 0;
-    for (int t = 0; t < tiles; t++) {
-        uint32_t count = counts[(int64_t)t * DIGITS + threadIdx.x];
-        if (t < (int)blockIdx.x) before += count;
-        all += count;
-    }
     uint32_t sum = all;
     for (int step = 1; step < WARP; step *= 2) {
         uint32_t other = __shfl_up_sync(0xffffffffu, sum, (unsigned)step);
@@ -129,11 +120,19 @@ __global__ void __launch_bounds__(SORT_THREADS)
     if (lane == WARP - 1) shared->of_warp[warp] = sum;
     for (int w = 0; w < SORT_WARPS; w++) shared->at[w][threadIdx.x] = 0;
     __syncthreads();
-    uint32_t start = before + sum - all;
+    uint32_t start = sum - all;
     for (int w = 0; w < warp; w++) start += shared->of_warp[w];
+    return start;
+}
 
+/* Writes a tile in order. Thread d: its entries of digit d begin at `start`; gives where the next tile's do.
+ */
+static __device__ __forceinline__ uint32_t scatter_tile(scatter_shared *shared, entry *out, const entry *in,
+                                                        const int32_t *ids, int64_t tile, int64_t n,
+                                                        uint32_t rows, int shift, uint32_t start) {
+    int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
     /* The place of each entry among those of its warp that have its digit. */
-    int64_t first = (int64_t)blockIdx.x * TILE + warp * (SORT_STEPS * WARP) + lane;
+    int64_t first = tile * TILE + warp * (SORT_STEPS * WARP) + lane;
     entry mine[SORT_STEPS];
     uint32_t place[SORT_STEPS];
 #pragma unroll
@@ -163,6 +162,54 @@ __global__ void __launch_bounds__(SORT_THREADS)
     for (int s = 0; s < SORT_STEPS; s++)
         if (first + s * WARP < n)
             out[shared->at[warp][mine[s].id >> shift & (DIGITS - 1)] + place[s]] = mine[s];
+    return start;
+}
+
+__global__ void __launch_bounds__(SORT_THREADS)
+    embedding_scatter_kernel(entry *out, const entry *in, const int32_t *ids, const uint32_t *counts,
+                             int tiles, int64_t n, uint32_t rows, int shift) {
+    SAGO_SHARED(scatter_shared, shared);
+    /* Thread d: the entries of digit d in earlier tiles and in all of them. */
+    uint32_t before = 0, all = 0;
+    for (int t = 0; t < tiles; t++) {
+        uint32_t count = counts[(int64_t)t * DIGITS + threadIdx.x];
+        if (t < (int)blockIdx.x) before += count;
+        all += count;
+    }
+    uint32_t start = before + smaller_digits(shared, all);
+    scatter_tile(shared, out, in, ids, blockIdx.x, n, rows, shift, start);
+}
+
+struct few_shared {
+    scatter_shared scatter;
+    uint32_t count[DIGITS];
+};
+
+/* All passes of few tokens in one block, from one of the two lists into the other. */
+__global__ void __launch_bounds__(SORT_THREADS)
+    embedding_sort_few_kernel(entry *even, entry *odd, const int32_t *ids, int64_t n, uint32_t rows,
+                              int passes) {
+    SAGO_SHARED(few_shared, shared);
+    const entry *in = NULL;
+    for (int pass = 0; pass < passes; pass++) {
+        entry *out = pass % 2 == 0 ? even : odd;
+        int shift = pass * DIGIT_BITS;
+        shared->count[threadIdx.x] = 0;
+        __syncthreads(); /* and what the last pass wrote is there */
+        for (int64_t i = threadIdx.x; i < n; i += SORT_THREADS)
+            atomicAdd(&shared->count[read_entry(in, ids, i, rows).id >> shift & (DIGITS - 1)], 1u);
+        __syncthreads();
+        uint32_t start = smaller_digits(&shared->scatter, shared->count[threadIdx.x]);
+        for (int64_t tile = 0; tile * TILE < n; tile++) {
+            if (tile > 0) {
+                __syncthreads();
+                for (int w = 0; w < SORT_WARPS; w++) shared->scatter.at[w][threadIdx.x] = 0;
+                __syncthreads();
+            }
+            start = scatter_tile(&shared->scatter, out, in, ids, tile, n, rows, shift, start);
+        }
+        in = out;
+    }
 }
 
 /* --- rows of equal id
@@ -251,31 +298,38 @@ __global__ void __launch_bounds__(COLUMN_THREADS)
 
 /* Block w adds up the id that begins in window w and goes on behind it, if there is one. */
 template <typename Table, int N>
-__global__ void __launch_bounds__(COLUMN_THREADS)
+__global__ void __launch_bounds__(COLUMN_THREADS, 5)
     embedding_join_kernel(Table *d_table, const float *partial, const entry *sorted, int64_t n, uint32_t rows,
                           int64_t width) {
     int64_t next = ((int64_t)blockIdx.x + 1) * WINDOW; /* the first entry behind the window */
     int64_t column = ((int64_t)blockIdx.y * blockDim.x + threadIdx.x) * N;
     uint32_t id = sorted[next - 1].id, first_id = sorted[next - WINDOW].id;
-    if (id >= rows || sorted[next].id != id || column >= width) return;
+    if (id >= rows || sorted[next].id != id) return;
     if (first_id == id && next > WINDOW && sorted[next - WINDOW - 1].id == id) return; /* began earlier */
+    /* How many of the windows behind begin with the id: they follow on each other, and each lane looks at
+     * one. */
+    int64_t windows = 0;
+    for (int found = WARP; found == WARP; windows += found) {
+        int64_t at = next + (windows + (int)threadIdx.x % WARP) * WINDOW;
+        found = __popc(__ballot_sync(0xffffffffu, at < n && sorted[at < n ? at : n - 1].id == id));
+    }
+    if (column >= width) return;
     vec<float, N> part;
     float sum[N];
     part.load(partial + ((int64_t)blockIdx.x * 2 + TAIL) * width + column);
 #pragma unroll
     for (int k = 0; k < N; k++) sum[k] = part.get(k);
-    for (bool more = true; more; next += WINDOW_AHEAD * WINDOW) {
+    const float *heads = partial + (next / WINDOW * 2 + HEAD) * width + column;
+    for (int64_t w = 0; w < windows; w += WINDOW_AHEAD) {
         vec<float, N> ahead[WINDOW_AHEAD];
+        /* Past the last one it is read again: loads under a condition would wait for each other. */
 #pragma unroll
-        for (int a = 0; a < WINDOW_AHEAD; a++) {
-            more = more && next + a * WINDOW < n && sorted[next + a * WINDOW].id == id;
-            ahead[a].clear();
-            if (more) ahead[a].load(partial + (next / WINDOW + a) * 2 * width + HEAD * width + column);
-        }
+        for (int a = 0; a < WINDOW_AHEAD; a++)
+            ahead[a].load(heads + (w + a < windows ? w + a : windows - 1) * 2 * width);
 #pragma unroll
         for (int a = 0; a < WINDOW_AHEAD; a++)
 #pragma unroll
-            for (int k = 0; k < N; k++) sum[k] += ahead[a].get(k);
+            for (int k = 0; k < N; k++) sum[k] += w + a < windows ? ahead[a].get(k) : 0.0f;
     }
     add_to_row<Table, N>(d_table + (int64_t)id * width + column, sum);
 }
@@ -313,9 +367,15 @@ static sago_status get_scratch(sago_gpu *gpu, scratch *out, int64_t n, int64_t t
 /* Leaves the entries in *sorted, one of the two of scratch. */
 static sago_status sort_tokens(sago_gpu *gpu, const scratch &s, const entry **sorted, const int32_t *ids,
                                int64_t n, uint32_t rows) {
-    int tiles = (int)((n + TILE - 1) / TILE), to = 0;
+    int tiles = (int)((n + TILE - 1) / TILE), passes = sago_sort_passes(rows), to = 0;
     const entry *in = NULL;
-    for (int shift = 0; shift == 0 || rows >> shift; shift += DIGIT_BITS, to ^= 1) {
+    if (tiles <= FEW_TILES) {
+        *sorted = s.entries[(passes - 1) % 2];
+        return SAGO_LAUNCH(gpu, embedding_sort_few_kernel, 1, SORT_THREADS, sizeof(few_shared), s.entries[0],
+                           s.entries[1], ids, n, rows, passes);
+    }
+    for (int pass = 0; pass < passes; pass++, to ^= 1) {
+        int shift = pass * DIGIT_BITS;
         SAGO_TRY(SAGO_LAUNCH(gpu, embedding_count_kernel, (unsigned)tiles, SORT_THREADS, sizeof(count_shared),
                              s.counts, in, ids, n, rows, shift));
         SAGO_TRY(SAGO_LAUNCH(gpu, embedding_scatter_kernel, (unsigned)tiles, SORT_THREADS,

@@ -12,9 +12,10 @@ extern "C" {
 #include "gpu_ops.h"
 
 enum {
-    BLOCK = 256,          /* threads, or GROUP where that is more */
-    FORWARD_BLOCKS = 4,   /* a multiprocessor: 64 registers a thread */
-    BACKWARD_BLOCKS = 264 /* and rows of partial sums: two for each multiprocessor of an H100, everywhere */
+    BLOCK = 256,        /* threads, or GROUP where that is more */
+    FORWARD_BLOCKS = 4, /* a multiprocessor: 64 registers a thread */
+    MOST_GROUP = 1024,  /* threads of a row, 64 registers each, */
+    WIDE_VECTORS = 3,   /* in which a fourth vector of a row has no room backward */
 };
 
 /* The two norms: RMSNorm is LayerNorm about a mean of 0. SUMS: what the backward pass adds up over a row. */
@@ -30,7 +31,7 @@ template <int GROUP> struct block_of {
 };
 
 /* Two sets, so that a row's sums may be written while slow threads still read those of the row before. */
-template <int SUMS> struct row_sums { float of_warp[2][SUMS][512 / WARP]; };
+template <int SUMS> struct row_sums { float of_warp[2][SUMS][MOST_GROUP / WARP]; };
 
 /* x becomes the sums over the GROUP threads of a row, in each of them. All threads of the block call it if
  * GROUP > WARP, and turn is another one from call to call. */
@@ -40,7 +41,7 @@ static __device__ __forceinline__ void sum_group(row_sums<SUMS> *shared, int *tu
     for (int s = 0; s < SUMS; s++) x[s] = warp_sum(x[s]);
     if constexpr (GROUP == WARP) return;
     int warp = threadIdx.x / WARP, first = threadIdx.x / GROUP * (GROUP / WARP);
-    float(*of_warp)[512 / WARP] = shared->of_warp[*turn];
+    float(*of_warp)[MOST_GROUP / WARP] = shared->of_warp[*turn];
     *turn ^= 1;
     if (threadIdx.x % WARP == 0) {
 #pragma unroll
@@ -236,11 +237,89 @@ __global__ void __launch_bounds__(block_of<GROUP>::THREADS, 512 / block_of<GROUP
         for (int v = 0; v < VECTORS; v++)
 #pragma unroll
             for (int k = 0; k < N; k += 4)
-                if (column + v * GROUP * N < width)
-                    *reinterpret_cast<float4 *>(partial + (int64_t)blockIdx.x * width + column +
-                                                v * GROUP * N + k) =
-                        make_float4(total[v][k], total[v][k + 1], total[v][k + 2], total[v][k + 3]);
+                if (column + v * GROUP * N < width) {
+                    vec<float, 4> sums;
+                    sums.set(total[v] + k);
+                    sums.store(partial + (int64_t)blockIdx.x * width + column + v * GROUP * N + k);
+                }
     }
+}
+
+/*
+ * Rows so wide that a group of MOST_GROUP threads, who have 64 registers each, takes one: no room for sums of
+ * columns, which stand in shared memory, each element one thread's own, nor for d_x and the scale, which are
+ * read when the row's sums are known.
+ */
+template <typename T, int SUMS> struct wide_shared {
+    row_sums<SUMS> rows;
+    float columns[WIDE_VECTORS * lanes_of<T>::COUNT][MOST_GROUP];
+};
+
+template <typename NORM, typename T>
+__global__ void __launch_bounds__(MOST_GROUP, 1)
+    norm_backward_wide_kernel(T *d_x, float *partial, const T *d_y, const T *x, const T *scale,
+                              const float *mean, const float *rstd, int64_t rows, int width) {
+    constexpr int N = lanes_of<T>::COUNT, VECTORS = WIDE_VECTORS, STEP = MOST_GROUP * N;
+    typedef wide_shared<T, NORM::SUMS> shared_memory;
+    SAGO_SHARED(shared_memory, shared);
+    int column = (int)threadIdx.x * N, turn = 0;
+#pragma unroll
+    for (int k = 0; k < VECTORS * N; k++) shared->columns[k][threadIdx.x] = 0;
+    for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
+        int64_t at = row * width + column;
+        vec<T, N> in[VECTORS], d_out[VECTORS];
+#pragma unroll
+        for (int v = 0; v < VECTORS; v++) {
+            in[v].clear(), d_out[v].clear();
+            if (column + v * STEP < width) in[v].load(x + at + v * STEP), d_out[v].load(d_y + at + v * STEP);
+        }
+        float r = rstd[row], m = NORM::CENTERED ? mean[row] : 0.0f;
+        float sum[NORM::SUMS] = {0}; /* of g (x - mean), of g */
+#pragma unroll
+        for (int v = 0; v < VECTORS; v++) {
+            vec<T, N> gain;
+            gain.clear();
+            if (column + v * STEP < width) gain.load(scale + column + v * STEP);
+#pragma unroll
+            for (int k = 0; k < N; k++) {
+                float g = d_out[v].get(k) * gain.get(k);
+                sum[0] = fmaf(g, in[v].get(k) - m, sum[0]);
+                if constexpr (NORM::CENTERED) sum[1] += g;
+            }
+        }
+        sum_group<MOST_GROUP>(&shared->rows, &turn, sum);
+        float along = sum[0] * r / (float)width, level = 0;
+        if constexpr (NORM::CENTERED) level = sum[1] / (float)width;
+#pragma unroll
+        for (int v = 0; v < VECTORS; v++)
+            if (column + v * STEP < width) {
+                vec<T, N> gain, d_in;
+                float out[N];
+                in[v].keep_packed(), d_out[v].keep_packed();
+                d_in.load(d_x + at + v * STEP), gain.load(scale + column + v * STEP);
+#pragma unroll
+                for (int k = 0; k < N; k++) {
+                    float d = d_out[v].get(k), normal = (in[v].get(k) - m) * r;
+                    float *total = &shared->columns[v * N + k][threadIdx.x];
+                    *total = fmaf(d, normal, *total);
+                    out[k] = d_in.get(k) + r * (d * gain.get(k) - normal * along - level);
+                }
+                d_in.set(out);
+                d_in.store(d_x + at + v * STEP);
+            }
+    }
+#pragma unroll
+    for (int v = 0; v < VECTORS; v++)
+#pragma unroll
+        for (int k = 0; k < N; k += 4)
+            if (column + v * STEP < width) {
+                vec<float, 4> sums;
+                float four[4];
+#pragma unroll
+                for (int i = 0; i < 4; i++) four[i] = shared->columns[v * N + k + i][threadIdx.x];
+                sums.set(four);
+                sums.store(partial + (int64_t)blockIdx.x * width + column + v * STEP + k);
+            }
 }
 
 /* Rows of any width and address. A block's partial sums are added up in memory, each element by one thread.
@@ -274,20 +353,21 @@ __global__ void __launch_bounds__(BLOCK)
     }
 }
 
-/* d_scale += the partial rows: 32 columns a block, 8 threads a column, whose sums follow on each other. */
-enum { SUM_COLUMNS = 32, SUM_PARTS = BLOCK / SUM_COLUMNS };
+/* d_scale += the partial rows: 32 columns a block, 32 threads a column, whose sums follow on each other. */
+enum { SUM_BLOCK = 1024, SUM_COLUMNS = 32, SUM_PARTS = SUM_BLOCK / SUM_COLUMNS };
 
 struct part_sums {
     float of[SUM_PARTS][SUM_COLUMNS];
 };
 
-__global__ void __launch_bounds__(BLOCK)
+__global__ void __launch_bounds__(SUM_BLOCK)
     norm_scale_kernel(float *d_scale, const float *partial, int n_partial, int width) {
     SAGO_SHARED(part_sums, shared);
     int lane = (int)threadIdx.x % SUM_COLUMNS, part = (int)threadIdx.x / SUM_COLUMNS;
     int column = (int)blockIdx.x * SUM_COLUMNS + lane;
     float sum = 0;
     if (column < width)
+#pragma unroll 8
         for (int p = part; p < n_partial; p += SUM_PARTS) sum += partial[(int64_t)p * width + column];
     shared->of[part][lane] = sum;
     __syncthreads();
@@ -328,16 +408,28 @@ static sago_status launch_backward(const norm_call &c, int blocks) {
                        (const float *)c.rstd, c.rows, c.width);
 }
 
-/* Blocks of the backward pass that leave partial sums: from the shapes alone, since the order of the sums is.
+/*
+ * Blocks of the backward pass, each of which leaves a row of partial sums: from the shapes alone, since the
+ * order of the sums is. A multiprocessor takes two at a time, an A100 216 and an H100 264, so they are as
+ * many as fill the last wave on both, where each has at least 15 rows to itself: norms.md has the numbers.
  */
+enum { LEAST_ROWS = 15 };
 static int backward_blocks(int64_t rows, int rows_a_block) {
-    int64_t n = (rows + rows_a_block - 1) / rows_a_block, most = BACKWARD_BLOCKS;
+    int64_t n = (rows + rows_a_block - 1) / rows_a_block;
+    int64_t most = rows >= LEAST_ROWS * 1056  ? 1056
+                   : rows >= LEAST_ROWS * 792 ? 792
+                   : rows >= LEAST_ROWS * 528 ? 528
+                                              : 216;
     return (int)(n < most ? n : most);
 }
 
 /* Threads of a row for one of `vectors` pieces of 16 bytes; 0: the kernels that take any row. */
 static int group_of(int64_t vectors) {
-    return vectors <= 128 ? WARP : vectors <= 512 ? 128 : vectors <= 2048 ? 512 : 0;
+    return vectors <= 128                         ? WARP
+           : vectors <= 512                       ? 128
+           : vectors <= 2048                      ? 512
+           : vectors <= WIDE_VECTORS * MOST_GROUP ? MOST_GROUP
+                                                  : 0;
 }
 
 template <typename NORM, typename T> static sago_status forward(const norm_call &c, int64_t vectors) {
@@ -350,11 +442,20 @@ template <typename NORM, typename T> static sago_status forward(const norm_call 
         return vectors <= 256 ? launch_forward<NORM, T, 128, 2>(c) : launch_forward<NORM, T, 128, 4>(c);
     case 512:
         return launch_forward<NORM, T, 512, 4>(c);
+    case MOST_GROUP:
+        return launch_forward<NORM, T, MOST_GROUP, WIDE_VECTORS>(c);
     default:
         return SAGO_LAUNCH(c.gpu, (norm_forward_any_kernel<NORM, T>), persistent_blocks(c.gpu, c.rows, 8),
                            BLOCK, sizeof(row_sums<1>), (T *)c.y, c.mean, c.rstd, (const T *)c.x,
                            (const T *)c.scale, c.rows, c.width, c.epsilon);
     }
+}
+
+template <typename NORM, typename T> static sago_status launch_wide(const norm_call &c, int blocks) {
+    return SAGO_LAUNCH(c.gpu, (norm_backward_wide_kernel<NORM, T>), (unsigned)blocks, MOST_GROUP,
+                       sizeof(wide_shared<T, NORM::SUMS>), (T *)c.d_x, c.partial, (const T *)c.d_y,
+                       (const T *)c.x, (const T *)c.scale, (const float *)c.mean, (const float *)c.rstd,
+                       c.rows, c.width);
 }
 
 template <typename NORM, typename T>
@@ -369,6 +470,8 @@ static sago_status backward(const norm_call &c, int64_t vectors, int blocks) {
                               : launch_backward<NORM, T, 128, 4>(c, blocks);
     case 512:
         return launch_backward<NORM, T, 512, 4>(c, blocks);
+    case MOST_GROUP:
+        return launch_wide<NORM, T>(c, blocks);
     default:
         return SAGO_LAUNCH(c.gpu, (norm_backward_any_kernel<NORM, T>), (unsigned)blocks, BLOCK,
                            sizeof(row_sums<NORM::SUMS>), (T *)c.d_x, c.partial, (const T *)c.d_y,
@@ -411,8 +514,9 @@ static sago_status run_backward(sago_device *device, sago_tensor d_x, sago_tenso
     SAGO_TRY(SAGO_GPU(workspace)(c.gpu, (size_t)blocks * (size_t)c.width * sizeof(float), &partial));
     c.partial = (float *)partial;
     SAGO_BY_DTYPE(x, T, SAGO_TRY((backward<NORM, T>(c, vectors, blocks))));
-    return SAGO_LAUNCH(c.gpu, norm_scale_kernel, (unsigned)((c.width + SUM_COLUMNS - 1) / SUM_COLUMNS), BLOCK,
-                       sizeof(part_sums), (float *)d_scale.data, (const float *)partial, blocks, c.width);
+    return SAGO_LAUNCH(c.gpu, norm_scale_kernel, (unsigned)((c.width + SUM_COLUMNS - 1) / SUM_COLUMNS),
+                       SUM_BLOCK, sizeof(part_sums), (float *)d_scale.data, (const float *)partial, blocks,
+                       c.width);
 }
 
 extern "C" {

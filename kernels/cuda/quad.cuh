@@ -11,18 +11,18 @@
 
 template <typename T> struct quad { T x[4]; };
 
-/** The type that four elements are read and written as. */
+/** The type that four elements are read as, and how they are written. */
 template <typename T> struct quad_words;
 template <> struct quad_words<float> {
     typedef float4 type;
-    static __device__ __forceinline__ float4 make(const float x[4]) {
-        return make_float4(x[0], x[1], x[2], x[3]);
+    static __device__ __forceinline__ void store(float *to, const float x[4]) {
+        store16(to, make_uint4(float_bits(x[0]), float_bits(x[1]), float_bits(x[2]), float_bits(x[3])));
     }
 };
 template <> struct quad_words<uint16_t> {
     typedef ushort4 type;
-    static __device__ __forceinline__ ushort4 make(const uint16_t x[4]) {
-        return make_ushort4(x[0], x[1], x[2], x[3]);
+    static __device__ __forceinline__ void store(uint16_t *to, const uint16_t x[4]) {
+        store8(to, make_uint2(x[0] | (uint32_t)x[1] << 16, x[2] | (uint32_t)x[3] << 16));
     }
 };
 
@@ -45,7 +45,7 @@ static __device__ __forceinline__ quad<T> quad_load(const T *from, int length, b
 template <typename T>
 static __device__ __forceinline__ void quad_store(T *to, const quad<T> &v, int length, bool vector) {
     if (vector && length >= 4) {
-        *reinterpret_cast<typename quad_words<T>::type *>(to) = quad_words<T>::make(v.x);
+        quad_words<T>::store(to, v.x);
     } else {
 #pragma unroll
         for (int i = 0; i < 4; i++)
@@ -56,7 +56,7 @@ static __device__ __forceinline__ void quad_store(T *to, const quad<T> &v, int l
 /** fp32 rounded to bf16 on the way. */
 static __device__ __forceinline__ void quad_store(bf16 *to, const quad<float> &v, int length, bool vector) {
     if (vector && length >= 4) {
-        *reinterpret_cast<uint2 *>(to) = make_uint2(pack_bf16(v.x[0], v.x[1]), pack_bf16(v.x[2], v.x[3]));
+        store8(to, make_uint2(pack_bf16(v.x[0], v.x[1]), pack_bf16(v.x[2], v.x[3])));
     } else {
 #pragma unroll
         for (int i = 0; i < 4; i++)

@@ -37,10 +37,10 @@ template <typename T, int N> struct vec {
         if constexpr (n % 4 == 0) {
 #pragma unroll
             for (int i = 0; i < n / 4; i++)
-                reinterpret_cast<uint4 *>(to)[i] =
-                    make_uint4(words[4 * i], words[4 * i + 1], words[4 * i + 2], words[4 * i + 3]);
+                store16(reinterpret_cast<uint4 *>(to) + i,
+                        make_uint4(words[4 * i], words[4 * i + 1], words[4 * i + 2], words[4 * i + 3]));
         } else if constexpr (n == 2) {
-            *reinterpret_cast<uint2 *>(to) = make_uint2(words[0], words[1]);
+            store8(to, make_uint2(words[0], words[1]));
         } else {
             *reinterpret_cast<uint32_t *>(to) = words[0];
         }

@@ -463,6 +463,14 @@ bool in_shared(const void *at, size_t bytes) {
     return place >= first && place + bytes <= first + now.shape.shared_bytes;
 }
 
+void check_vector_store(const void *to, size_t bytes, site where) {
+    if (reinterpret_cast<uintptr_t>(to) % bytes)
+        fail(where, "a store of %zu bytes to an address that ends in %x", bytes,
+             (unsigned)(reinterpret_cast<uintptr_t>(to) & 15));
+    if (in_shared(to, bytes))
+        fail(where, "a store of a vector to global memory, at an address of shared memory");
+}
+
 void copy_async(void *to, const void *from, bool valid, site where) {
     thread *me = running();
     if (reinterpret_cast<uintptr_t>(to) % 16)

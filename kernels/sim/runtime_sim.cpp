@@ -471,6 +471,9 @@ sago_status SAGO_GPU(rt_copy)(void *to, const void *from, size_t bytes, sago_cop
         return sago_fail(SAGO_E_DEVICE, "sim: a copy of %zu bytes to what is not device memory", bytes);
     if (kind != SAGO_HOST_TO_DEVICE && !is_device(from, bytes))
         return sago_fail(SAGO_E_DEVICE, "sim: a copy of %zu bytes from what is not device memory", bytes);
+    uintptr_t source = reinterpret_cast<uintptr_t>(from), target = reinterpret_cast<uintptr_t>(to);
+    if (source < target + bytes && target < source + bytes) /* what CUDA then does is not defined */
+        return sago_fail(SAGO_E_DEVICE, "sim: a copy of %zu bytes onto memory that it reads", bytes);
     if (kind == SAGO_HOST_TO_DEVICE && !is_pinned(from, bytes)) {
         if (stream->recording) return refuse(stream, "a copy of memory that is not pinned");
         const char *first = static_cast<const char *>(from);
@@ -482,7 +485,7 @@ sago_status SAGO_GPU(rt_copy)(void *to, const void *from, size_t bytes, sago_cop
         return SAGO_OK;
     }
     hand_over(stream, "a copy", [to, from, bytes]() {
-        std::memmove(to, from, bytes);
+        std::memcpy(to, from, bytes);
         return SAGO_OK;
     });
     return kind == SAGO_DEVICE_TO_HOST && !is_pinned(to, bytes) ? wait_for(stream) : SAGO_OK;

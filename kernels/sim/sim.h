@@ -51,6 +51,8 @@ void warp_wait(meeting *operation, uint32_t mask, void *slot, site where);
 /** threads < 0: all of the block. */
 void block_wait(int barrier, int threads, site where);
 
+/** A vector's store must go to global memory, and to a multiple of its size. */
+void check_vector_store(const void *to, size_t bytes, site where);
 void *shared_memory(size_t bytes, size_t alignment, site where);
 void copy_async(void *to, const void *from, bool valid, site where);
 void copy_commit();
@@ -200,6 +202,15 @@ static inline int __any_sync(uint32_t mask, int vote, SAGO_SIM_HERE) {
 }
 static inline int __all_sync(uint32_t mask, int vote, SAGO_SIM_HERE) {
     return sago_sim::ballot_value(mask, vote != 0, SAGO_SIM_SITE) == mask;
+}
+
+static inline void store16(void *to, uint4 x, SAGO_SIM_HERE) {
+    sago_sim::check_vector_store(to, sizeof x, SAGO_SIM_SITE);
+    std::memcpy(to, &x, sizeof x);
+}
+static inline void store8(void *to, uint2 x, SAGO_SIM_HERE) {
+    sago_sim::check_vector_store(to, sizeof x, SAGO_SIM_SITE);
+    std::memcpy(to, &x, sizeof x);
 }
 
 static inline void cp_async16(void *shared, const void *from, bool valid = true, SAGO_SIM_HERE) {

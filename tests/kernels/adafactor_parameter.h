@@ -28,17 +28,19 @@ static inline void *on_device(sago_device *d, const void *values, size_t bytes) 
     return memory;
 }
 
-/* As ops.h has it: the upper half is the fp32 rounded half up, the remainder what is missing. */
-static inline uint16_t upper_half(float value) {
+/* As ops.h has it: the upper half is the fp32 rounded half up, the remainder what is missing; of a NaN, 0x7fc00000. */
+static inline uint32_t bits_to_split(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
-    return (uint16_t)((bits + 0x8000u) >> 16);
+    return isnan(value) ? 0x7fc00000u : bits;
+}
+
+static inline uint16_t upper_half(float value) {
+    return (uint16_t)((bits_to_split(value) + 0x8000u) >> 16);
 }
 
 static inline int16_t lower_half(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return (int16_t)(bits - ((uint32_t)upper_half(value) << 16));
+    return (int16_t)(bits_to_split(value) - ((uint32_t)upper_half(value) << 16));
 }
 
 static inline float whole_value(uint16_t upper, int16_t lower) {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "cuda/embedding_sort.h"
 #include "reference.h"
 #include "suite.h"
 
@@ -69,11 +70,13 @@ static void check_all(sago_dtype dtype, sago_dtype d_table_dtype) {
     check(dtype, d_table_dtype, 512, 64, suite_is_sim() ? 700 : 5000, 22.627417f, -1);
     check(dtype, d_table_dtype, 300, 515, suite_is_sim() ? 300 : 4100, 1.0f, -1);
     check(dtype, d_table_dtype, 1000, 8, 3, 1.0f, 2);
+    check(dtype, d_table_dtype, 1400, 8, 3, 1.0f, 2); /* an id of more windows than a warp has lanes */
     check(dtype, d_table_dtype, 1000, 24, 900, 1.0f, 450);
     check(dtype, d_table_dtype, 0, 8, 3, 1.0f, -1);
     check(dtype, d_table_dtype, 64, 4, 70000, 1.0f, -1);
     check(dtype, d_table_dtype, 65, 1096, 40, 1.0f, -1);
-    check(dtype, d_table_dtype, 4500, 8, 300, 1.0f, -1); /* more tokens than one block sorts */
+    check(dtype, d_table_dtype, 2500, 8, 300, 1.0f, -1); /* two tiles, of one block, */
+    check(dtype, d_table_dtype, 4500, 8, 300, 1.0f, -1); /* and more than one block sorts */
 }
 
 static void test_values(void **state) {
@@ -110,6 +113,18 @@ static void errors_body(suite_run *run, const void *context) {
     assert_int_equal(d->ops->embedding_forward(d, y, table, wrong, 1), SAGO_E_INPUT);
     assert_non_null(strstr(sago_message(), "id 5 of token 3"));
     assert_int_equal(d->ops->embedding_backward(d, table, y, wrong, 1), SAGO_E_INPUT);
+}
+
+/* A digit more for each eight bits of the largest id, which is the number of rows itself; never a fifth. */
+static void test_sort_passes(void **state) {
+    (void)state;
+    static const struct {
+        uint32_t rows;
+        int passes;
+    } cases[] = {{1, 1},        {0xff, 1},      {0x100, 2},      {0xffff, 2},    {0x10000, 3},
+                 {0xffffff, 3}, {0x1000000, 4}, {0x7fffffff, 4}, {0xffffffff, 4}};
+    for (int i = 0; i < LENGTH(cases); i++)
+        assert_int_equal(sago_sort_passes(cases[i].rows), cases[i].passes);
 }
 
 static void test_errors(void **state) {
@@ -150,7 +165,10 @@ static void test_ids_outside(void **state) {
     suite_free(&result);
 }
 
-static const struct CMUnitTest tests[] = {cmocka_unit_test(test_values), cmocka_unit_test(test_values_bf16),
+static const struct CMUnitTest tests[] = {cmocka_unit_test(test_values),
+                                          cmocka_unit_test(test_values_bf16),
                                           cmocka_unit_test(test_values_bf16_table),
-                                          cmocka_unit_test(test_ids_outside), cmocka_unit_test(test_errors)};
+                                          cmocka_unit_test(test_ids_outside),
+                                          cmocka_unit_test(test_errors),
+                                          cmocka_unit_test(test_sort_passes)};
 SUITE_MAIN(tests)

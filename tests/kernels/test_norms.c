@@ -22,8 +22,9 @@ typedef struct shape {
 } shape;
 static const shape shapes[] = {{1, 1},     {1, 512},   {7, 13},   {3, 64}, {31, 127},
                                {257, 512}, {2200, 16}, {5, 1024}, {0, 8}};
-/* More than a grid of sim takes at once, or wide enough for other numbers of threads a row. */
-static const shape large_shapes[] = {{290, 13}, {540, 1032}, {40, 2056}, {9, 4104}, {2, 16392}};
+/* More than a grid of sim takes at once, or wide enough for other numbers of threads a row, or for none. */
+static const shape large_shapes[] = {{290, 13},   {540, 1032}, {40, 2056}, {9, 4104},
+                                     {220, 8200}, {2, 18432},  {7920, 8}};
 
 /* Formulas of both norms; RMSNorm leaves mean as it is. */
 #define BOTH_NORMS(REAL, REF)                                                                                \

@@ -120,6 +120,23 @@ static void test_copies_are_checked(void **) {
     bench_close(b);
 }
 
+/* cudaMemcpyAsync leaves open what becomes of memory that is read and written at once. */
+static void test_copies_onto_themselves(void **) {
+    bench b = bench_open("");
+    float *y = zeros(b);
+    size_t half = N / 2 * sizeof(float);
+    must(sago_sim_rt_copy(y, y + N / 2, half, SAGO_DEVICE_TO_DEVICE, b.compute));
+    must(sago_sim_rt_copy(y + N / 2, y, half, SAGO_DEVICE_TO_DEVICE, b.compute));
+    must(sago_sim_rt_copy(y, y, 0, SAGO_DEVICE_TO_DEVICE, b.compute));
+    for (int at : {0, 1, N / 2 - 1}) {
+        assert_int_equal(sago_sim_rt_copy(y + at, y, half, SAGO_DEVICE_TO_DEVICE, b.compute), SAGO_E_DEVICE);
+        assert_int_equal(sago_sim_rt_copy(y, y + at, half, SAGO_DEVICE_TO_DEVICE, b.compute), SAGO_E_DEVICE);
+    }
+    assert_non_null(strstr(sago_message(), "onto memory that it reads"));
+    sago_sim_rt_free(y);
+    bench_close(b);
+}
+
 static void test_fresh_memory_is_no_number(void **) {
     bench b = bench_open("");
     void *memory;
@@ -184,6 +201,7 @@ int main() {
                                        cmocka_unit_test(test_missing_events_round_an_exchange),
                                        cmocka_unit_test(test_host_memory),
                                        cmocka_unit_test(test_copies_are_checked),
+                                       cmocka_unit_test(test_copies_onto_themselves),
                                        cmocka_unit_test(test_fresh_memory_is_no_number),
                                        cmocka_unit_test(test_host_functions_and_events),
                                        cmocka_unit_test(test_variants)};

@@ -260,6 +260,44 @@ __global__ void fill_by_copies_kernel(float *y, const float *x, int shift, bool 
     y[threadIdx.x] = s->tile[0][threadIdx.x].y;
 }
 
+/* --- vectors stored to wrong places ----------------------------------------------------------------------
+ */
+
+__global__ void store_vector_kernel(float *y, bool shared) {
+    SAGO_SHARED(stages, s);
+    void *to = shared ? (void *)&s->tile[0][threadIdx.x] : (void *)(y + 4 * threadIdx.x);
+    store16(to, make_uint4(1, 2, 3, 4));
+}
+
+__global__ void store_pair_kernel(float *y) {
+    store8(y + 2 * threadIdx.x, make_uint2(1, 2));
+}
+
+static void test_vectors_to_wrong_places(void **) {
+    for (const char *variant : VARIANTS) {
+        bench b = bench_open(variant);
+        float *y = device_array(b, std::vector<float>(132, 3.0f));
+        must(SAGO_LAUNCH(&b, store_vector_kernel, 1, 32, sizeof(stages), y, false));
+        must(SAGO_LAUNCH(&b, store_pair_kernel, 1, 8, 0, y));
+        std::vector<float> got = host_array(b, y, 132);
+        assert_int_equal(float_bits(got[15]), 2);
+        assert_int_equal(float_bits(got[127]), 4);
+        assert_true(got[128] == 3.0f);
+        expect_failure(b, SAGO_LAUNCH(&b, store_vector_kernel, 1, 32, sizeof(stages), y + 2, false),
+                       {"a store of 16 bytes to an address that ends in 8"});
+        bench_close(b);
+        b = bench_open(variant);
+        expect_failure(b, SAGO_LAUNCH(&b, store_pair_kernel, 1, 8, 0, y + 1),
+                       {"a store of 8 bytes to an address that ends in"});
+        bench_close(b);
+        b = bench_open(variant);
+        expect_failure(b, SAGO_LAUNCH(&b, store_vector_kernel, 1, 32, sizeof(stages), y, true),
+                       {"a vector", "shared memory"});
+        sago_sim_rt_free(y);
+        bench_close(b);
+    }
+}
+
 static void test_copies_to_wrong_places(void **) {
     for (const char *variant : VARIANTS) {
         bench b = bench_open(variant);
@@ -435,6 +473,7 @@ int main() {
                                        cmocka_unit_test(test_wrong_masks),
                                        cmocka_unit_test(test_named_barriers),
                                        cmocka_unit_test(test_asynchronous_copies),
+                                       cmocka_unit_test(test_vectors_to_wrong_places),
                                        cmocka_unit_test(test_copies_to_wrong_places),
                                        cmocka_unit_test(test_shared_memory),
 #ifdef SAGO_SIM_CHECKS
