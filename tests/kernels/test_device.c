@@ -27,6 +27,16 @@ static void test_names(void **state) {
     assert_int_equal(sago_device_open("cpu", -1, &device), SAGO_E_DEVICE);
 }
 
+static bool library_is_built(void) {
+    char path[4096];
+    ssize_t length = readlink("/proc/self/exe", path, 4000);
+    assert_true(length > 0);
+    path[length] = '\0';
+    for (int i = 0; i < 3; i++) *strrchr(path, '/') = '\0'; /* the program, tests/kernels */
+    strcat(path, "/libsago_cuda.so");
+    return access(path, F_OK) == 0;
+}
+
 /* Comes before anything opens the library: it is opened once a process. */
 static void test_missing_cuda(void **state) {
     (void)state;
@@ -49,9 +59,12 @@ static void test_missing_cuda(void **state) {
     }
     unsetenv("SAGO_CUDA_LIBRARY");
     unlink(path);
-    /* This program has no library beside it. */
-    assert_int_equal(sago_device_open("cuda", 1, &device), SAGO_E_DEVICE);
-    assert_non_null(strstr(sago_message(), "no libsago_cuda.so"));
+    /* A build with CUDA has one two folders up, and lacks a GPU at most. */
+    if (sago_device_open("cuda", 1, &device) == SAGO_OK) {
+        sago_device_close(device);
+        return;
+    }
+    assert_true((strstr(sago_message(), "no libsago_cuda.so") == NULL) == library_is_built());
     expect_one_line();
 }
 

@@ -171,6 +171,6 @@ FAULTS = [
          new="for (int w = 0; w < WARPS; w++) sums[s] += parts[s][w]; }"),
     # --- the host side
     dict(file="gpu.c", test="device", short=True, why="a copy on another stream does not wait for the mark",
-         old="sago_status status = event ? SAGO_GPU(rt_stream_wait_event)(gpu->copies, event) : SAGO_OK;",
+         old="sago_status status = event ? SAGO_GPU(rt_stream_wait_event)(gpu->down, event) : SAGO_OK;",
          new="sago_status status = SAGO_OK;"),
 ]
