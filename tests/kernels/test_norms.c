@@ -140,7 +140,12 @@ static void check_backward(norm of, sago_dtype dtype, shape s) {
 static void check_all(norm of, sago_dtype dtype, void (*check)(norm, sago_dtype, shape)) {
     if (dtype == SAGO_BF16) suite_skip_unless_bf16();
     for (int s = 0; s < LENGTH(shapes); s++) check(of, dtype, shapes[s]);
-    for (int s = 0; s < LENGTH(large_shapes); s++) check(of, dtype, large_shapes[s]);
+    for (int s = 0; s < LENGTH(large_shapes); s++) {
+        shape now = large_shapes[s];
+        /* Many wide rows are for the sums over them. */
+        if (check == check_forward && now.rows * now.width > 1 << 20) now.rows = 3;
+        check(of, dtype, now);
+    }
 }
 
 static void test_rmsnorm_forward(void **state) {
